@@ -1,0 +1,1 @@
+//! The unix control socket: requests of the CLI, answered by the daemon.

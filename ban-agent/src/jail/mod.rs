@@ -1,0 +1,56 @@
+//! Counts the failures of an address and says when it has to be banned. Pure: `now` is an
+//! argument.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    filter,
+    net::{IpNet, Ports},
+    source,
+};
+
+/// A jail as the configuration resolved it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name: holder of its claims.
+    pub name: Arc<str>,
+    /// What counts as a failure.
+    pub filter: Arc<filter::Spec>,
+    /// What it reads.
+    pub sources: Vec<source::Spec>,
+    /// Failures within `findtime`, by log time, at which the address is banned; at least 1.
+    pub maxretry: u32,
+    /// The window.
+    pub findtime: Duration,
+    /// How long; `None`: permanent.
+    pub bantime: Option<Duration>,
+    /// Longer bans for those who come again; `None`: always `bantime`.
+    pub increment: Option<Increment>,
+    /// Ports of the ban; empty: all traffic of the source.
+    pub ports: Ports,
+    /// Never counted, never banned by this jail.
+    pub ignoreip: Vec<IpNet>,
+    /// Prefix length that an IPv4 offender is counted and banned by: 32 is the address.
+    pub prefix_v4: u8,
+    /// Prefix length that an IPv6 offender is counted and banned by: 64 is what one host owns.
+    pub prefix_v6: u8,
+    /// Evidence lines kept per address.
+    pub maxmatches: usize,
+    /// Addresses tracked at once; beyond it the one that was quiet longest is forgotten.
+    pub max_tracked: usize,
+}
+
+/// `bantime.increment` and its family, as in fail2ban.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Increment {
+    /// `bantime.factor`.
+    pub factor: f64,
+    /// `bantime.multipliers`; empty: `2^count`.
+    pub multipliers: Vec<f64>,
+    /// `bantime.maxtime`.
+    pub maxtime: Option<Duration>,
+    /// `bantime.rndtime`.
+    pub rndtime: Duration,
+    /// `bantime.overalljails`: count the bans of all jails.
+    pub overalljails: bool,
+}

@@ -1,0 +1,20 @@
+//! ban-agent: reads logs, decides who attacks, and has the network card's driver drop them.
+//!
+//! The modules are the stages of the pipeline in the order in which data flows; a stage may use
+//! the data types of earlier stages, never their engines. `daemon` joins them.
+
+pub mod clock;
+pub mod net;
+
+pub mod source;
+pub mod filter;
+pub mod jail;
+pub mod ledger;
+pub mod store;
+pub mod kernel;
+pub mod event;
+pub mod control;
+
+pub mod config;
+pub mod daemon;
+pub mod cli;

@@ -1,0 +1,3 @@
+//! `cargo xtask`: the development loop, one file per verb.
+
+fn main() {}
