@@ -6,15 +6,15 @@
 pub mod clock;
 pub mod net;
 
-pub mod source;
+pub mod control;
+pub mod event;
 pub mod filter;
 pub mod jail;
-pub mod ledger;
-pub mod store;
 pub mod kernel;
-pub mod event;
-pub mod control;
+pub mod ledger;
+pub mod source;
+pub mod store;
 
+pub mod cli;
 pub mod config;
 pub mod daemon;
-pub mod cli;

@@ -128,9 +128,8 @@ mod tests {
     #[test]
     fn port_rules() {
         let shown = |text| {
-            parse_ports(text).map(|ports| {
-                ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-            })
+            parse_ports(text)
+                .map(|ports| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(shown("tcp/22").unwrap(), "tcp/22");
         assert_eq!(shown("tcp/80,443").unwrap(), "tcp/80 tcp/443");

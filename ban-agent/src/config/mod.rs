@@ -1,1 +1,133 @@
 //! Reads and checks the configuration; knows its words and defaults, does nothing with them.
+//!
+//! Three layers, later ones win key by key: the shipped filters and jails inside the binary, the
+//! main file, and `conf.d/*.toml` beside it. A shipped jail runs only if a file names it.
+
+mod duration;
+mod layer;
+mod raw;
+mod resolve;
+mod shipped;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use duration::{BadDuration, format_duration, parse_duration};
+pub use raw::Mode;
+
+use crate::{filter, jail, net::IpNet};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
+
+/// Where the control socket is unless `--socket` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ban-agent/control.sock";
+
+/// Why a configuration is not usable. The message names the file, the line and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// What was to be read.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A key or value is wrong.
+    #[error("{}:{line}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The line in it, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+        /// What to do, if we know.
+        hint: Option<String>,
+    },
+    /// The fail2ban configuration that `[agent] fail2ban` names is wrong.
+    #[error(transparent)]
+    Fail2ban(#[from] anyhow::Error),
+}
+
+impl Error {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some(format!("create {} or name another file with --config", path.display()))
+            }
+            Error::Read { .. } | Error::Fail2ban(_) => None,
+            Error::Invalid { hint, .. } => hint.clone(),
+        }
+    }
+}
+
+/// The `[agent]` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agent {
+    /// Interfaces to protect; empty: the one with the default route.
+    pub interfaces: Vec<String>,
+    /// Native, generic, or native with a fallback.
+    pub mode: Mode,
+    /// The state database.
+    pub state: PathBuf,
+    /// Folder of the pins, on a bpffs.
+    pub pins: PathBuf,
+    /// Capacity of the ban maps, per family.
+    pub max_bans: u32,
+    /// Count what would be dropped, and pass it.
+    pub dry_run: bool,
+    /// Never banned, by nobody.
+    pub allow: Vec<IpNet>,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Group that may read and change; `None`: root only.
+    pub socket_group: Option<String>,
+    /// A log file in fail2ban's line format, for pipelines that read one.
+    pub fail2ban_log: Option<PathBuf>,
+    /// A fail2ban configuration to load as well.
+    pub fail2ban: Option<PathBuf>,
+}
+
+/// A configuration, resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The `[agent]` section.
+    pub agent: Agent,
+    /// The jails that run, by name.
+    pub jails: Vec<jail::Spec>,
+    /// All filters, the shipped ones too.
+    pub filters: BTreeMap<String, Arc<filter::Spec>>,
+    /// Jails that are known and off.
+    pub disabled: Vec<String>,
+    /// What an operator should know, though it is no error.
+    pub warnings: Vec<String>,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads `path`, its `conf.d`, and what they refer to. Nothing is opened but configuration.
+///
+/// # Errors
+/// The first thing that is wrong, with its place.
+pub fn load(path: &Path) -> Result<Config, Error> {
+    let layers = layer::read(path)?;
+    resolve::resolve(&layers)
+}
+
+/// What the binary ships alone: its filters, and no jail that runs.
+///
+/// # Errors
+/// None that a test would not have found.
+pub fn shipped() -> Result<Config, Error> {
+    resolve::resolve(&layer::shipped()?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Layers of configuration text: reading, strict checking with places, merging.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::{Error, raw::Raw, shipped::SHIPPED};
+
+/// One text of configuration.
+pub(super) struct Layer {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// Part of the binary: its jails run only if another layer names them.
+    pub(super) builtin: bool,
+    pub(super) table: Table,
+}
+
+/// The layers inside the binary.
+pub(super) fn shipped() -> Result<Vec<Layer>, Error> {
+    SHIPPED
+        .iter()
+        .map(|(name, text)| parse(PathBuf::from(format!("<shipped>/{name}")), (*text).into(), true))
+        .collect()
+}
+
+/// The shipped layers, the file at `path`, and `conf.d/*.toml` beside it, by name.
+pub(super) fn read(path: &Path) -> Result<Vec<Layer>, Error> {
+    let mut layers = shipped()?;
+    layers.push(read_file(path)?);
+    let folder = path.parent().unwrap_or(Path::new(".")).join("conf.d");
+    let mut paths = match fs::read_dir(&folder) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| Error::Read { path: folder, source })?,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(Error::Read { path: folder, source }),
+    };
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    for path in &paths {
+        layers.push(read_file(path)?);
+    }
+    Ok(layers)
+}
+
+fn read_file(path: &Path) -> Result<Layer, Error> {
+    let text =
+        fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    parse(path.to_owned(), text, false)
+}
+
+fn parse(path: PathBuf, text: String, builtin: bool) -> Result<Layer, Error> {
+    let invalid = |error: &toml::de::Error| {
+        let (message, hint) = explain(error.message());
+        let line = line_of(&text, error.span().map_or(0, |span| span.start));
+        Error::Invalid { path: path.clone(), line, message, hint }
+    };
+    let table = text.parse::<Table>().map_err(|error| invalid(&error))?;
+    toml::from_str::<Raw>(&text).map_err(|error| invalid(&error))?;
+    Ok(Layer { path, text, builtin, table })
+}
+
+/// One table of all layers, in which later layers win.
+pub(super) fn merged(layers: &[Layer]) -> Table {
+    let mut all = Table::new();
+    for layer in layers {
+        merge(&mut all, &layer.table);
+    }
+    all
+}
+
+fn merge(into: &mut Table, from: &Table) {
+    for (key, value) in from {
+        if let (Some(Value::Table(old)), Value::Table(new)) = (into.get_mut(key), value) {
+            merge(old, new);
+        } else {
+            into.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// An error about the value at `keys`, in the last layer that has it.
+pub(super) fn invalid(
+    layers: &[Layer],
+    keys: &[&str],
+    message: String,
+    hint: Option<String>,
+) -> Error {
+    for length in (1..=keys.len()).rev() {
+        let keys = keys.get(..length).unwrap_or_default();
+        for layer in layers.iter().rev() {
+            if let Some(offset) = offset_of(&layer.text, keys) {
+                let line = line_of(&layer.text, offset);
+                return Error::Invalid { path: layer.path.clone(), line, message, hint };
+            }
+        }
+    }
+    let path = layers.last().map(|layer| layer.path.clone()).unwrap_or_default();
+    Error::Invalid { path, line: 1, message, hint }
+}
+
+/// Byte offset of the value at `keys`; a number as the last key is an index into a list.
+fn offset_of(text: &str, keys: &[&str]) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let (first, rest) = keys.split_first()?;
+    let (key, mut value) = root.get_ref().get_key_value(*first)?;
+    let mut offset = key.span().start;
+    for key in rest {
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                let (found, inner) = table.get_key_value(*key)?;
+                offset = found.span().start;
+                value = inner;
+            }
+            DeValue::Array(list) => {
+                value = list.get(key.parse::<usize>().ok()?)?;
+                offset = value.span().start;
+            }
+            // a single text stands for a list of one
+            _ if key.parse::<usize>().is_ok() => offset = value.span().start,
+            _ => return None,
+        }
+    }
+    Some(offset)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Shortens serde's list of expected keys to the nearest one.
+fn explain(message: &str) -> (String, Option<String>) {
+    let message = message.trim();
+    let Some(rest) = message.strip_prefix("unknown field ") else {
+        return (message.to_owned(), None);
+    };
+    let mut quoted = rest.split('`').skip(1).step_by(2);
+    let Some(unknown) = quoted.next() else { return (message.to_owned(), None) };
+    let known: Vec<&str> = quoted.collect();
+    let nearest = known
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
+        .filter(|(distance, key)| *distance <= key.len().max(unknown.len()) / 2)
+        .min();
+    let hint = match nearest {
+        Some((_, key)) => format!("did you mean '{key}'?"),
+        None => format!("known keys here: {}", known.join(", ")),
+    };
+    (format!("unknown key '{unknown}'"), Some(hint))
+}

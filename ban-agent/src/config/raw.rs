@@ -1,0 +1,265 @@
+//! The words of the configuration as they stand in the files. Values are checked while they are
+//! read, so that an error carries its place.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::duration::parse_duration;
+use crate::net::{self, IpNet, PortRange, Ports, Proto};
+
+/// All sections, merged or of one file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub(super) agent: Agent,
+    pub(super) defaults: Jail,
+    pub(super) filters: BTreeMap<String, Filter>,
+    pub(super) jails: BTreeMap<String, Jail>,
+}
+
+/// `[agent]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Agent {
+    pub(super) interfaces: Option<Vec<String>>,
+    pub(super) mode: Option<Mode>,
+    pub(super) state: Option<PathBuf>,
+    pub(super) pins: Option<PathBuf>,
+    pub(super) max_bans: Option<MaxBans>,
+    pub(super) dry_run: Option<bool>,
+    pub(super) allow: Option<Prefixes>,
+    pub(super) socket: Option<PathBuf>,
+    pub(super) socket_group: Option<String>,
+    pub(super) fail2ban_log: Option<PathBuf>,
+    pub(super) fail2ban: Option<PathBuf>,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the driver; generic, with a warning, where the driver cannot.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack's entry: slower, works everywhere.
+    Generic,
+}
+
+/// `[filters.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Filter {
+    pub(super) prefregex: Option<String>,
+    pub(super) failregex: Option<OneOrMany>,
+    pub(super) ignoreregex: Option<OneOrMany>,
+    pub(super) datepattern: Option<OneOrMany>,
+    pub(super) maxlines: Option<usize>,
+    pub(super) logtimezone: Option<String>,
+    pub(super) usedns: Option<bool>,
+}
+
+/// `[jails.NAME]` and `[defaults]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Jail {
+    pub(super) enabled: Option<bool>,
+    pub(super) filter: Option<String>,
+    pub(super) logpath: Option<OneOrMany>,
+    pub(super) journalmatch: Option<OneOrMany>,
+    pub(super) syslog: Option<String>,
+    pub(super) maxretry: Option<Positive>,
+    pub(super) findtime: Option<Bounded>,
+    pub(super) bantime: Option<Span>,
+    pub(super) port: Option<PortList>,
+    pub(super) ignoreip: Option<Prefixes>,
+    pub(super) ignoreregex: Option<OneOrMany>,
+    pub(super) prefix_v4: Option<LengthV4>,
+    pub(super) prefix_v6: Option<LengthV6>,
+    pub(super) maxmatches: Option<usize>,
+    pub(super) max_tracked: Option<Positive>,
+    #[serde(rename = "bantime.increment")]
+    pub(super) increment: Option<bool>,
+    #[serde(rename = "bantime.factor")]
+    pub(super) factor: Option<f64>,
+    #[serde(rename = "bantime.multipliers")]
+    pub(super) multipliers: Option<Vec<f64>>,
+    #[serde(rename = "bantime.maxtime")]
+    pub(super) maxtime: Option<Bounded>,
+    #[serde(rename = "bantime.rndtime")]
+    pub(super) rndtime: Option<Bounded>,
+    #[serde(rename = "bantime.overalljails")]
+    pub(super) overalljails: Option<bool>,
+}
+
+/// A text or a list of texts; a text of several lines is a list, as in fail2ban.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn list(&self) -> Vec<String> {
+        match self {
+            OneOrMany::One(text) => text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(Into::into)
+                .collect(),
+            OneOrMany::Many(list) => list.clone(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number of seconds or a text like \"10m\"")]
+enum NumberOrText {
+    Number(i64),
+    Text(String),
+}
+
+/// A duration; `None` inside: for ever.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span(pub(super) Option<Duration>);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = match NumberOrText::deserialize(from)? {
+            NumberOrText::Number(number) => number.to_string(),
+            NumberOrText::Text(text) => text,
+        };
+        let span = parse_duration(&text).map_err(de::Error::custom)?;
+        if span == Some(Duration::ZERO) {
+            return Err(de::Error::custom("a ban of no time bans nobody; -1 is for ever"));
+        }
+        Ok(Span(span))
+    }
+}
+
+/// A duration that ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounded(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Bounded {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match Span::deserialize(from)? {
+            Span(Some(duration)) => Ok(Bounded(duration)),
+            Span(None) => Err(de::Error::custom("this duration cannot be for ever")),
+        }
+    }
+}
+
+/// A number from 1.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Positive(pub(super) u32);
+
+impl<'de> Deserialize<'de> for Positive {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match u32::deserialize(from)? {
+            0 => Err(de::Error::custom("expected a number from 1")),
+            number => Ok(Positive(number)),
+        }
+    }
+}
+
+macro_rules! ranged {
+    ($name:ident, $type:ty, $low:literal, $high:literal, $what:literal) => {
+        #[doc = $what]
+        #[derive(Clone, Copy, Debug)]
+        pub(super) struct $name(pub(super) $type);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let number = <$type>::deserialize(from)?;
+                if ($low..=$high).contains(&number) {
+                    return Ok($name(number));
+                }
+                let message =
+                    format!(concat!($what, " is from ", $low, " to ", $high, ", not {}"), number);
+                Err(de::Error::custom(message))
+            }
+        }
+    };
+}
+
+ranged!(LengthV4, u8, 8, 32, "a prefix length of IPv4");
+ranged!(LengthV6, u8, 16, 128, "a prefix length of IPv6");
+ranged!(MaxBans, u32, 1024, 16_777_216, "the capacity of a ban map");
+
+/// Addresses and prefixes; a text separates them with spaces or commas.
+#[derive(Clone, Debug)]
+pub(super) struct Prefixes(pub(super) Vec<IpNet>);
+
+impl<'de> Deserialize<'de> for Prefixes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        words(OneOrMany::deserialize(from)?)
+            .iter()
+            .map(|word| net::parse_prefix(word))
+            .collect::<Result<_, _>>()
+            .map(Prefixes)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// Ports like `tcp/22`, `tcp/80,443` or `ssh`; `all` is no limit.
+#[derive(Clone, Debug)]
+pub(super) struct PortList(pub(super) Ports);
+
+impl<'de> Deserialize<'de> for PortList {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let list = match OneOrMany::deserialize(from)? {
+            OneOrMany::One(text) => text.split_whitespace().map(Into::into).collect(),
+            OneOrMany::Many(list) => list,
+        };
+        if list.iter().any(|rule| rule == "all") {
+            return Ok(PortList(Ports::new()));
+        }
+        let mut ports = Ports::new();
+        for rule in list {
+            ports.extend(port_rule(&rule).map_err(de::Error::custom)?);
+        }
+        Ok(PortList(ports))
+    }
+}
+
+fn port_rule(rule: &str) -> Result<Ports, net::ParseError> {
+    if rule.contains('/') {
+        return net::parse_ports(rule);
+    }
+    rule.split(',')
+        .map(|name| {
+            let port = match name.trim() {
+                "ssh" => 22,
+                "smtp" => 25,
+                "http" => 80,
+                "pop3" => 110,
+                "imap" => 143,
+                "https" => 443,
+                "submissions" | "smtps" => 465,
+                "submission" => 587,
+                "imaps" => 993,
+                "pop3s" => 995,
+                "sieve" => 4190,
+                number => number.parse().map_err(|_| net::ParseError::Port(rule.to_owned()))?,
+            };
+            Ok(PortRange { proto: Proto::Tcp, low: port, high: port })
+        })
+        .collect()
+}
+
+fn words(texts: OneOrMany) -> Vec<String> {
+    let list = match texts {
+        OneOrMany::One(text) => vec![text],
+        OneOrMany::Many(list) => list,
+    };
+    list.iter()
+        .flat_map(|text| text.split([' ', ',', '\n', '\t']))
+        .filter(|word| !word.is_empty())
+        .map(Into::into)
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! From merged layers to the specs that the stages take.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    Agent, Config, DEFAULT_SOCKET, Error,
+    layer::{self, Layer},
+    raw::{self, OneOrMany, Raw},
+};
+use crate::{filter, jail, net::IpNet, source};
+
+/// The specs of `layers`.
+pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
+    let merged = layer::merged(layers);
+    // every layer was checked alone, so the whole cannot be of another shape
+    let raw: Raw = merged.try_into().map_err(|error: toml::de::Error| {
+        layer::invalid(layers, &[], error.message().into(), None)
+    })?;
+
+    let mut filters = BTreeMap::new();
+    for (name, section) in &raw.filters {
+        filters.insert(name.clone(), Arc::new(filter(layers, name, section)?));
+    }
+    let mut config = Config {
+        agent: agent(&raw.agent),
+        jails: Vec::new(),
+        filters,
+        disabled: Vec::new(),
+        warnings: Vec::new(),
+        files: layers.iter().filter(|l| !l.builtin).map(|l| l.path.clone()).collect(),
+    };
+    for (name, section) in &raw.jails {
+        if section.enabled.unwrap_or_else(|| named(layers, name)) && named(layers, name) {
+            let jail = jail(layers, &config.filters, name, section, &raw.defaults)?;
+            config.jails.push(jail);
+        } else {
+            config.disabled.push(name.clone());
+        }
+    }
+    if config.jails.is_empty() {
+        config.warnings.push("no jail is enabled: only manual bans are enforced".into());
+    }
+    Ok(config)
+}
+
+/// Whether a layer that the operator wrote names the jail.
+fn named(layers: &[Layer], jail: &str) -> bool {
+    layers
+        .iter()
+        .filter(|layer| !layer.builtin)
+        .any(|layer| layer.table.get("jails").and_then(|jails| jails.get(jail)).is_some())
+}
+
+fn agent(raw: &raw::Agent) -> Agent {
+    Agent {
+        interfaces: raw.interfaces.clone().unwrap_or_default(),
+        mode: raw.mode.unwrap_or_default(),
+        state: raw.state.clone().unwrap_or_else(|| "/var/lib/ban-agent/state.sqlite".into()),
+        pins: raw.pins.clone().unwrap_or_else(|| "/sys/fs/bpf/ban-agent".into()),
+        max_bans: raw.max_bans.map_or(262_144, |max| max.0),
+        dry_run: raw.dry_run.unwrap_or(false),
+        allow: raw.allow.clone().map(|allow| allow.0).unwrap_or_default(),
+        socket: raw.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()),
+        socket_group: raw.socket_group.clone(),
+        fail2ban_log: raw.fail2ban_log.clone(),
+        fail2ban: raw.fail2ban.clone(),
+    }
+}
+
+fn list(value: Option<&OneOrMany>) -> Vec<String> {
+    value.map(OneOrMany::list).unwrap_or_default()
+}
+
+fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spec, Error> {
+    let spec = filter::Spec {
+        name: name.to_owned(),
+        prefregex: raw.prefregex.clone(),
+        failregex: list(raw.failregex.as_ref()),
+        ignoreregex: list(raw.ignoreregex.as_ref()),
+        datepattern: list(raw.datepattern.as_ref()),
+        maxlines: raw.maxlines.unwrap_or(1),
+        logtimezone: raw.logtimezone.clone(),
+        usedns: raw.usedns.unwrap_or(false),
+    };
+    if spec.failregex.is_empty() {
+        let message = format!("filter '{name}' has no failregex");
+        let hint = Some("add failregex = ['^…<ADDR>…$']".into());
+        return Err(layer::invalid(layers, &["filters", name], message, hint));
+    }
+    Ok(spec)
+}
+
+fn jail(
+    layers: &[Layer],
+    filters: &BTreeMap<String, Arc<filter::Spec>>,
+    name: &str,
+    own: &raw::Jail,
+    defaults: &raw::Jail,
+) -> Result<jail::Spec, Error> {
+    macro_rules! get {
+        ($key:ident) => {
+            own.$key.as_ref().or(defaults.$key.as_ref())
+        };
+    }
+    let filter_name = get!(filter).map_or(name, String::as_str);
+    let mut filter = Arc::clone(filters.get(filter_name).ok_or_else(|| {
+        let nearest = filters
+            .keys()
+            .min_by_key(|key| strsim::damerau_levenshtein(key, filter_name))
+            .map(|key| format!("did you mean '{key}'? or define [filters.{filter_name}]"));
+        let message = format!("jail '{name}': there is no filter '{filter_name}'");
+        layer::invalid(layers, &["jails", name, "filter"], message, nearest)
+    })?);
+    let ignoreregex = list(get!(ignoreregex));
+    if !ignoreregex.is_empty() {
+        Arc::make_mut(&mut filter).ignoreregex.extend(ignoreregex);
+    }
+    Ok(jail::Spec {
+        name: name.into(),
+        filter,
+        sources: sources(layers, name, own, defaults)?,
+        maxretry: get!(maxretry).map_or(5, |number| number.0),
+        findtime: get!(findtime).map_or(Duration::from_secs(600), |time| time.0),
+        bantime: get!(bantime).map_or(Some(Duration::from_secs(3600)), |time| time.0),
+        increment: increment(own, defaults),
+        ports: get!(port).map(|port| port.0.clone()).unwrap_or_default(),
+        ignoreip: ignoreip(own, defaults),
+        prefix_v4: get!(prefix_v4).map_or(32, |length| length.0),
+        prefix_v6: get!(prefix_v6).map_or(128, |length| length.0),
+        maxmatches: get!(maxmatches).copied().unwrap_or(10),
+        max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
+    })
+}
+
+/// The jail's own list, or the default one; never both, as in fail2ban.
+fn ignoreip(own: &raw::Jail, defaults: &raw::Jail) -> Vec<IpNet> {
+    own.ignoreip
+        .as_ref()
+        .or(defaults.ignoreip.as_ref())
+        .map(|list| list.0.clone())
+        .unwrap_or_default()
+}
+
+fn increment(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Increment> {
+    macro_rules! get {
+        ($key:ident) => {
+            own.$key.as_ref().or(defaults.$key.as_ref())
+        };
+    }
+    get!(increment).copied().unwrap_or(false).then(|| jail::Increment {
+        factor: get!(factor).copied().unwrap_or(1.0),
+        multipliers: get!(multipliers).cloned().unwrap_or_default(),
+        maxtime: get!(maxtime).map(|time| time.0),
+        rndtime: get!(rndtime).map_or(Duration::ZERO, |time| time.0),
+        overalljails: get!(overalljails).copied().unwrap_or(false),
+    })
+}
+
+fn sources(
+    layers: &[Layer],
+    name: &str,
+    own: &raw::Jail,
+    defaults: &raw::Jail,
+) -> Result<Vec<source::Spec>, Error> {
+    let mut sources = Vec::new();
+    for path in list(own.logpath.as_ref().or(defaults.logpath.as_ref())) {
+        if !path.starts_with('/') {
+            let message = format!("jail '{name}': logpath '{path}' is not absolute");
+            return Err(layer::invalid(layers, &["jails", name, "logpath"], message, None));
+        }
+        let path = PathBuf::from(path);
+        sources.push(source::Spec::File { path, start: source::Start::Beginning });
+    }
+    let matches = own.journalmatch.as_ref().or(defaults.journalmatch.as_ref());
+    if let Some(matches) = matches {
+        let matches =
+            matches.list().iter().flat_map(|m| m.split_whitespace()).map(Into::into).collect();
+        sources.push(source::Spec::Journal { matches });
+    }
+    if let Some(listen) = own.syslog.as_ref().or(defaults.syslog.as_ref()) {
+        sources.push(source::Spec::Syslog { listen: listen.clone() });
+    }
+    if sources.is_empty() {
+        let message = format!("jail '{name}' reads nothing");
+        let hint = Some("add logpath, journalmatch or syslog".into());
+        return Err(layer::invalid(layers, &["jails", name], message, hint));
+    }
+    Ok(sources)
+}

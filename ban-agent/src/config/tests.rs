@@ -1,0 +1,120 @@
+//! Configurations that are right, and the errors of those that are not.
+
+use std::{fs, time::Duration};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::source;
+
+fn load_text(text: &str) -> (TempDir, Result<Config, Error>) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    let config = load(&path);
+    (folder, config)
+}
+
+fn failure(text: &str) -> (usize, String, String) {
+    match load_text(text).1 {
+        Err(Error::Invalid { path, line, message, hint }) => {
+            assert!(path.ends_with("config.toml"), "{}", path.display());
+            (line, message, hint.unwrap_or_default())
+        }
+        other => panic!("expected an error with a place, not {other:?}"),
+    }
+}
+
+const GOOD: &str = r#"
+[agent]
+interfaces = ["eth0"]
+max_bans = 2048
+
+[defaults]
+ignoreip = ["127.0.0.0/8", "::1"]
+findtime = "10m"
+
+[filters.web]
+failregex = ['^<ADDR> .* 401 ']
+
+[jails.web]
+filter = "web"
+logpath = ["/var/log/nginx/access.log"]
+maxretry = 25
+bantime = -1
+port = "tcp/80,443"
+"#;
+
+#[test]
+fn reads_fail2bans_words_and_fills_in_defaults() {
+    let config = load_text(GOOD).1.unwrap();
+    assert_eq!(config.agent.interfaces, ["eth0"]);
+    assert_eq!(config.agent.max_bans, 2048);
+    let [jail] = config.jails.as_slice() else { panic!("one jail") };
+    assert_eq!((jail.maxretry, jail.bantime), (25, None));
+    assert_eq!(jail.findtime, Duration::from_secs(600));
+    assert_eq!(jail.ignoreip.len(), 2);
+    assert_eq!(jail.ports.len(), 2);
+    assert!(matches!(jail.sources.as_slice(), [source::Spec::File { .. }]));
+}
+
+#[test]
+fn conf_d_wins_key_by_key() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, GOOD).unwrap();
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    fs::write(folder.path().join("conf.d/10.toml"), "[jails.web]\nmaxretry = 3\n").unwrap();
+    fs::write(folder.path().join("conf.d/20.toml"), "[jails.web]\nfindtime = 60\n").unwrap();
+    fs::write(folder.path().join("conf.d/30.txt"), "not read").unwrap();
+    let config = load(&path).unwrap();
+    assert_eq!(config.jails[0].maxretry, 3);
+    assert_eq!(config.jails[0].findtime, Duration::from_secs(60));
+    assert_eq!(config.jails[0].bantime, None);
+    assert_eq!(config.files.len(), 3);
+}
+
+#[test]
+fn a_jail_that_is_off_is_listed_as_such() {
+    let config = load_text(&format!("{GOOD}enabled = false\n")).1.unwrap();
+    assert!(config.jails.is_empty());
+    assert!(config.disabled.contains(&"web".to_owned()));
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn errors_name_the_line_and_the_remedy() {
+    let (line, message, hint) = failure("[agent]\n\ninterface = [\"eth0\"]\n");
+    assert_eq!((line, message.as_str()), (3, "unknown key 'interface'"));
+    assert_eq!(hint, "did you mean 'interfaces'?");
+
+    let (line, message, _) = failure(&GOOD.replace("\"::1\"", "\"::1/129\""));
+    assert_eq!(line, 7);
+    assert!(message.contains("::1/129"), "{message}");
+
+    let (line, message, _) = failure(&GOOD.replace("\"10m\"", "\"10 parsecs\""));
+    assert_eq!(line, 8);
+    assert!(message.contains("10 parsecs"), "{message}");
+
+    let (line, message, hint) = failure(&GOOD.replace("filter = \"web\"", "filter = \"wep\""));
+    assert_eq!(line, 14);
+    assert!(message.contains("no filter 'wep'"), "{message}");
+    assert!(hint.contains("'web'"), "{hint}");
+
+    let (line, message, _) = failure(&GOOD.replace("maxretry = 25", "maxretry = 0"));
+    assert_eq!(line, 16);
+    assert!(message.contains("from 1"), "{message}");
+
+    let (line, _, hint) = failure(&GOOD.replace("logpath = [\"/var/log/nginx/access.log\"]", ""));
+    assert_eq!(line, 13);
+    assert!(hint.contains("logpath"), "{hint}");
+
+    assert_eq!(failure("[agent\n").0, 1);
+}
+
+#[test]
+fn a_missing_file_says_which() {
+    let error = load(Path::new("/nonexistent/config.toml")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/config.toml"), "{error}");
+    assert!(error.hint().unwrap().contains("--config"));
+}
