@@ -1,3 +1,46 @@
-//! `cargo xtask`: the development loop, one file per verb.
+//! `cargo xtask`: the development loop, one file per verb. This file only dispatches.
 
-fn main() {}
+mod build;
+mod command;
+mod layout;
+mod privilege;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The development loop of ban-agent.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make this machine able to build the XDP program, without root; every verb does it if needed
+    Setup(setup::Args),
+    /// Build ban-agent, the XDP program inside it
+    Build(build::Args),
+    /// With arguments: build and run `ban-agent ARGS` as root. Without: the lab
+    Run(run::Args),
+    /// Everything CI runs
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Setup(args) => setup::verb(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Run(args) => run::verb(&args),
+        Verb::Test(args) => test::verb(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,137 @@
+//! What tests and the lab need from the system: one table, installed with apt when root, asked
+//! for with the exact command when not. Services do not start.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{command, privilege};
+
+/// A program, the Debian package it comes in, and why we want it.
+pub(crate) struct Need {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:<16} ({}): {}", self.program, self.package, self.why)
+    }
+}
+
+const fn need(program: &'static str, package: &'static str, why: &'static str) -> Need {
+    Need { program, package, why }
+}
+
+/// What the lab needs, and the tests too.
+pub(crate) const LAB: &[Need] = &[
+    need("ip", "iproute2", "makes the namespaces and the link between them"),
+    need("nsenter", "util-linux", "runs programs inside a namespace"),
+    need("ping", "iputils-ping", "shows that packets die, or come through"),
+    need("nginx", "nginx-light", "the server whose access log is read"),
+    need("curl", "curl", "the attacker's and the client's requests"),
+    need("bpftool", "bpftool", "looks into the maps from outside"),
+];
+
+/// What the tests need besides.
+pub(crate) const TESTS: &[Need] = &[
+    need("nft", "nftables", "shows that the firewall stays untouched"),
+    need("iptables-save", "iptables", "shows that the firewall stays untouched"),
+    need("haproxy", "haproxy", "writes httplog lines over syslog"),
+    need("sshd", "openssh-server", "writes the log of guessed passwords"),
+    need("ssh", "openssh-client", "guesses them"),
+    need("sshpass", "sshpass", "types them"),
+    need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
+];
+
+/// Those of them that are not here.
+pub(crate) fn missing(needs: &[&'static [Need]]) -> Vec<&'static Need> {
+    let needs = needs.iter().copied().flatten();
+    needs.filter(|need| command::find(need.program).is_none()).collect()
+}
+
+/// The command that installs them.
+pub(crate) fn command_line(missing: &[&Need]) -> String {
+    format!("apt-get install --no-install-recommends {}", packages(missing).join(" "))
+}
+
+fn packages(missing: &[&Need]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Installs what is missing when root; asks for it otherwise.
+pub(crate) fn install(needs: &[&'static [Need]]) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("setup: these programs are missing:");
+    missing.iter().for_each(|need| println!("  {need}"));
+    if !privilege::is_root() {
+        bail!("programs are missing\nhint: as root: {}", command_line(&missing));
+    }
+    if command::find("apt-get").is_none() {
+        bail!("programs are missing, and there is no apt-get here\nhint: install them by hand");
+    }
+    let _quiet = NoServices::guard()?;
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages(&missing));
+    if command::run(&mut install).is_err() {
+        println!("setup: once more, with fresh package lists");
+        command::run(apt_get().arg("update"))?;
+        command::run(&mut install)?;
+    }
+    Ok(())
+}
+
+fn apt_get() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+/// While it lives, packages that are installed start no service. A policy that is already there
+/// is the owner's and stays as it is.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn guard() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY)
+            .with_context(|| format!("cannot create {POLICY}"))?;
+        file.write_all(b"#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("xtask: cannot remove {POLICY}: {error}; remove it, services start no more");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask test`: everything CI runs. Nothing hides: a step that cannot run is counted as
+//! skipped, and with `CI=true` a skip is a failure.
+
+mod lint;
+mod report;
+mod ring;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{build, privilege, setup};
+use report::{Counts, Report};
+use ring::Ring;
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this part: lint, unit, packets, system
+    #[arg(value_parser = ["lint", "unit", "packets", "system"])]
+    only: Option<String>,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    name: Option<String>,
+}
+
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    setup::ensure()?;
+    let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
+    let mut report = Report::default();
+    if wanted("lint") {
+        report.step("fmt", lint::fmt);
+        report.step("clippy: host crates", lint::clippy_host);
+        report.step("clippy: XDP program", lint::clippy_ebpf);
+        report.step("cargo-deny", lint::deny);
+    }
+    let name = args.name.as_deref();
+    if wanted("unit") {
+        report.step("unit tests", || ring::unit(name));
+    }
+    if wanted("packets") || wanted("system") {
+        prepare(&mut report);
+    }
+    for ring in [Ring::Packets, Ring::System] {
+        if wanted(ring.prefix()) {
+            report.step(ring.title(), || ring.run(name));
+        }
+    }
+    Ok(report.print())
+}
+
+/// What the privileged rings stand on: the system's programs, the BPF file system, the agent.
+fn prepare(report: &mut Report) {
+    if privilege::is_root() {
+        report.step("system programs", || {
+            setup::system::install(&[setup::system::LAB, setup::system::TESTS])?;
+            Ok(Counts::passed())
+        });
+    }
+    report.step("build the agent", || {
+        build::agent(false)?;
+        Ok(Counts::passed())
+    });
+}

@@ -1,0 +1,208 @@
+//! Runs test binaries and counts what they say. Rings that touch the kernel run as root; all
+//! building happens as the user, so that no file in `target` ends up owned by root.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::report::Counts;
+use crate::{command, layout, privilege};
+
+#[derive(Clone, Copy)]
+pub(super) enum Ring {
+    /// Packets through the real program by `BPF_PROG_TEST_RUN`.
+    Packets,
+    /// Namespaces, the real agent, real daemons, real clients.
+    System,
+}
+
+impl Ring {
+    /// How the names of its files in `tests/tests` begin.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Packets => "packets",
+            Self::System => "system",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Packets => "packet ring",
+            Self::System => "system ring",
+        }
+    }
+
+    pub(super) fn run(self, name: Option<&str>) -> Result<Counts> {
+        let names = targets(|file| file.starts_with(self.prefix()))?;
+        if names.is_empty() {
+            bail!("tests/tests has no {}*.rs", self.prefix());
+        }
+        let binaries = built(&names)?;
+        if !privilege::root_at_hand() {
+            return Ok(Counts::skipped(format!(
+                "the {} needs root: sudo cargo xtask test {}",
+                self.title(),
+                self.prefix()
+            )));
+        }
+        bpffs()?;
+        let mut sum = Counts::default();
+        for binary in binaries {
+            let kept = ["RUST_LOG", "RUST_BACKTRACE", "CI", "BAN_AGENT"];
+            let mut test = privilege::as_root(binary, &kept)?;
+            test.args(name).args(["--test-threads=1", "--show-output"]);
+            test.current_dir(layout::root().join("tests")).env("BAN_AGENT", layout::agent(false));
+            sum.add(counted(&mut test)?);
+        }
+        Ok(sum)
+    }
+}
+
+/// Everything that needs neither root nor a namespace.
+pub(super) fn unit(name: Option<&str>) -> Result<Counts> {
+    let mut cargo = command::cargo();
+    cargo.args(["test", "--workspace", "--exclude", "ban-ebpf", "--exclude", "tests"]);
+    cargo.args(["--no-fail-fast", "--"]).args(name).arg("--show-output");
+    let mut sum = counted(&mut cargo)?;
+    let privileged = |file: &str| {
+        ["kernels", Ring::Packets.prefix(), Ring::System.prefix()]
+            .iter()
+            .any(|prefix| file.starts_with(prefix))
+    };
+    let mut shared = command::cargo();
+    shared.args(["test", "--package", "tests", "--lib"]);
+    shared.args(targets(|file| !privileged(file))?.iter().flat_map(|test| ["--test", test]));
+    shared.args(["--no-fail-fast", "--"]).args(name).arg("--show-output");
+    sum.add(counted(&mut shared)?);
+    Ok(sum)
+}
+
+/// The names of the files in `tests/tests` that are wanted, in order.
+fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let folder = layout::root().join("tests/tests");
+    let mut names = Vec::new();
+    if folder.exists() {
+        let entries = std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries {
+            let file = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            names.extend(name.strip_suffix(".rs").filter(|name| wanted(name)).map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds these tests of the crate `tests` and names their binaries.
+fn built(names: &[String]) -> Result<Vec<PathBuf>> {
+    let mut cargo = command::cargo();
+    cargo.args([
+        "test",
+        "--package",
+        "tests",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    cargo.args(names.iter().flat_map(|name| ["--test", name]));
+    println!("  $ {}", command::shown(&cargo));
+    let done = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !done.status.success() {
+        bail!("the tests do not compile");
+    }
+    let text = String::from_utf8_lossy(&done.stdout);
+    // One JSON object a line; only those of test binaries name an executable.
+    let paths =
+        text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    let paths: Vec<PathBuf> = paths.map(PathBuf::from).collect();
+    if paths.len() < names.len() {
+        bail!("cargo built {} of {} test binaries", paths.len(), names.len());
+    }
+    Ok(paths)
+}
+
+/// Mounts the BPF file system where it belongs, if the machine has not.
+fn bpffs() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+        return Ok(());
+    }
+    let mut mount = privilege::as_root("mount", &[])?;
+    command::run(mount.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
+        .context("hint: the kernel needs CONFIG_BPF_SYSCALL")
+}
+
+/// Runs tests, shows their output as it comes, and counts. A run that dies without its result
+/// line is a failure.
+fn counted(command: &mut Command) -> Result<Counts> {
+    println!("  $ {}", command::shown(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", command::shown(command)))?;
+    let (mut counts, mut settled) = (Counts::default(), 0);
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines() {
+            let line = line.context("cannot read the output of the tests")?;
+            println!("{line}");
+            read(&line, &mut counts, &mut settled);
+        }
+    }
+    let status = child.wait().context("cannot wait for the tests")?;
+    if !status.success() && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Ok(counts)
+}
+
+/// What one line of output adds. `settled` counts the skips of the binaries that are done.
+fn read(line: &str, counts: &mut Counts, settled: &mut usize) {
+    if let Some(why) = line.strip_prefix("SKIPPED:") {
+        counts.skipped.push(why.trim().to_owned());
+    } else if let Some(result) = line.strip_prefix("test result:") {
+        let number = |word: &str| -> usize {
+            let part = result.split([';', '.']).find(|part| part.trim_end().ends_with(word));
+            part.and_then(|part| part.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        // A test that says SKIPPED goes on to return, which libtest takes for a pass.
+        let said = counts.skipped.len() - *settled;
+        counts.passed += number("passed").saturating_sub(said);
+        counts.failed += number("failed");
+        for _ in 0..number("ignored") {
+            counts.skipped.push("a test marked #[ignore]".to_owned());
+        }
+        *settled = counts.skipped.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(output: &str) -> Counts {
+        let (mut counts, mut settled) = (Counts::default(), 0);
+        output.lines().for_each(|line| read(line, &mut counts, &mut settled));
+        counts
+    }
+
+    #[test]
+    fn results_add_up() {
+        let counts = count(
+            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.10s\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s\n",
+        );
+        assert_eq!((counts.passed, counts.failed, counts.skipped.len()), (14, 1, 1));
+    }
+
+    #[test]
+    fn a_skip_is_not_a_pass() {
+        let counts = count(
+            "SKIPPED: no bpffs\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!((counts.passed, counts.skipped), (0, vec!["no bpffs".to_owned()]));
+    }
+}
