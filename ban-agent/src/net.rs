@@ -1,9 +1,13 @@
 //! The vocabulary of addresses that all stages share: prefixes, and the ports of a ban.
 
+mod map;
+
 use std::{fmt, net::IpAddr, str::FromStr};
 
 pub use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use self::map::{PrefixMap, PrefixSet};
 
 /// The prefix of one address (/32 or /128). IPv4-mapped IPv6 addresses become IPv4.
 #[must_use]

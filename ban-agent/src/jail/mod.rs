@@ -1,6 +1,13 @@
 //! Counts the failures of an address and says when it has to be banned. Pure: `now` is an
 //! argument.
 
+mod count;
+mod escalate;
+mod offence;
+#[cfg(test)]
+mod tests;
+mod track;
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{
@@ -8,6 +15,8 @@ use crate::{
     net::{IpNet, Ports},
     source,
 };
+
+pub use self::offence::{Decision, Jail, Sentence, Stats};
 
 /// A jail as the configuration resolved it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,110 @@
+//! Longer bans for those who come again: fail2ban's `bantime.increment` and its family.
+
+use std::time::Duration;
+
+use super::{Increment, Spec};
+
+/// Doublings beyond this one change nothing, as in fail2ban.
+const MAX_DOUBLINGS: u32 = 20;
+
+impl Spec {
+    /// How long a prefix is banned that was banned `former` times before; `None`: permanently.
+    /// `dice` in `0.0..1.0` picks the share of `bantime.rndtime` that is added.
+    #[must_use]
+    pub fn bantime_for(&self, former: u32, dice: f64) -> Option<Duration> {
+        let bantime = self.bantime?;
+        match &self.increment {
+            Some(increment) if former > 0 => Some(increment.apply(bantime, former, dice)),
+            _ => Some(bantime),
+        }
+    }
+}
+
+impl Increment {
+    fn apply(&self, bantime: Duration, former: u32, dice: f64) -> Duration {
+        let multiplier = match self.multipliers.last() {
+            Some(last) => {
+                let at = usize::try_from(former).unwrap_or(usize::MAX);
+                *self.multipliers.get(at).unwrap_or(last)
+            }
+            None => f64::from(1u32 << former.min(MAX_DOUBLINGS)),
+        };
+        let seconds = bantime.as_secs_f64() * self.factor * multiplier;
+        let mut longer = duration(seconds);
+        if self.multipliers.is_empty() {
+            longer = longer.max(bantime);
+        }
+        if let Some(maxtime) = self.maxtime {
+            longer = longer.min(maxtime);
+        }
+        longer.saturating_add(duration(self.rndtime.as_secs_f64() * dice))
+    }
+}
+
+/// Negative and undefined become zero, what is too long the longest.
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::spec, *};
+
+    fn seconds(increment: Increment, former: u32, dice: f64) -> u64 {
+        let spec = Spec {
+            bantime: Some(Duration::from_secs(600)),
+            increment: Some(increment),
+            ..spec(5, 600)
+        };
+        spec.bantime_for(former, dice).unwrap().as_secs()
+    }
+
+    fn doubling() -> Increment {
+        Increment {
+            factor: 1.0,
+            multipliers: Vec::new(),
+            maxtime: None,
+            rndtime: Duration::ZERO,
+            overalljails: false,
+        }
+    }
+
+    #[test]
+    fn doubles_by_default() {
+        assert_eq!([0, 1, 2, 3].map(|n| seconds(doubling(), n, 0.0)), [600, 1200, 2400, 4800]);
+        assert_eq!(seconds(doubling(), 1000, 0.0), 600 << 20);
+    }
+
+    #[test]
+    fn multipliers_replace_doubling() {
+        let increment = Increment { multipliers: vec![1.0, 5.0, 30.0], ..doubling() };
+        let bans = [0, 1, 2, 3, 99].map(|n| seconds(increment.clone(), n, 0.0));
+        assert_eq!(bans, [600, 3000, 18_000, 18_000, 18_000]);
+    }
+
+    #[test]
+    fn maxtime_bounds_before_chance_is_added() {
+        let increment = Increment {
+            factor: 3.0,
+            maxtime: Some(Duration::from_secs(3600)),
+            rndtime: Duration::from_secs(100),
+            ..doubling()
+        };
+        assert_eq!(seconds(increment.clone(), 1, 0.5), 3650);
+        assert_eq!(seconds(increment, 0, 0.5), 600);
+    }
+
+    #[test]
+    fn absurd_factors_stay_in_range() {
+        let increment = |factor| Increment { factor, ..doubling() };
+        assert_eq!(seconds(increment(f64::NAN), 1, 0.0), 600);
+        assert_eq!(seconds(increment(-1.0), 1, 0.0), 600);
+        assert_eq!(seconds(increment(f64::MAX), 9, 0.0), Duration::MAX.as_secs());
+    }
+
+    #[test]
+    fn permanent_stays_permanent() {
+        let spec = Spec { bantime: None, increment: Some(doubling()), ..spec(5, 600) };
+        assert_eq!(spec.bantime_for(3, 0.0), None);
+    }
+}

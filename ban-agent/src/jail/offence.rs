@@ -1,0 +1,235 @@
+//! A jail at work: takes failures, says who has reached `maxretry`.
+
+use std::{net::IpAddr, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{
+    Spec,
+    count::{Count, millis},
+    track::Suspects,
+};
+use crate::{
+    clock::Now,
+    filter::Failure,
+    net::{self, IpNet, Ports, PrefixSet},
+};
+
+/// Bytes kept of an evidence line: enough to recognise it, whatever an attacker sends.
+const EVIDENCE_BYTES: usize = 512;
+/// Idle suspects forgotten per failure: twice what a failure can add.
+const FORGET_PER_FAILURE: usize = 2;
+/// The widest prefix that a log line may name (`<CIDR>`): nothing it says bans a continent.
+const WIDEST_NAMED: (u8, u8) = (16, 32);
+
+/// What a failure led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is of an address that this jail ignores, or of none that can be banned.
+    Ignored,
+    /// It is older than `findtime`.
+    Old,
+    /// It counts; this many do now.
+    Counted {
+        /// Failures of this prefix within `findtime`.
+        count: u32,
+    },
+    /// It was the one too many.
+    Ban(Sentence),
+}
+
+/// Who is to be banned, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// What is to be banned.
+    pub prefix: IpNet,
+    /// The address of the last failure; differs from `prefix` where the jail bans networks.
+    pub address: IpNet,
+    /// `bantime` without increments ([`Spec::bantime_for`]); `None`: permanent.
+    pub duration: Option<Duration>,
+    /// Ports of the ban; empty: all traffic.
+    pub ports: Ports,
+    /// The last failures' lines, oldest first, as the attacker wrote them: escape to show.
+    pub evidence: Vec<Box<[u8]>>,
+    /// Time of the last failure, by its line, never in the future.
+    pub time: Timestamp,
+    /// How many failures led to it.
+    pub failures: u32,
+}
+
+/// What a jail has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Prefixes with failures that still count.
+    pub failing: usize,
+    /// Failures counted since start.
+    pub failed: u64,
+    /// Failures of ignored addresses.
+    pub ignored: u64,
+    /// Failures that came too late to count.
+    pub old: u64,
+    /// Prefixes forgotten because `max_tracked` was reached.
+    pub evicted: u64,
+    /// Sentences since start.
+    pub banned: u64,
+}
+
+/// A jail and what it remembers.
+#[derive(Debug)]
+pub struct Jail {
+    spec: Spec,
+    ignored: PrefixSet,
+    suspects: Suspects,
+    stats: Stats,
+}
+
+impl Jail {
+    /// A jail that has seen nothing yet.
+    #[must_use]
+    pub fn new(spec: &Spec) -> Jail {
+        Jail {
+            ignored: spec.ignoreip.iter().copied().collect(),
+            spec: spec.clone(),
+            suspects: Suspects::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The same jail under a changed specification: what it counted so far stays.
+    pub fn respecify(&mut self, spec: &Spec) {
+        self.ignored = spec.ignoreip.iter().copied().collect();
+        self.spec = spec.clone();
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { failing: self.suspects.len(), ..self.stats }
+    }
+
+    /// One failure, and the line that it was found in.
+    pub fn offence(&mut self, failure: &Failure, line: &[u8], now: Now) -> Decision {
+        let Some((address, prefix)) = self.offender(failure) else {
+            self.stats.ignored += 1;
+            return Decision::Ignored;
+        };
+        let time = failure.time.unwrap_or(now.wall).min(now.wall);
+        let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
+        if time_ms < now_ms.saturating_sub(millis(self.spec.findtime)) {
+            self.stats.old += 1;
+            return Decision::Old;
+        }
+        self.make_room(prefix, now_ms);
+        self.stats.failed += 1;
+        let findtime = self.spec.findtime;
+        let Some(suspect) = self.suspects.touch(prefix, Count::new(time_ms)) else {
+            return Decision::Ignored;
+        };
+        if suspect.count.is_over(now_ms, findtime) {
+            suspect.count = Count::new(time_ms);
+            suspect.evidence.clear();
+        }
+        let count = suspect.count.add(time_ms, findtime);
+        keep(&mut suspect.evidence, line, self.spec.maxmatches);
+        if count < self.spec.maxretry {
+            return Decision::Counted { count };
+        }
+        self.stats.banned += 1;
+        let evidence = self.suspects.remove(prefix).map(|gone| gone.evidence).unwrap_or_default();
+        Decision::Ban(Sentence {
+            prefix,
+            address,
+            duration: self.spec.bantime,
+            ports: self.spec.ports.clone(),
+            evidence,
+            time,
+            failures: count,
+        })
+    }
+
+    /// Forgets what this jail counted for everything inside `prefix`, as an unban does.
+    pub fn forgive(&mut self, prefix: IpNet) {
+        for gone in self.suspects.within(prefix) {
+            self.suspects.remove(gone);
+        }
+    }
+
+    /// Forgets suspects whose failures no longer count; a few are forgotten with every failure.
+    pub fn forget_idle(&mut self, now: Now) {
+        self.forget(now.wall.as_millisecond(), usize::MAX);
+    }
+
+    /// The address that failed and the prefix that it is counted by, unless it is ignored.
+    fn offender(&self, failure: &Failure) -> Option<(IpNet, IpNet)> {
+        let address = match failure.address {
+            Some(address) => net::host(address),
+            None => named(failure.id.as_deref()?)?,
+        };
+        if self.ignored.overlap(address).is_some() {
+            return None;
+        }
+        let prefix = self.widen(address);
+        // A network that holds an ignored address is not banned as a whole.
+        let prefix = if self.ignored.overlap(prefix).is_some() { address } else { prefix };
+        Some((address, prefix))
+    }
+
+    fn widen(&self, address: IpNet) -> IpNet {
+        let length = match address.addr() {
+            IpAddr::V4(_) => self.spec.prefix_v4,
+            IpAddr::V6(_) => self.spec.prefix_v6,
+        };
+        if length >= address.prefix_len() {
+            return address;
+        }
+        IpNet::new(address.addr(), length).map_or(address, |net| net.trunc())
+    }
+
+    fn make_room(&mut self, prefix: IpNet, now_ms: i64) {
+        self.forget(now_ms, FORGET_PER_FAILURE);
+        if self.suspects.contains(prefix) || self.suspects.len() < self.spec.max_tracked {
+            return;
+        }
+        if let Some((quietest, _)) = self.suspects.quietest() {
+            self.suspects.remove(quietest);
+            self.stats.evicted += 1;
+        }
+    }
+
+    fn forget(&mut self, now_ms: i64, limit: usize) {
+        for _ in 0..limit {
+            match self.suspects.quietest() {
+                Some((prefix, count)) if count.is_over(now_ms, self.spec.findtime) => {
+                    self.suspects.remove(prefix);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// The prefix that a line names where it names no address; not if it is too wide.
+fn named(id: &str) -> Option<IpNet> {
+    let prefix = net::parse_prefix(id).ok()?;
+    let widest = match prefix {
+        IpNet::V4(_) => WIDEST_NAMED.0,
+        IpNet::V6(_) => WIDEST_NAMED.1,
+    };
+    (prefix.prefix_len() >= widest).then_some(prefix)
+}
+
+/// Keeps the last `limit` lines, each bounded.
+fn keep(evidence: &mut Vec<Box<[u8]>>, line: &[u8], limit: usize) {
+    if limit == 0 {
+        return;
+    }
+    let excess = (evidence.len() + 1).saturating_sub(limit);
+    evidence.drain(..excess.min(evidence.len()));
+    evidence.push(line.get(..EVIDENCE_BYTES).unwrap_or(line).into());
+}

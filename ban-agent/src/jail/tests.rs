@@ -1,0 +1,201 @@
+//! What a jail decides, as tables of failures in time.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Decision, Jail, Sentence, Spec};
+use crate::{
+    clock::{Boot, Now},
+    filter::{self, Failure},
+    net::parse_prefix,
+};
+
+/// A jail without extras.
+pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
+    Spec {
+        name: "test".into(),
+        filter: Arc::new(filter::Spec::default()),
+        sources: Vec::new(),
+        maxretry,
+        findtime: Duration::from_secs(findtime),
+        bantime: Some(Duration::from_secs(600)),
+        increment: None,
+        ports: Vec::new(),
+        ignoreip: vec![parse_prefix("127.0.0.0/8").unwrap()],
+        prefix_v4: 32,
+        prefix_v6: 128,
+        maxmatches: 5,
+        max_tracked: 1000,
+    }
+}
+
+fn now(second: i64) -> Now {
+    let boot = Boot(u64::try_from(second).unwrap() * 1000);
+    Now { boot, wall: Timestamp::from_second(1_800_000_000 + second).unwrap() }
+}
+
+fn failure(address: &str, time: Option<i64>) -> Failure {
+    Failure {
+        address: Some(address.parse::<IpAddr>().unwrap()),
+        id: None,
+        time: time.map(|second| now(second).wall),
+        fields: BTreeMap::new(),
+        pattern: 0,
+    }
+}
+
+/// A failure at `second` whose line is read at once.
+fn fail(jail: &mut Jail, address: &str, second: i64) -> Decision {
+    jail.offence(&failure(address, Some(second)), address.as_bytes(), now(second))
+}
+
+fn sentence(decision: Decision) -> Sentence {
+    match decision {
+        Decision::Ban(sentence) => sentence,
+        other => panic!("no ban: {other:?}"),
+    }
+}
+
+#[test]
+fn bans_at_maxretry_and_starts_again() {
+    let mut jail = Jail::new(&spec(3, 180));
+    for round in [0, 10] {
+        assert_eq!(fail(&mut jail, "192.0.2.1", round), Decision::Counted { count: 1 });
+        assert_eq!(fail(&mut jail, "192.0.2.1", round + 1), Decision::Counted { count: 2 });
+        assert_eq!(
+            fail(&mut jail, "192.0.2.2", round + 1),
+            Decision::Counted { count: 1 + u32::from(round > 0) }
+        );
+        let sentence = sentence(fail(&mut jail, "192.0.2.1", round + 2));
+        assert_eq!(sentence.prefix.to_string(), "192.0.2.1/32");
+        assert_eq!((sentence.failures, sentence.time), (3, now(round + 2).wall));
+        assert_eq!(sentence.evidence.len(), 3);
+    }
+    let stats = jail.stats();
+    assert_eq!((stats.failed, stats.failing, stats.banned), (8, 1, 2));
+}
+
+#[test]
+fn maxretry_of_one_bans_at_once() {
+    let mut jail = Jail::new(&spec(1, 180));
+    assert_eq!(sentence(fail(&mut jail, "192.0.2.1", 0)).failures, 1);
+}
+
+#[test]
+fn findtime_ends() {
+    let mut jail = Jail::new(&spec(2, 180));
+    fail(&mut jail, "192.0.2.1", 0);
+    assert_eq!(fail(&mut jail, "192.0.2.1", 180), Decision::Counted { count: 1 });
+    fail(&mut jail, "192.0.2.1", 359);
+    assert_eq!(jail.stats().banned, 1);
+}
+
+#[test]
+fn log_time_decides_not_arrival() {
+    let mut jail = Jail::new(&spec(2, 180));
+    let at = now(1000);
+    let read = |jail: &mut Jail, time| jail.offence(&failure("192.0.2.1", time), b"", at);
+    assert_eq!(read(&mut jail, Some(819)), Decision::Old);
+    assert_eq!(read(&mut jail, Some(821)), Decision::Counted { count: 1 });
+    // A time in the future is now; no time is now.
+    assert_eq!(sentence(read(&mut jail, Some(5000))).time, at.wall);
+    assert_eq!(read(&mut jail, None), Decision::Counted { count: 1 });
+    assert_eq!(jail.stats().old, 1);
+}
+
+#[test]
+fn ignored_addresses_never_count() {
+    let mut jail = Jail::new(&spec(1, 180));
+    assert_eq!(fail(&mut jail, "127.1.2.3", 0), Decision::Ignored);
+    assert_eq!(fail(&mut jail, "::ffff:127.0.0.1", 0), Decision::Ignored);
+    assert_eq!((jail.stats().ignored, jail.stats().failing), (2, 0));
+}
+
+#[test]
+fn networks_are_counted_as_one() {
+    let mut jail = Jail::new(&Spec { prefix_v6: 64, ..spec(2, 180) });
+    fail(&mut jail, "2001:db8::1", 0);
+    let sentence = sentence(fail(&mut jail, "2001:db8::2", 1));
+    assert_eq!(sentence.prefix.to_string(), "2001:db8::/64");
+    assert_eq!(sentence.address.to_string(), "2001:db8::2/128");
+}
+
+#[test]
+fn a_network_with_an_ignored_address_is_not_banned_whole() {
+    let ignoreip = vec![parse_prefix("2001:db8::1").unwrap()];
+    let mut jail = Jail::new(&Spec { prefix_v6: 64, ignoreip, ..spec(1, 180) });
+    assert_eq!(fail(&mut jail, "2001:db8::1", 0), Decision::Ignored);
+    let sentence = sentence(fail(&mut jail, "2001:db8::2", 0));
+    assert_eq!(sentence.prefix.to_string(), "2001:db8::2/128");
+}
+
+#[test]
+fn what_is_no_address_bans_only_a_prefix_of_sane_size() {
+    let mut jail = Jail::new(&spec(1, 180));
+    for (id, banned) in [
+        (Some("198.51.100.0/24"), Some("198.51.100.0/24")),
+        (Some("2001:db8::/32"), Some("2001:db8::/32")),
+        (Some("0.0.0.0/0"), None),
+        (Some("::/0"), None),
+        (Some("126.0.0.0/7"), None),
+        (Some("session 7"), None),
+        (None, None),
+    ] {
+        let failure = Failure { address: None, id: id.map(str::to_owned), ..failure("::", None) };
+        let decision = jail.offence(&failure, b"", now(0));
+        assert_eq!(
+            banned.map(str::to_owned),
+            matches!(decision, Decision::Ban(_)).then(|| sentence(decision).prefix.to_string()),
+            "{id:?}"
+        );
+    }
+}
+
+#[test]
+fn evidence_is_bounded() {
+    let mut jail = Jail::new(&Spec { maxmatches: 2, ..spec(3, 180) });
+    let hostile = vec![b'\x1b'; 100_000];
+    for line in [b"one".as_slice(), b"two", &hostile] {
+        if let Decision::Ban(sentence) = jail.offence(&failure("192.0.2.1", None), line, now(0)) {
+            assert_eq!(sentence.evidence[0].as_ref(), b"two");
+            assert_eq!((sentence.evidence.len(), sentence.evidence[1].len()), (2, 512));
+        }
+    }
+    assert_eq!(jail.stats().banned, 1);
+}
+
+#[test]
+fn the_quietest_is_forgotten_when_there_are_too_many() {
+    let mut jail = Jail::new(&Spec { max_tracked: 2, ..spec(2, 180) });
+    fail(&mut jail, "192.0.2.1", 0);
+    fail(&mut jail, "192.0.2.2", 1);
+    fail(&mut jail, "192.0.2.3", 2);
+    assert_eq!((jail.stats().evicted, jail.stats().failing), (1, 2));
+    assert!(matches!(fail(&mut jail, "192.0.2.3", 3), Decision::Ban(_)));
+    assert_eq!(fail(&mut jail, "192.0.2.1", 3), Decision::Counted { count: 1 });
+}
+
+#[test]
+fn idle_suspects_are_forgotten_by_the_way() {
+    let mut jail = Jail::new(&spec(2, 180));
+    for host in 0..100 {
+        fail(&mut jail, &format!("192.0.2.{host}"), 0);
+    }
+    for host in 100..150 {
+        fail(&mut jail, &format!("192.0.2.{host}"), 200);
+    }
+    assert_eq!(jail.stats().failing, 50);
+    jail.forget_idle(now(400));
+    assert_eq!((jail.stats().failing, jail.stats().evicted), (0, 0));
+}
+
+#[test]
+fn forgiving_starts_the_count_again() {
+    let mut jail = Jail::new(&spec(2, 180));
+    fail(&mut jail, "192.0.2.1", 0);
+    fail(&mut jail, "192.0.3.1", 0);
+    jail.forgive(parse_prefix("192.0.2.0/24").unwrap());
+    assert_eq!(fail(&mut jail, "192.0.2.1", 1), Decision::Counted { count: 1 });
+    assert!(matches!(fail(&mut jail, "192.0.3.1", 1), Decision::Ban(_)));
+}

@@ -1,0 +1,156 @@
+//! The addresses that a jail counts: at most so many, the one that was quiet longest goes first.
+//! Constant time per failure, whoever chooses the addresses.
+
+use std::collections::HashMap;
+
+use super::count::Count;
+use crate::net::IpNet;
+
+/// No neighbour in the list.
+const NONE: u32 = u32::MAX;
+
+/// One tracked address or prefix.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    prefix: IpNet,
+    /// Its failures.
+    pub(super) count: Count,
+    /// Its last failures' lines, oldest first.
+    pub(super) evidence: Vec<Box<[u8]>>,
+    quieter: u32,
+    louder: u32,
+}
+
+/// All suspects, linked from the quietest to the one that failed last.
+#[derive(Debug)]
+pub(super) struct Suspects {
+    index: HashMap<IpNet, u32>,
+    slots: Vec<Suspect>,
+    quietest: u32,
+    loudest: u32,
+}
+
+impl Suspects {
+    pub(super) fn new() -> Suspects {
+        Suspects { index: HashMap::new(), slots: Vec::new(), quietest: NONE, loudest: NONE }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn contains(&self, prefix: IpNet) -> bool {
+        self.index.contains_key(&prefix)
+    }
+
+    /// The suspect `prefix`, from now on the loudest; a new one starts at `count`.
+    pub(super) fn touch(&mut self, prefix: IpNet, count: Count) -> Option<&mut Suspect> {
+        let at = match self.index.get(&prefix) {
+            Some(&at) => {
+                self.unlink(at);
+                at
+            }
+            None => {
+                let at = u32::try_from(self.slots.len()).ok()?;
+                let evidence = Vec::new();
+                self.slots.push(Suspect { prefix, count, evidence, quieter: NONE, louder: NONE });
+                self.index.insert(prefix, at);
+                at
+            }
+        };
+        self.link(at);
+        self.slot(at)
+    }
+
+    /// The one that was quiet longest.
+    pub(super) fn quietest(&self) -> Option<(IpNet, &Count)> {
+        let suspect = self.slots.get(usize::try_from(self.quietest).ok()?)?;
+        Some((suspect.prefix, &suspect.count))
+    }
+
+    /// Those inside `prefix`.
+    pub(super) fn within(&self, prefix: IpNet) -> Vec<IpNet> {
+        let inside = |suspect: &&Suspect| prefix.contains(&suspect.prefix);
+        self.slots.iter().filter(inside).map(|suspect| suspect.prefix).collect()
+    }
+
+    /// Forgets `prefix`, and returns what was known of it.
+    pub(super) fn remove(&mut self, prefix: IpNet) -> Option<Suspect> {
+        let at = self.index.remove(&prefix)?;
+        self.unlink(at);
+        let gone = self.slots.swap_remove(usize::try_from(at).ok()?);
+        self.moved_to(at);
+        Some(gone)
+    }
+
+    /// The last slot was moved to `at`: its neighbours and the index have to follow.
+    fn moved_to(&mut self, at: u32) {
+        let Some(moved) = self.slot(at) else { return };
+        let (prefix, quieter, louder) = (moved.prefix, moved.quieter, moved.louder);
+        self.index.insert(prefix, at);
+        self.join(quieter, at);
+        self.join(at, louder);
+    }
+
+    fn link(&mut self, at: u32) {
+        self.join(self.loudest, at);
+        self.join(at, NONE);
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Some(suspect) = self.slot(at) else { return };
+        let (quieter, louder) = (suspect.quieter, suspect.louder);
+        self.join(quieter, louder);
+    }
+
+    /// Makes two slots neighbours; [`NONE`] stands for the end of the list on its side.
+    fn join(&mut self, quieter: u32, louder: u32) {
+        match self.slot(quieter) {
+            Some(suspect) => suspect.louder = louder,
+            None => self.quietest = louder,
+        }
+        match self.slot(louder) {
+            Some(suspect) => suspect.quieter = quieter,
+            None => self.loudest = quieter,
+        }
+    }
+
+    fn slot(&mut self, at: u32) -> Option<&mut Suspect> {
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a plain queue: same members, same order of quietness.
+        #[test]
+        fn keeps_the_order_of_quietness(steps in prop::collection::vec((0u8..12, any::<bool>()), 0..200)) {
+            let mut suspects = Suspects::new();
+            let mut model: VecDeque<IpNet> = VecDeque::new();
+            for (host, remove) in steps {
+                let prefix = IpNet::from(std::net::IpAddr::from([192, 0, 2, host]));
+                model.retain(|other| *other != prefix);
+                if remove {
+                    suspects.remove(prefix);
+                } else {
+                    suspects.touch(prefix, Count::new(0)).unwrap();
+                    model.push_back(prefix);
+                }
+                prop_assert_eq!(suspects.len(), model.len());
+                prop_assert_eq!(suspects.quietest().map(|(prefix, _)| prefix), model.front().copied());
+            }
+            while let Some((prefix, _)) = suspects.quietest() {
+                prop_assert_eq!(Some(prefix), model.pop_front());
+                suspects.remove(prefix);
+            }
+            prop_assert!(model.is_empty());
+        }
+    }
+}
