@@ -1,8 +1,30 @@
 //! Finds the failures in lines: address, time, fields. Pure: no I/O, and `now` is an argument.
+//!
+//! A [`Filter`] is compiled once and shared; a [`Scanner`] is one jail's way through its log.
+//! Raw lines are searched for texts without which no pattern can match; only what remains is
+//! decoded, loses its time stamp and meets the patterns.
+
+mod compile;
+mod groups;
+mod host;
+mod literals;
+mod multiline;
+mod pattern;
+mod prefilter;
+mod python;
+mod scan;
+mod session;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
+
+pub use compile::Filter;
+pub use scan::{Counts, MAX_LINE, Outcome, Scanner};
 
 /// A filter in fail2ban's words, before it is compiled. Tags and interpolation of fail2ban's own
 /// configuration files are already expanded; `<HOST>` and the `<F-…>` tags are not.
@@ -23,14 +45,15 @@ pub struct Spec {
     pub maxlines: usize,
     /// Zone of time stamps without one: an IANA name or `UTC+0200`; `None`: the system's.
     pub logtimezone: Option<String>,
-    /// Resolve host names that a line holds. Off: an attacker chooses what would be resolved.
+    /// Take host names for addresses (the field `dns`; who resolves it is not decided here).
+    /// Off: an attacker chooses what would be resolved.
     pub usedns: bool,
 }
 
 /// One failure that a line reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Who; `None` where the pattern named no address but an id (`<F-ID>`).
+    /// Who; `None` where the pattern named no address but an id (`<F-ID>`) or a name.
     pub address: Option<IpAddr>,
     /// `<F-ID>`/`<CIDR>` text where the failure is not of one address.
     pub id: Option<String>,
@@ -40,4 +63,54 @@ pub struct Failure {
     pub fields: BTreeMap<String, String>,
     /// Index into [`Spec::failregex`].
     pub pattern: usize,
+}
+
+/// Why a filter cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// A pattern does not compile.
+    #[error("filter {filter}: {key} '{pattern}': {reason}")]
+    Pattern {
+        /// Name of the filter.
+        filter: String,
+        /// `prefregex`, `failregex` or `ignoreregex`.
+        key: &'static str,
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A pattern names neither an address nor an id.
+    #[error(
+        "filter {filter}: failregex '{pattern}' names no address: it needs <ADDR>, <HOST> or <F-ID>"
+    )]
+    NoAddress {
+        /// Name of the filter.
+        filter: String,
+        /// The pattern as written.
+        pattern: String,
+    },
+    /// There is nothing to look for.
+    #[error("filter {0}: no failregex")]
+    NoPattern(String),
+    /// A date pattern does not compile.
+    #[error("filter {filter}: datepattern '{pattern}': {reason}")]
+    Date {
+        /// Name of the filter.
+        filter: String,
+        /// The pattern as written.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no such zone.
+    #[error(
+        "filter {filter}: logtimezone '{zone}' is neither an offset like UTC+0200 nor a zone like Europe/Zurich"
+    )]
+    Zone {
+        /// Name of the filter.
+        filter: String,
+        /// The zone as written.
+        zone: String,
+    },
 }

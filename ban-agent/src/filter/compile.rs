@@ -1,0 +1,103 @@
+//! The compiled filter: immutable, shared by all that read with it.
+
+use super::{
+    Error, Spec,
+    pattern::{Pattern, Place},
+    prefilter::Prefilter,
+    time::Dates,
+};
+
+/// Groups of which a failure needs one.
+const IDENTIFIERS: &[&str] = &["fid", "ip4", "ip6", "dns", "mlfid"];
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct Filter {
+    name: String,
+    pub(super) prefregex: Option<Pattern>,
+    pub(super) failregex: Vec<Pattern>,
+    pub(super) ignoreregex: Vec<Pattern>,
+    pub(super) dates: Dates,
+    pub(super) maxlines: usize,
+    /// Rejects lines on their raw bytes; `None` if every line has to be looked at.
+    pub(super) prefilter: Option<Prefilter>,
+}
+
+impl Filter {
+    /// Compiles a filter.
+    ///
+    /// # Errors
+    /// The first pattern that does not compile, and why.
+    pub fn compile(spec: &Spec) -> Result<Filter, Error> {
+        let multiline = spec.maxlines > 1;
+        let pattern = |key: &'static str, source: &str, multiline: bool| {
+            Pattern::new(source, Place { filter: &spec.name, key }, spec.usedns, multiline)
+        };
+        if spec.failregex.is_empty() {
+            return Err(Error::NoPattern(spec.name.clone()));
+        }
+        let prefregex = spec
+            .prefregex
+            .as_deref()
+            .map(|source| pattern("prefregex", source, false))
+            .transpose()?;
+        let named_before = prefregex.as_ref().is_some_and(|pattern| pattern.has_any(IDENTIFIERS));
+        let mut failregex = Vec::with_capacity(spec.failregex.len());
+        for source in &spec.failregex {
+            let pattern = pattern("failregex", source, multiline)?;
+            if !named_before && !pattern.has_any(IDENTIFIERS) {
+                let (filter, pattern) = (spec.name.clone(), source.clone());
+                return Err(Error::NoAddress { filter, pattern });
+            }
+            failregex.push(pattern);
+        }
+        let ignoreregex = spec
+            .ignoreregex
+            .iter()
+            .map(|source| pattern("ignoreregex", source, false))
+            .collect::<Result<_, _>>()?;
+        let dates = dates(spec)?;
+        // A pattern over several lines needs all of them; a date inside a word may split any text.
+        let prefilter = if multiline || dates.unbounded() {
+            None
+        } else {
+            Prefilter::new(prefregex.as_ref(), &failregex)
+        };
+        Ok(Filter {
+            name: spec.name.clone(),
+            prefregex,
+            failregex,
+            ignoreregex,
+            dates,
+            maxlines: spec.maxlines.max(1),
+            prefilter,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether lines are rejected on their raw bytes; if not, each line meets the patterns.
+    #[must_use]
+    pub fn rejects_early(&self) -> bool {
+        self.prefilter.is_some()
+    }
+}
+
+fn dates(spec: &Spec) -> Result<Dates, Error> {
+    let filter = || spec.name.clone();
+    let mut dates = Dates::new(&spec.datepattern).map_err(|(pattern, reason)| Error::Date {
+        filter: filter(),
+        pattern,
+        reason,
+    })?;
+    if let Some(zone) = &spec.logtimezone
+        && !dates.set_zone(zone)
+    {
+        return Err(Error::Zone { filter: filter(), zone: zone.clone() });
+    }
+    Ok(dates)
+}

@@ -1,0 +1,57 @@
+//! Reads the address that a pattern captured. Accepts canonical spellings only: what the address
+//! parser refuses, or what is glued to further digits, names nobody.
+
+use std::net::IpAddr;
+
+/// Parses a captured address; IPv4-mapped IPv6 addresses become IPv4.
+pub(super) fn parse(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Whether `text[start..end]` is a piece of a longer number: `1203.0.113.7` or `203.0.113.1234`
+/// name nobody, and neither does an address out of the middle of a longer one.
+pub(super) fn glued(text: &str, start: usize, end: usize) -> bool {
+    let before = text.as_bytes().get(..start).and_then(<[u8]>::last);
+    let after = text.as_bytes().get(end);
+    before.is_some_and(u8::is_ascii_digit) || after.is_some_and(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_spellings_only() {
+        for (text, expected) in [
+            ("203.0.113.7", Some("203.0.113.7")),
+            ("::ffff:203.0.113.7", Some("203.0.113.7")),
+            ("2001:DB8::1", Some("2001:db8::1")),
+            ("203.0.113.256", None),
+            ("203.0.113.07", None),
+            ("203.0.113", None),
+            ("1::2::3", None),
+            ("0x7f.0.0.1", None),
+            ("2130706433", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_piece_of_a_number_is_no_address() {
+        let text = "x 1203.0.113.1234 y";
+        assert!(glued(text, 3, 14));
+        assert!(glued(text, 2, 15));
+        assert!(!glued(" 203.0.113.7 ", 1, 12));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived(text in "[0-9a-fx:.%/]{0,50}") {
+            if let Some(address) = parse(&text) {
+                proptest::prop_assert_eq!(parse(&address.to_string()), Some(address));
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One compiled pattern: the linear engine where it can, a backtracking one with a limit where it
+//! must. Knows groups by name, nothing of what they mean.
+
+use std::ops::Range;
+
+use super::{
+    Error,
+    literals::{self, Required},
+    python, tags,
+};
+
+/// Steps that the backtracking engine may take on one line.
+const BACKTRACK_LIMIT: usize = 200_000;
+/// Bytes that one compiled pattern may take.
+const SIZE_LIMIT: usize = 64 << 20;
+
+/// Where a pattern stood in the configuration, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// Name of the filter.
+    pub filter: &'a str,
+    /// `failregex`, `ignoreregex`, `prefregex`.
+    pub key: &'static str,
+}
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    engine: Engine,
+    /// Texts of which each match contains one.
+    pub required: Option<Required>,
+}
+
+/// The groups of a match as ranges of the text, by index; 0 is the whole match.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Groups(pub Vec<Option<Range<usize>>>);
+
+impl Groups {
+    /// Where the match lies.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.0.first().cloned().flatten().unwrap_or(0..0)
+    }
+}
+
+/// The backtracking limit was hit: the line counts as not matched.
+#[derive(Debug)]
+pub(super) struct LimitHit;
+
+impl Pattern {
+    /// Compiles a pattern in fail2ban's words.
+    pub(super) fn new(
+        source: &str,
+        place: Place<'_>,
+        names: bool,
+        multiline: bool,
+    ) -> Result<Pattern, Error> {
+        let bad = |reason: String| Error::Pattern {
+            filter: place.filter.to_owned(),
+            key: place.key,
+            pattern: source.to_owned(),
+            reason,
+        };
+        if source.trim().is_empty() {
+            return Err(bad("the pattern is empty".to_owned()));
+        }
+        let expanded = tags::expand(source, names);
+        let text = python::translate(&expanded, multiline).map_err(bad)?;
+        let engine = if text.fancy {
+            Engine::backtracking(&text.exact, Some(&text.loose))
+        } else {
+            Engine::linear(&text.exact)
+        };
+        Ok(Pattern { engine: engine.map_err(bad)?, required: literals::required(&text.loose) })
+    }
+
+    /// Names and indices of the named groups.
+    pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.engine.names()
+    }
+
+    /// Whether one of these groups exists.
+    pub(super) fn has_any(&self, wanted: &[&str]) -> bool {
+        self.names().any(|(_, name)| wanted.contains(&name))
+    }
+
+    /// Whether `text` matches.
+    pub(super) fn is_match(&self, text: &str) -> Result<bool, LimitHit> {
+        self.engine.is_match(text)
+    }
+
+    /// The first match and its groups.
+    pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
+        self.engine.captures(text)
+    }
+}
+
+/// What runs a pattern.
+#[derive(Debug)]
+pub(super) struct Engine {
+    kind: Kind,
+    /// Names of the groups, by index.
+    names: Vec<Option<Box<str>>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Linear(regex::Regex),
+    Backtracking {
+        /// Matches wherever `exact` does, in linear time.
+        loose: Option<regex::Regex>,
+        exact: fancy_regex::Regex,
+    },
+}
+
+impl Engine {
+    /// Compiles a pattern in Rust's syntax, by the linear engine if that can.
+    pub(super) fn new(pattern: &str) -> Result<Engine, String> {
+        Engine::linear(pattern).or_else(|_| Engine::backtracking(pattern, None))
+    }
+
+    fn linear(pattern: &str) -> Result<Engine, String> {
+        let regex = compile(pattern)?;
+        let names = regex.capture_names().map(|name| name.map(Box::from)).collect();
+        Ok(Engine { kind: Kind::Linear(regex), names })
+    }
+
+    fn backtracking(pattern: &str, loose: Option<&str>) -> Result<Engine, String> {
+        let exact = fancy_regex::RegexBuilder::new(pattern)
+            .backtrack_limit(BACKTRACK_LIMIT)
+            .delegate_size_limit(SIZE_LIMIT)
+            .build()
+            .map_err(|error| plain(&error.to_string()))?;
+        let names = exact.capture_names().map(|name| name.map(Box::from)).collect();
+        let loose = loose.map(compile).transpose()?;
+        Ok(Engine { kind: Kind::Backtracking { loose, exact }, names })
+    }
+
+    /// Names and indices of the named groups.
+    pub(super) fn names(&self) -> impl Iterator<Item = (usize, &str)> {
+        let named = self.names.iter().enumerate();
+        named.filter_map(|(index, name)| name.as_deref().map(|name| (index, name)))
+    }
+
+    fn is_match(&self, text: &str) -> Result<bool, LimitHit> {
+        match &self.kind {
+            Kind::Linear(regex) => Ok(regex.is_match(text)),
+            Kind::Backtracking { loose, exact } => {
+                let may = loose.as_ref().is_none_or(|loose| loose.is_match(text));
+                Ok(may && exact.is_match(text).map_err(|_| LimitHit)?)
+            }
+        }
+    }
+
+    /// The first match and its groups.
+    pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
+        match &self.kind {
+            Kind::Linear(regex) => {
+                // Saying no is much cheaper than looking for groups.
+                if !regex.is_match(text) {
+                    return Ok(None);
+                }
+                Ok(regex.captures(text).map(|captures| {
+                    Groups(captures.iter().map(|group| group.map(|group| group.range())).collect())
+                }))
+            }
+            Kind::Backtracking { loose, exact } => {
+                if loose.as_ref().is_some_and(|loose| !loose.is_match(text)) {
+                    return Ok(None);
+                }
+                let captures = exact.captures(text).map_err(|_| LimitHit)?;
+                Ok(captures.map(|captures| {
+                    Groups(captures.iter().map(|group| group.map(|group| group.range())).collect())
+                }))
+            }
+        }
+    }
+}
+
+fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    regex::RegexBuilder::new(pattern)
+        .size_limit(SIZE_LIMIT)
+        .build()
+        .map_err(|error| plain(&error.to_string()))
+}
+
+/// An engine's message on one line.
+fn plain(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let last = lines.next_back().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}

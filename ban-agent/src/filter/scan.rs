@@ -1,0 +1,349 @@
+//! One jail's way through its log: rejects lines unseen, and takes the rest apart. Keeps what has
+//! to be remembered from line to line; all of it is bounded.
+
+use std::{borrow::Cow, ops::AddAssign, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Failure, Filter,
+    groups::{self, Fields, Subject},
+    multiline::Buffer,
+    pattern::{Groups, Pattern},
+    prefilter::Suspects,
+    session::Sessions,
+    time::Detector,
+};
+
+/// Bytes of a line that patterns see; what is longer is cut and counted.
+pub const MAX_LINE: usize = 256 << 10;
+/// A line without a date has the date of the line before, if that is not older than this.
+const STALE: SignedDuration = SignedDuration::from_secs(60);
+
+/// What became of some lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All lines.
+    pub lines: u64,
+    /// Lines that reported a failure.
+    pub matched: u64,
+    /// Lines that a pattern matched and an ignoreregex excused.
+    pub ignored: u64,
+    /// Lines that may become a failure with another line of their session.
+    pub pending: u64,
+    /// Matches whose address is none.
+    pub bad_address: u64,
+    /// Times that a pattern hit its backtracking limit: the line counts as missed.
+    pub limited: u64,
+    /// Lines that were cut because they are longer than [`MAX_LINE`].
+    pub cut: u64,
+}
+
+impl Counts {
+    /// Lines that meant nothing.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.lines.saturating_sub(self.matched + self.ignored + self.pending)
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.lines += other.lines;
+        self.matched += other.matched;
+        self.ignored += other.ignored;
+        self.pending += other.pending;
+        self.bad_address += other.bad_address;
+        self.limited += other.limited;
+        self.cut += other.cut;
+    }
+}
+
+/// What a line turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// No pattern matches.
+    Missed,
+    /// An ignoreregex excuses it.
+    Ignored,
+    /// It belongs to a session whose failure is not complete, or reports none (`<F-NOFAIL>`).
+    Pending,
+    /// A failure.
+    Matched(Failure),
+}
+
+/// A filter at work on one log.
+#[derive(Debug)]
+pub struct Scanner {
+    filter: Arc<Filter>,
+    detector: Detector,
+    sessions: Sessions,
+    buffer: Buffer,
+    /// Time of the last line that had one.
+    last: Option<Timestamp>,
+    counts: Counts,
+}
+
+impl Scanner {
+    /// A scanner that has seen nothing yet.
+    #[must_use]
+    pub fn new(filter: Arc<Filter>) -> Scanner {
+        Scanner {
+            detector: Detector::new(&filter.dates),
+            filter,
+            sessions: Sessions::default(),
+            buffer: Buffer::default(),
+            last: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Reads whole lines and hands each failure to `sink`, with its line (without the newline).
+    /// `stamped` lines begin with `RFC3339 SPACE`, which is their time.
+    pub fn scan(
+        &mut self,
+        lines: &[u8],
+        stamped: bool,
+        now: Timestamp,
+        sink: &mut impl FnMut(&Failure, &[u8]),
+    ) -> Counts {
+        let filter = Arc::clone(&self.filter);
+        let newlines = memchr::memchr_iter(b'\n', lines).count();
+        let open = usize::from(lines.last().is_some_and(|last| *last != b'\n'));
+        self.counts = Counts {
+            lines: u64::try_from(newlines + open).unwrap_or(u64::MAX),
+            ..Counts::default()
+        };
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let start = match &filter.prefilter {
+                None => 0,
+                Some(prefilter) => {
+                    let Some(hit) = prefilter.next(rest, 0) else { break };
+                    let before = rest.get(..hit).unwrap_or_default();
+                    memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1)
+                }
+            };
+            let (line, tail) = first_line(rest.get(start..).unwrap_or_default());
+            rest = tail;
+            let suspects = filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
+            let outcome = self.examine(&filter, line, stamped, suspects, now);
+            self.count(&outcome);
+            if let Outcome::Matched(failure) = outcome {
+                sink(&failure, line.strip_suffix(b"\r").unwrap_or(line));
+            }
+        }
+        self.counts
+    }
+
+    /// Reads one line, with or without its newline, and says what it is.
+    pub fn line(&mut self, line: &[u8], stamped: bool, now: Timestamp) -> Outcome {
+        let filter = Arc::clone(&self.filter);
+        let (line, _) = first_line(line);
+        let suspects = match &filter.prefilter {
+            Some(prefilter) => prefilter.suspects(line),
+            None => Suspects::ALL,
+        };
+        self.counts = Counts { lines: 1, ..Counts::default() };
+        let outcome = self.examine(&filter, line, stamped, suspects, now);
+        self.count(&outcome);
+        outcome
+    }
+
+    /// What the last [`Scanner::scan`] or [`Scanner::line`] counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Missed => {}
+            Outcome::Ignored => self.counts.ignored += 1,
+            Outcome::Pending => self.counts.pending += 1,
+            Outcome::Matched(_) => self.counts.matched += 1,
+        }
+    }
+
+    fn examine(
+        &mut self,
+        filter: &Filter,
+        line: &[u8],
+        stamped: bool,
+        suspects: Suspects,
+        now: Timestamp,
+    ) -> Outcome {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = self.bounded(line);
+        let text = String::from_utf8_lossy(line);
+        let (time, text) = if stamped { split_stamp(&text) } else { self.cut_date(&text, now) };
+        if time.is_some() {
+            self.last = time;
+        }
+        let mut search = Search { scanner: self, filter, suspects, time, now };
+        search.line(&text)
+    }
+
+    /// The line without leading NULs (a file that was truncated under its writer), and not longer
+    /// than patterns may see.
+    fn bounded<'l>(&mut self, line: &'l [u8]) -> &'l [u8] {
+        let nulls = line.iter().take_while(|byte| **byte == 0).count();
+        let line = line.get(nulls..).unwrap_or_default();
+        match line.get(..MAX_LINE) {
+            Some(short) if line.len() > MAX_LINE => {
+                self.counts.cut += 1;
+                short
+            }
+            _ => line,
+        }
+    }
+
+    /// The time of the line, and the line as patterns see it: without its date, with a newline.
+    fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
+        let stamp = self.detector.find(text, now).unwrap_or_default();
+        let recent = self.last.filter(|last| now.duration_since(*last) < STALE);
+        let whole = stamp.time.is_none() && recent.is_some();
+        let cut = if whole { 0..0 } else { stamp.cut };
+        let before = text.get(..cut.start).unwrap_or_default();
+        let after = text.get(cut.end..).unwrap_or_default();
+        (stamp.time.or(recent), [before, after, "\n"].concat())
+    }
+}
+
+/// The first line of `buffer`, without its newline, and what follows it.
+fn first_line(buffer: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr::memchr(b'\n', buffer).unwrap_or(buffer.len());
+    (buffer.get(..end).unwrap_or_default(), buffer.get(end + 1..).unwrap_or_default())
+}
+
+/// Takes `RFC3339 SPACE` off a line.
+fn split_stamp(text: &str) -> (Option<Timestamp>, String) {
+    if let Some((stamp, rest)) = text.split_once(' ')
+        && let Ok(time) = stamp.parse()
+    {
+        return (Some(time), format!("{rest}\n"));
+    }
+    (None, format!("{text}\n"))
+}
+
+/// One line on its way through the patterns.
+struct Search<'s> {
+    scanner: &'s mut Scanner,
+    filter: &'s Filter,
+    suspects: Suspects,
+    time: Option<Timestamp>,
+    now: Timestamp,
+}
+
+impl Search<'_> {
+    fn line(&mut self, line: &str) -> Outcome {
+        let several = self.filter.maxlines > 1;
+        let whole: Cow<'_, str> = if several {
+            Cow::Owned(self.scanner.buffer.push(line, self.filter.maxlines))
+        } else {
+            Cow::Borrowed(line)
+        };
+        // With few of them, excuses are asked for first.
+        let ignore = &self.filter.ignoreregex;
+        if !ignore.is_empty()
+            && ignore.len() + 2 < self.filter.failregex.len()
+            && self.excused(&whole)
+        {
+            return Outcome::Ignored;
+        }
+        let Some((before, text)) = self.prefix(&whole) else { return Outcome::Missed };
+        if several && matches!(text, Cow::Owned(_)) {
+            self.scanner.buffer.reset(&text);
+        }
+        self.patterns(&before, &text)
+    }
+
+    /// What prefregex captured, and the text that it leaves for failregex.
+    fn prefix<'t>(&mut self, whole: &'t str) -> Option<(Fields, Cow<'t, str>)> {
+        let Some(prefregex) = &self.filter.prefregex else {
+            return Some((Fields::new(), Cow::Borrowed(whole)));
+        };
+        let found = self.captures(prefregex, whole)?;
+        let mut fields = groups::collect(prefregex, &found, whole);
+        match fields.remove("content").filter(|content| !content.is_empty()) {
+            Some(content) => Some((fields, Cow::Owned(content + "\n"))),
+            None => Some((fields, Cow::Borrowed(whole))),
+        }
+    }
+
+    fn patterns(&mut self, before: &Fields, text: &str) -> Outcome {
+        let suspects = self.suspects;
+        let patterns = self.filter.failregex.iter().enumerate();
+        for (index, pattern) in patterns.filter(|(index, _)| suspects.holds(*index)) {
+            let Some(found) = self.captures(pattern, text) else { continue };
+            if !self.filter.ignoreregex.is_empty() && self.excused(text) {
+                return Outcome::Ignored;
+            }
+            if self.filter.maxlines > 1 {
+                let skipped: Vec<_> = pattern
+                    .names()
+                    .filter(|(_, name)| name.starts_with("skiplines"))
+                    .filter_map(|(index, _)| found.0.get(index).cloned().flatten())
+                    .collect();
+                self.scanner.buffer.consume(&found.span(), &skipped);
+            }
+            let mut fields = before.clone();
+            fields.append(&mut groups::collect(pattern, &found, text));
+            if let Some(outcome) = self.judge(fields, index) {
+                return outcome;
+            }
+        }
+        Outcome::Missed
+    }
+
+    /// What a match means; `None` if it names somebody who cannot be.
+    fn judge(&mut self, mut fields: Fields, pattern: usize) -> Option<Outcome> {
+        let session = fields.get("mlfid").cloned();
+        if let Some(id) = &session {
+            fields = self.scanner.sessions.merge(id, fields, self.now);
+            if fields.get("nofail").is_some_and(|value| !value.is_empty()) {
+                return Some(Outcome::Pending);
+            }
+        }
+        match groups::subject(&fields) {
+            Subject::Known(address, id) => {
+                let time = self.time;
+                let failure = groups::failure(fields, address, id, time, pattern);
+                Some(Outcome::Matched(failure))
+            }
+            Subject::Bad => {
+                self.scanner.counts.bad_address += 1;
+                None
+            }
+            Subject::Nobody => {
+                if let Some(id) = &session {
+                    self.scanner.sessions.owe(id);
+                }
+                Some(Outcome::Pending)
+            }
+        }
+    }
+
+    fn excused(&mut self, text: &str) -> bool {
+        self.filter.ignoreregex.iter().any(|pattern| match pattern.is_match(text) {
+            Ok(matched) => matched,
+            Err(_) => {
+                self.scanner.counts.limited += 1;
+                false
+            }
+        })
+    }
+
+    fn captures(&mut self, pattern: &Pattern, text: &str) -> Option<Groups> {
+        pattern.captures(text).unwrap_or_else(|_| {
+            self.scanner.counts.limited += 1;
+            None
+        })
+    }
+}

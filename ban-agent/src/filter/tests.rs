@@ -1,0 +1,297 @@
+//! The filter as a whole: lines in, failures out.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-11-20T12:00:00Z".parse().unwrap()
+}
+
+fn spec(failregex: &[&str]) -> Spec {
+    Spec {
+        name: "test".to_owned(),
+        failregex: failregex.iter().map(|&text| text.to_owned()).collect(),
+        logtimezone: Some("UTC".to_owned()),
+        ..Spec::default()
+    }
+}
+
+fn scanner(spec: &Spec) -> Scanner {
+    Scanner::new(Arc::new(Filter::compile(spec).unwrap()))
+}
+
+/// `address time` of a line's failure, or what else it is.
+fn verdict(scanner: &mut Scanner, line: &[u8]) -> String {
+    match scanner.line(line, false, now()) {
+        Outcome::Matched(failure) => {
+            let who = failure.address.map(|address| address.to_string());
+            let when = failure.time.map(|time| time.to_string());
+            format!("{} {}", who.or(failure.id).unwrap_or_default(), when.unwrap_or_default())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn check(failregex: &[&str], lines: &[(&str, &str)]) {
+    let mut scanner = scanner(&spec(failregex));
+    for (line, expected) in lines {
+        assert_eq!(verdict(&mut scanner, line.as_bytes()), *expected, "{line}");
+    }
+}
+
+const NGINX: &str = r#"^<ADDR> \S+ \S+ \[\] "(?:GET|POST|HEAD) [^"]*" 401 "#;
+
+#[test]
+fn an_access_log() {
+    let day = "20/Nov/2026:11:59:00 +0100";
+    check(
+        &[NGINX],
+        &[
+            (
+                &format!(r#"203.0.113.7 - - [{day}] "GET /client/api HTTP/1.1" 401 2 "-" "x""#),
+                "203.0.113.7 2026-11-20T10:59:00Z",
+            ),
+            (
+                &format!(r#"2001:db8::7 - bob [{day}] "POST / HTTP/1.1" 401 2 "-" "x""#),
+                "2001:db8::7 2026-11-20T10:59:00Z",
+            ),
+            (
+                &format!(r#"::ffff:203.0.113.7 - - [{day}] "GET / HTTP/1.1" 401 2"#),
+                "203.0.113.7 2026-11-20T10:59:00Z",
+            ),
+            (&format!(r#"203.0.113.7 - - [{day}] "GET / HTTP/1.1" 200 401 "#), "Missed"),
+            (&format!(r#"203.0.113.999 - - [{day}] "GET / HTTP/1.1" 401 2"#), "Missed"),
+            (&format!(r#"9203.0.113.7 - - [{day}] "GET / HTTP/1.1" 401 2"#), "Missed"),
+        ],
+    );
+}
+
+#[test]
+fn syslog_lines_without_a_year() {
+    check(
+        &[
+            r"^\s*\S+ sshd\[\d+\]: Failed password for (?:invalid user )?<F-USER>.*</F-USER> from <ADDR> port \d+ ssh2$",
+        ],
+        &[
+            (
+                "Nov 20 11:58:01 host sshd[1]: Failed password for root from 203.0.113.7 port 2 ssh2",
+                "203.0.113.7 2026-11-20T11:58:01Z",
+            ),
+            (
+                "Dec  1 11:58:01 host sshd[1]: Failed password for root from 203.0.113.7 port 2 ssh2\r\n",
+                "203.0.113.7 2025-12-01T11:58:01Z",
+            ),
+            (
+                "Nov 20 11:58:01 host sshd[1]: Failed password for invalid user a from 1.2.3.4 port 1 ssh2 from 203.0.113.7 port 2 ssh2",
+                "203.0.113.7 2026-11-20T11:58:01Z",
+            ),
+            ("Nov 20 11:58:01 host sshd[1]: Accepted password for root from 203.0.113.7", "Missed"),
+        ],
+    );
+}
+
+#[test]
+fn fields_ids_and_prefixes() {
+    let mut scanner = scanner(&spec(&[
+        "^user <F-USER>\\S+</F-USER> id <F-ID>\\S+</F-ID>$",
+        "^net <SUBNET>$",
+        "^both <F-ID>\\S+@<ADDR></F-ID>$",
+    ]));
+    let mut failure = |line: &str| match scanner.line(line.as_bytes(), false, now()) {
+        Outcome::Matched(failure) => failure,
+        other => panic!("{line}: {other:?}"),
+    };
+    let first = failure("user bob id session-7");
+    assert_eq!((first.address, first.id.as_deref()), (None, Some("session-7")));
+    assert_eq!(first.fields.get("user").map(String::as_str), Some("bob"));
+    assert_eq!(failure("net 203.0.113.9/24").id.as_deref(), Some("203.0.113.0/24"));
+    assert_eq!(failure("net 203.0.113.9/32").address, Some("203.0.113.9".parse().unwrap()));
+    let both = failure("both bob@203.0.113.7");
+    assert_eq!(both.address, Some("203.0.113.7".parse().unwrap()));
+    assert_eq!(both.id.as_deref(), Some("bob@203.0.113.7"));
+}
+
+#[test]
+fn an_ignoreregex_excuses() {
+    let mut spec = spec(&["^bad .* from <ADDR>$"]);
+    spec.ignoreregex = vec!["friend".to_owned()];
+    let mut scanner = scanner(&spec);
+    assert_eq!(verdict(&mut scanner, b"bad x from 203.0.113.7"), "203.0.113.7 ");
+    assert_eq!(verdict(&mut scanner, b"bad friend from 203.0.113.7"), "Ignored");
+}
+
+#[test]
+fn a_session_told_in_several_lines() {
+    let mut spec = spec(&[
+        "^<F-NOFAIL>connect</F-NOFAIL> from <ADDR>$",
+        "^failed for <F-USER>\\S+</F-USER>$",
+        "^<F-MLFFORGET>bye</F-MLFFORGET>$",
+    ]);
+    spec.prefregex =
+        Some(r"^\s*d\[<F-MLFID>\d+</F-MLFID>\]: <F-CONTENT>.+</F-CONTENT>$".to_owned());
+    let mut scanner = scanner(&spec);
+    assert_eq!(verdict(&mut scanner, b"d[1]: connect from 203.0.113.7"), "Pending");
+    assert_eq!(verdict(&mut scanner, b"d[2]: failed for bob"), "Pending");
+    assert_eq!(verdict(&mut scanner, b"d[1]: failed for bob"), "203.0.113.7 ");
+    // The failure of session 2 was owed: now somebody is named.
+    assert_eq!(verdict(&mut scanner, b"d[2]: connect from 203.0.113.8"), "203.0.113.8 ");
+}
+
+#[test]
+fn patterns_over_several_lines() {
+    let mut spec = spec(&["^a (?P<_id>\\d+) <ADDR><SKIPLINES>^b (?P=_id)$"]);
+    spec.maxlines = 4;
+    let mut scanner = scanner(&spec);
+    assert_eq!(verdict(&mut scanner, b"a 1 203.0.113.7"), "Missed");
+    assert_eq!(verdict(&mut scanner, b"noise"), "Missed");
+    assert_eq!(verdict(&mut scanner, b"b 2"), "Missed");
+    assert_eq!(verdict(&mut scanner, b"b 1"), "203.0.113.7 ");
+    assert_eq!(verdict(&mut scanner, b"b 1"), "Missed");
+}
+
+#[test]
+fn stamped_lines_bring_their_time() {
+    let mut scanner = scanner(&spec(&["^Jan 1 00:00:00 from <ADDR>$"]));
+    let line = b"2026-11-20T11:00:00.5Z Jan 1 00:00:00 from 203.0.113.7\n";
+    let Outcome::Matched(failure) = scanner.line(line, true, now()) else { panic!() };
+    assert_eq!(failure.time.unwrap().to_string(), "2026-11-20T11:00:00.5Z");
+}
+
+#[test]
+fn a_buffer_is_scanned_as_its_lines_are() {
+    let good = r#"203.0.113.7 - - [20/Nov/2026:11:59:00 +0000] "GET / HTTP/1.1" 401 2 "-" "x""#;
+    let mut log: Vec<u8> = Vec::new();
+    for number in 0..1000_u32 {
+        match number % 10 {
+            0 => log.extend_from_slice(good.as_bytes()),
+            1 => log.extend_from_slice(&[0; 300]),
+            2 => log.extend_from_slice(b"\xff\xfe 401 \xc3\x28"),
+            3 => log.extend_from_slice(format!("\0\0\0{good}\r").as_bytes()),
+            4 => {}
+            _ => log.extend_from_slice(b"nothing to see here"),
+        }
+        log.push(b'\n');
+    }
+    let mut scanner = scanner(&spec(&[NGINX]));
+    let mut seen = Vec::new();
+    let counts = scanner.scan(&log, false, now(), &mut |failure, line| {
+        assert_eq!(failure.address, Some("203.0.113.7".parse().unwrap()));
+        seen.push(line.len());
+    });
+    assert_eq!((counts.lines, counts.matched, counts.missed()), (1000, 200, 800));
+    assert_eq!(seen.len(), 200);
+}
+
+#[test]
+fn invalid_utf8_in_a_name_hides_nobody() {
+    let mut scanner = scanner(&spec(&["^failed .* from <ADDR>$"]));
+    assert_eq!(verdict(&mut scanner, b"failed \xff\xfe\xc3 from 203.0.113.7"), "203.0.113.7 ");
+}
+
+#[test]
+fn a_long_line_is_bounded() {
+    let mut scanner = scanner(&spec(&["^failed .* from <ADDR>$"]));
+    let line = [b"failed ".as_slice(), &vec![b'x'; 8 << 20], b" from 203.0.113.7\n"].concat();
+    let counts = scanner.scan(&line, false, now(), &mut |_, _| panic!());
+    assert_eq!((counts.lines, counts.cut, counts.matched), (1, 1, 0));
+}
+
+#[test]
+fn catastrophic_backtracking_is_cut_short() {
+    let mut scanner = scanner(&spec(&[
+        r"^(?=(a+)+$)x|(?:(a|aa)+)(?<!b)\Zq? from <ADDR>|^(?:(?=a)a|(?=a)aa)+c from <ADDR>",
+    ]));
+    let line = [vec![b'a'; 4000], b"b c from 203.0.113.7".to_vec()].concat();
+    scanner.line(&line, false, now());
+    assert!(scanner.counts().limited <= 1);
+}
+
+#[test]
+fn clear_errors() {
+    for (failregex, expected) in [
+        (&["(<ADDR>"][..], "filter test: failregex '(<ADDR>': missing ')'"),
+        (&[r"^\y <ADDR>"], r"filter test: failregex '^\y <ADDR>': bad escape \y"),
+        (
+            &["no address"],
+            "filter test: failregex 'no address' names no address: it needs <ADDR>, <HOST> or <F-ID>",
+        ),
+        (&[], "filter test: no failregex"),
+        (&[" "], "filter test: failregex ' ': the pattern is empty"),
+    ] {
+        assert_eq!(Filter::compile(&spec(failregex)).unwrap_err().to_string(), expected);
+    }
+    let mut dated = spec(&["<ADDR>"]);
+    dated.datepattern = vec!["%Q".to_owned()];
+    let message = Filter::compile(&dated).unwrap_err().to_string();
+    assert_eq!(message, "filter test: datepattern '%Q': unknown field %Q");
+}
+
+#[test]
+fn dates_of_many_kinds() {
+    // The same instant in each of the formats that need no configuration.
+    for line in [
+        "2026-11-20 11:00:00,123 x from 203.0.113.7",
+        "2026-11-20T11:00:00.123456+00:00 x from 203.0.113.7",
+        "2026/11/20 11:00:00 x from 203.0.113.7",
+        "Fri Nov 20 11:00:00.123456 2026 x from 203.0.113.7",
+        "Nov 20 11:00:00 x from 203.0.113.7",
+        "Nov 20 2026 11:00:00 x from 203.0.113.7",
+        "20/11/2026 11:00:00 x from 203.0.113.7",
+        "20-11-26 11:00:00 x from 203.0.113.7",
+        "20/Nov/2026:11:00:00 +0000 x from 203.0.113.7",
+        "20-Nov-2026 11:00:00.123 x from 203.0.113.7",
+        "11/20/2026:11:00:00 x from 203.0.113.7",
+        "11-20-2026 11:00:00.123 x from 203.0.113.7",
+        "1795172400 x from 203.0.113.7",
+        "[1795172400] x from 203.0.113.7",
+        "type=X msg=audit(1795172400.123:45): x from 203.0.113.7",
+        "11:00:00 x from 203.0.113.7",
+        "<11/20/26@11:00:00> x from 203.0.113.7",
+        "261120 11:00:00 x from 203.0.113.7",
+        "Nov 20, 2026 11:00:00 AM x from 203.0.113.7",
+        "Nov-20-26 11:00:00 x from 203.0.113.7",
+        "20261120T110000Z x from 203.0.113.7",
+        "UTC Nov 20 11:00:00 x from 203.0.113.7",
+        "+0100 Nov 20 12:00:00 x from 203.0.113.7",
+        "@400000006b0028301dcd6500 x from 203.0.113.7",
+    ] {
+        let mut scanner = scanner(&spec(&[r"x from <ADDR>$"]));
+        let got = verdict(&mut scanner, line.as_bytes());
+        let (address, time) = got.split_once(' ').unwrap();
+        assert_eq!(address, "203.0.113.7", "{line}");
+        assert!(time.starts_with("2026-11-20T11:00:00"), "{line}: {time}");
+    }
+}
+
+#[test]
+fn custom_date_patterns() {
+    for (pattern, line, expected) in [
+        ("%Y:%m:%d-%H:%M:%S", "2026:11:20-11:00:00 from 203.0.113.7", "2026-11-20T11:00:00Z"),
+        (
+            r"^[^\[]*\[({DATE})",
+            "a [20/Nov/2026:11:00:00 +0000] from 203.0.113.7",
+            "2026-11-20T11:00:00Z",
+        ),
+        ("LEPOCH", "1795172400123 from 203.0.113.7", "2026-11-20T11:00:00.123Z"),
+        ("^t={EPOCH}", "t=1795172400 from 203.0.113.7", "2026-11-20T11:00:00Z"),
+        ("{UNB}%H:%M:%S", "x11:00:00x from 203.0.113.7", "2026-11-20T11:00:00Z"),
+        ("%d/%b/%y %I:%M %p", "20/Nov/26 01:00 pm from 203.0.113.7", "2026-11-20T13:00:00Z"),
+        ("{NONE}", "2026-11-20 11:00:00 from 203.0.113.7", ""),
+    ] {
+        let mut spec = spec(&["from <ADDR>$"]);
+        spec.datepattern = vec![pattern.to_owned()];
+        let got = verdict(&mut scanner(&spec), line.as_bytes());
+        assert_eq!(got, format!("203.0.113.7 {expected}"), "{pattern}");
+    }
+}
+
+#[test]
+fn a_line_without_a_date_follows_a_recent_one() {
+    let mut scanner = scanner(&spec(&["from <ADDR>$"]));
+    assert_eq!(verdict(&mut scanner, b"from 203.0.113.7"), "203.0.113.7 ");
+    verdict(&mut scanner, b"2026-11-20 11:59:30 from 203.0.113.7");
+    assert_eq!(verdict(&mut scanner, b"from 203.0.113.8"), "203.0.113.8 2026-11-20T11:59:30Z");
+}
