@@ -1,10 +1,20 @@
 //! Where lines come from. A source delivers whole lines, each once, and knows its position; it
 //! does not look into them.
+//!
+//! [`run`] is the one entry point. Several jails may read one source: one [`run`] per distinct
+//! [`Spec`], and the daemon hands each [`Batch`] to all of them.
 
-use std::{path::PathBuf, sync::Arc};
+mod file;
+mod lines;
+mod stats;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+pub use self::stats::{Counters, Stats};
 
 /// What a jail reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,24 +55,32 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Position {
-    /// A byte offset in one file, recognized by device, inode and its first bytes.
+    /// The files behind one path, oldest first: those rotated away that may still grow, and last
+    /// the one that bears the name.
     File {
-        /// `st_dev`.
-        dev: u64,
-        /// `st_ino`.
-        ino: u64,
-        /// Offset of the first byte that was not delivered.
-        offset: u64,
-        /// Hash of the first bytes, against a reused inode; how many bytes is `head_len`.
-        head: u64,
-        /// Bytes that `head` covers.
-        head_len: u64,
+        /// One mark each.
+        files: Vec<Mark>,
     },
     /// A journal cursor.
     Journal {
         /// `__CURSOR`.
         cursor: String,
     },
+}
+
+/// How far one file was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// `st_dev`; a hint only, as a reboot may renumber devices.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+    /// Offset of the first byte that was not delivered.
+    pub offset: u64,
+    /// FNV-1a of the first `head_len` bytes, against a reused inode and a truncated file.
+    pub head: u64,
+    /// Bytes that `head` covers.
+    pub head_len: u64,
 }
 
 /// Some whole lines from one source.
@@ -77,4 +95,73 @@ pub struct Batch {
     pub stamped: bool,
     /// Where the source stands once these lines were handled; `None` where it cannot resume.
     pub position: Option<Position>,
+}
+
+/// What a source may cost, and how patient it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest line in bytes, without its `\n`. A longer one is skipped as a whole and counted:
+    /// a cut one would let its writer choose where a pattern sees its end.
+    pub line: usize,
+    /// Bytes read at once. A batch is at most this and one line's rest, so that a source holds
+    /// `batch` bytes, `line` bytes per file, and what waits in the channel.
+    pub batch: usize,
+    /// How long a file that was rotated away has to be quiet before its unfinished last line
+    /// is delivered, and before it is let go if it was deleted.
+    pub linger: Duration,
+    /// How often a file is looked at where the kernel cannot tell of changes (network file
+    /// systems, no inotify left). Nothing polls elsewhere.
+    pub poll: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            line: 1 << 20,
+            batch: 256 << 10,
+            linger: Duration::from_secs(5),
+            poll: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Why a source cannot work at all. What may pass (a file that is missing, a child that died)
+/// is no error: the source waits, and its [`Counters`] say so.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a path that can be followed.
+    #[error("cannot follow '{path}': {reason}")]
+    Path {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The machine refuses what every source needs.
+    #[error("cannot {operation}")]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Reads `spec` until `out` is closed. `resume` gives the stored position of an origin, if any.
+/// Dropping the future ends the source at once and loses nothing: what `out` did not take is
+/// read again from the last position.
+///
+/// # Errors
+/// If the source can never work as specified.
+pub async fn run(
+    spec: Spec,
+    resume: impl Fn(&str) -> Option<Position> + Send,
+    limits: Limits,
+    stats: Stats,
+    out: mpsc::Sender<Batch>,
+) -> Result<(), Error> {
+    match spec {
+        Spec::File { path, start } => file::run(path, start, resume, limits, stats, out).await,
+        Spec::Journal { .. } | Spec::Syslog { .. } | Spec::Stdin => Ok(()),
+    }
 }

@@ -1,0 +1,229 @@
+//! The whole file source on a real directory, woken by the real kernel.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+use crate::source::{self, Batch, Limits, Position, Spec, Start, Stats};
+
+type Positions = Arc<Mutex<HashMap<String, Position>>>;
+
+/// A source at work, and the directory that it reads.
+struct Bench {
+    dir: TempDir,
+    pattern: PathBuf,
+    positions: Positions,
+    stats: Stats,
+    limits: Limits,
+    lines: mpsc::Receiver<Batch>,
+    task: JoinHandle<()>,
+    rest: Vec<String>,
+}
+
+impl Bench {
+    async fn new(pattern: &str, prepare: impl FnOnce(&Path)) -> Bench {
+        let limits = Limits { linger: Duration::from_millis(1), ..Limits::default() };
+        Bench::with(pattern, limits, prepare).await
+    }
+
+    async fn with(pattern: &str, limits: Limits, prepare: impl FnOnce(&Path)) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let pattern = dir.path().join(pattern);
+        let (positions, stats) = (Positions::default(), Stats::default());
+        let (lines, task) = spawn(&pattern, &positions, &limits, &stats);
+        let mut bench =
+            Bench { dir, pattern, positions, stats, limits, lines, task, rest: Vec::new() };
+        if !bench.pattern.to_string_lossy().contains('*') {
+            // The first batch only says where the source begins: it watches from then on.
+            bench.receive().await;
+        }
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn append(&self, name: &str, text: &str) -> File {
+        append(&self.path(name), text)
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    async fn receive(&mut self) {
+        let batch = timeout(Duration::from_secs(20), self.lines.recv()).await;
+        let batch = batch.expect("no line came").expect("the source ended");
+        self.positions.lock().unwrap().insert(batch.origin.to_string(), batch.position.unwrap());
+        let text = String::from_utf8_lossy(&batch.lines).into_owned();
+        self.rest.extend(text.lines().map(str::to_owned));
+    }
+
+    async fn expect(&mut self, expected: &[&str]) {
+        while self.rest.len() < expected.len() {
+            self.receive().await;
+        }
+        assert_eq!(self.rest, expected);
+        self.rest.clear();
+    }
+
+    async fn restart(&mut self, meanwhile: impl FnOnce(&Bench)) {
+        self.task.abort();
+        assert!((&mut self.task).await.unwrap_err().is_cancelled());
+        meanwhile(self);
+        let (lines, task) = spawn(&self.pattern, &self.positions, &self.limits, &self.stats);
+        (self.lines, self.task) = (lines, task);
+    }
+}
+
+fn spawn(
+    pattern: &Path,
+    positions: &Positions,
+    limits: &Limits,
+    stats: &Stats,
+) -> (mpsc::Receiver<Batch>, JoinHandle<()>) {
+    let (out, lines) = mpsc::channel(2);
+    let spec = Spec::File { path: pattern.to_owned(), start: Start::End };
+    let positions = Arc::clone(positions);
+    let resume = move |origin: &str| positions.lock().unwrap().get(origin).cloned();
+    let run = source::run(spec, resume, limits.clone(), stats.clone(), out);
+    (lines, tokio::spawn(async move { run.await.unwrap() }))
+}
+
+fn append(path: &Path, text: &str) -> File {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn follows_from_the_end_and_through_a_rename() {
+    let mut bench = Bench::new("log", |dir| drop(append(&dir.join("log"), "before\n"))).await;
+    let mut writer = bench.append("log", "one\ntw");
+    bench.expect(&["one"]).await;
+    bench.rename("log", "log.1");
+    writer.write_all(b"o\nafter the rename\n").unwrap();
+    bench.append("log", "new\n");
+    bench.expect(&["two", "after the rename", "new"]).await;
+    writer.write_all(b"late").unwrap();
+    bench.expect(&["late"]).await;
+    let counters = bench.stats.snapshot()[&*bench.pattern.to_string_lossy()].clone();
+    assert_eq!((counters.rotations, counters.lines, counters.waiting), (1, 5, false));
+}
+
+#[tokio::test]
+async fn waits_for_a_file_and_its_directory() {
+    let mut bench = Bench::new("a/b/log", |_| ()).await;
+    assert!(bench.stats.snapshot().values().all(|counters| counters.waiting));
+    fs::create_dir_all(bench.path("a/b")).unwrap();
+    bench.append("a/b/log", "first\n");
+    bench.expect(&["first"]).await;
+    fs::rename(bench.path("a"), bench.path("old")).unwrap();
+    fs::create_dir_all(bench.path("a/b")).unwrap();
+    bench.append("a/b/log", "second\n");
+    bench.expect(&["second"]).await;
+}
+
+#[tokio::test]
+async fn truncation_and_recreation() {
+    let mut bench = Bench::new("log", |_| ()).await;
+    bench.append("log", "one\n");
+    bench.expect(&["one"]).await;
+    fs::write(bench.path("log"), "two\n").unwrap();
+    bench.expect(&["two"]).await;
+    fs::remove_file(bench.path("log")).unwrap();
+    bench.append("log", "three\n");
+    bench.expect(&["three"]).await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_switched() {
+    let mut bench = Bench::new("current/log", |dir| {
+        for version in ["v1", "v2"] {
+            fs::create_dir(dir.join(version)).unwrap();
+        }
+        symlink("v1", dir.join("current")).unwrap();
+    })
+    .await;
+    bench.append("v1/log", "one\n");
+    bench.expect(&["one"]).await;
+    bench.append("v2/log", "two\n");
+    symlink("v2", bench.path("next")).unwrap();
+    bench.rename("next", "current");
+    bench.expect(&["two"]).await;
+}
+
+#[tokio::test]
+async fn globs_see_what_appears_and_skip_rotations() {
+    let mut bench = Bench::new("*/app*.log*", |dir| {
+        fs::create_dir(dir.join("a")).unwrap();
+        append(&dir.join("a/app.log"), "before\n");
+    })
+    .await;
+    bench.receive().await;
+    bench.append("a/app.log", "one\n");
+    bench.expect(&["one"]).await;
+    fs::create_dir(bench.path("b")).unwrap();
+    bench.append("b/app.log", "two\n");
+    bench.expect(&["two"]).await;
+    bench.append("b/app.log.1", "not this\n");
+    bench.rename("a/app.log", "a/app-old.log");
+    bench.append("a/app-old.log", "three\n");
+    bench.expect(&["three"]).await;
+    bench.append("a/app.log", "four\n");
+    bench.expect(&["four"]).await;
+}
+
+#[tokio::test]
+async fn a_restart_misses_nothing() {
+    let mut bench = Bench::new("log", |_| ()).await;
+    bench.append("log", "one\npart");
+    bench.expect(&["one"]).await;
+    bench
+        .restart(|bench| {
+            bench.append("log", "ly\ntwo\n");
+            bench.rename("log", "log.2");
+            bench.append("log.1", "three\n");
+            bench.append("log", "four\n");
+        })
+        .await;
+    bench.expect(&["partly", "two", "three", "four"]).await;
+    bench
+        .restart(|bench| {
+            bench.append("log", "five\n");
+            fs::copy(bench.path("log"), bench.path("log-20261120")).unwrap();
+            fs::write(bench.path("log"), "six\n").unwrap();
+        })
+        .await;
+    bench.expect(&["five", "six"]).await;
+    bench.restart(|_| ()).await;
+    bench.append("log", "seven\n");
+    bench.expect(&["seven"]).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_only_polling_sees() {
+    let limits = Limits { poll: Duration::from_millis(1), ..Limits::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let target = super::Target::new(&dir.path().join("log")).unwrap();
+    let mut files = super::Files::new(target, Start::End, limits.clone(), Stats::default());
+    let mut watch = super::Watch::without_inotify();
+    watch.scan(&mut files, &|_| None);
+    assert!(watch.polling && super::timer(&files, &watch, std::time::Instant::now()).is_some());
+    append(&dir.path().join("log"), "one\n");
+    watch.scan(&mut files, &|_| None);
+    files.touch_due(std::time::Instant::now());
+    let lines = std::iter::from_fn(|| files.next(std::time::Instant::now()));
+    assert_eq!(lines.map(|batch| batch.lines.len()).sum::<usize>(), 4);
+}
