@@ -1,1 +1,4 @@
 //! What the rings of tests share.
+
+pub mod net;
+pub mod process;
