@@ -1,10 +1,21 @@
 //! Who claims which ban, and what the kernel has to hold for it. Pure: `now` is an argument.
 
+mod allow;
+mod ban;
+mod book;
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc};
 
 use crate::{
     clock::Boot,
     net::{IpNet, Ports},
+};
+
+pub use self::{
+    allow::{Protected, Refusal},
+    book::{Ban, Ledger},
 };
 
 /// Who holds a claim.
@@ -23,6 +34,70 @@ impl fmt::Display for Holder {
             Holder::Manual => f.write_str("manual"),
         }
     }
+}
+
+/// One holder's reason to ban a prefix. Identified by all but its end: a holder may claim some
+/// ports of a prefix for a while and all of its traffic for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What is banned.
+    pub prefix: IpNet,
+    /// By whom.
+    pub holder: Holder,
+    /// Until when; [`Boot::NEVER`]: permanent.
+    pub until: Boot,
+    /// On which ports, sorted; empty: all traffic.
+    pub ports: Ports,
+}
+
+/// What a claim has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The prefix was not banned, now it is.
+    New,
+    /// It was banned already, but not by this holder on these ports.
+    Joined,
+    /// The same claim now ends later.
+    Extended,
+    /// The same claim already lasts as long, until then.
+    Unchanged(Boot),
+    /// Its end is past.
+    Over,
+    /// It may not be banned.
+    Refused(Refusal),
+}
+
+/// Why a claim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its time was up.
+    Expired,
+    /// Its holder, or the operator, let go.
+    Released,
+    /// The allow list covers it now.
+    Allowed,
+    /// It had to make room for another.
+    Evicted,
+}
+
+/// A claim that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The claim.
+    pub claim: Claim,
+    /// Why.
+    pub cause: Cause,
+    /// Whether it was the last one: the prefix itself is banned no more.
+    pub last: bool,
+}
+
+/// What has to happen because the ledger changed, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// For the kernel.
+    pub ops: Vec<Op>,
+    /// For the store, and for those who want to know.
+    pub ended: Vec<Ended>,
 }
 
 /// What the kernel has to hold for one prefix: a pure function of its live claims.

@@ -1,0 +1,100 @@
+//! What may never be banned, and by whom nevertheless. Law 2: the allow list always wins.
+
+use std::fmt;
+
+use super::Holder;
+use crate::net::{IpNet, PrefixMap, PrefixSet};
+
+/// Why a prefix is protected although no allow list names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protected {
+    /// An address of this host.
+    Own,
+    /// A gateway of this host.
+    Gateway,
+    /// Loopback, link-local, multicast or unspecified.
+    Special,
+    /// The peer of an established SSH session.
+    SshPeer,
+}
+
+impl fmt::Display for Protected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protected::Own => "an address of this host",
+            Protected::Gateway => "a gateway of this host",
+            Protected::Special => "loopback, link-local or multicast",
+            Protected::SshPeer => "the peer of an SSH session on this host",
+        })
+    }
+}
+
+/// Why a prefix may not be banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is on the allow list.
+    #[error("{0} is on the allow list")]
+    Allowed(IpNet),
+    /// A part of it is on the allow list, and no log line may ban the rest with it.
+    #[error("it contains {0}, which is on the allow list")]
+    Overlaps(IpNet),
+    /// It is, or contains, what would lock somebody out.
+    #[error("{0} is {1}")]
+    Protected(IpNet, Protected),
+    /// There are as many bans of its family as there may be, and none that could make room.
+    #[error("the ledger is full: {0} bans, and none may be evicted")]
+    Full(usize),
+}
+
+/// The allow list and the never-ban set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Guard {
+    allowed: PrefixSet,
+    protected: PrefixMap<Protected>,
+}
+
+impl Guard {
+    pub(super) fn set_allowed(&mut self, prefixes: &[IpNet]) {
+        self.allowed = prefixes.iter().copied().collect();
+    }
+
+    pub(super) fn set_protected(&mut self, prefixes: &[(IpNet, Protected)]) {
+        self.protected = PrefixMap::default();
+        for (prefix, why) in prefixes {
+            self.protected.insert(prefix.trunc(), *why);
+        }
+    }
+
+    pub(super) fn allowed(&self) -> impl Iterator<Item = IpNet> {
+        self.allowed.iter()
+    }
+
+    pub(super) fn protected(&self) -> impl Iterator<Item = (IpNet, Protected)> {
+        self.protected.iter().map(|(prefix, why)| (prefix, *why))
+    }
+
+    /// The operator may ban a network around an allowed address, which stays allowed; what would
+    /// lock somebody out only with `force`. A jail may do neither.
+    pub(super) fn refusal(&self, prefix: IpNet, holder: &Holder, force: bool) -> Option<Refusal> {
+        if let Some(member) = self.allowed.cover(prefix) {
+            return Some(Refusal::Allowed(member));
+        }
+        let manual = *holder == Holder::Manual;
+        if !manual && let Some(member) = self.allowed.overlap(prefix) {
+            return Some(Refusal::Overlaps(member));
+        }
+        if manual && force {
+            return None;
+        }
+        let around = self.protected.covering(prefix).next();
+        let (member, why) = around.or_else(|| self.protected.within(prefix).next())?;
+        Some(Refusal::Protected(member, *why))
+    }
+
+    /// Whether a live claim has to end because the guard changed: not if it is wider than what is
+    /// guarded, which the kernel passes anyway, and not if the operator forced it.
+    pub(super) fn ends(&self, prefix: IpNet, holder: &Holder) -> bool {
+        let guarded = || self.protected.covering(prefix).next().is_some();
+        self.allowed.cover(prefix).is_some() || (*holder != Holder::Manual && guarded())
+    }
+}

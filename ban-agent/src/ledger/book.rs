@@ -1,0 +1,325 @@
+//! The ledger itself: every live claim, and the deadline of each in one order.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan, Protected, Refusal,
+    allow::Guard,
+    ban::{Claims, Names, Packed},
+};
+use crate::{
+    clock::Boot,
+    net::{IpNet, PrefixMap},
+};
+
+/// Deadlines looked at to find a ban that may make room. Beyond them the table is as good as
+/// full: what a claim costs must not depend on how it was filled.
+const EVICTION_LOOKS: usize = 64;
+
+/// All live claims.
+#[derive(Debug)]
+pub struct Ledger {
+    bans: PrefixMap<Claims>,
+    deadlines: Deadlines,
+    names: Names,
+    guard: Guard,
+    max_bans: usize,
+    evicted: u64,
+}
+
+/// A banned prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct Ban<'a> {
+    /// The prefix.
+    pub prefix: IpNet,
+    claims: &'a Claims,
+    names: &'a Names,
+}
+
+impl Ban<'_> {
+    /// Latest end of its claims.
+    #[must_use]
+    pub fn until(&self) -> Boot {
+        self.claims.until()
+    }
+
+    /// Its claims, in the order in which they were made.
+    pub fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.claims.iter().map(|claim| self.names.unpack(self.prefix, claim))
+    }
+
+    /// Whether `holder` has a claim.
+    #[must_use]
+    pub fn is_held_by(&self, holder: &Holder) -> bool {
+        let number = self.names.number_of(holder);
+        self.claims.iter().any(|claim| Some(claim.holder) == number)
+    }
+
+    /// What the kernel has to hold for it.
+    #[must_use]
+    pub fn enforced(&self) -> Enforced {
+        self.claims.enforced(self.names)
+    }
+}
+
+impl Ledger {
+    /// An empty ledger for at most `max_bans` prefixes of each family.
+    #[must_use]
+    pub fn new(max_bans: usize) -> Ledger {
+        Ledger {
+            bans: PrefixMap::default(),
+            deadlines: Deadlines::default(),
+            names: Names::default(),
+            guard: Guard::default(),
+            max_bans,
+            evicted: 0,
+        }
+    }
+
+    /// Claims a prefix. `force` is the operator's: it overrides [`Refusal::Protected`].
+    ///
+    /// A claim that is there already never ends earlier than it did.
+    pub fn claim(&mut self, claim: &Claim, force: bool, now: Boot, plan: &mut Plan) -> Change {
+        let prefix = claim.prefix.trunc();
+        if claim.until <= now {
+            return Change::Over;
+        }
+        if let Some(refusal) = self.guard.refusal(prefix, &claim.holder, force) {
+            return Change::Refused(refusal);
+        }
+        let packed = self.names.pack(&claim.holder, &claim.ports, claim.until);
+        let Some(claims) = self.bans.get_mut(prefix) else {
+            return self.first_claim(prefix, packed, plan);
+        };
+        let before = claims.enforced(&self.names);
+        let (change, old) = match claims.find(&packed) {
+            Some(same) if same.until >= packed.until => return Change::Unchanged(same.until),
+            Some(same) => {
+                (Change::Extended, Some(std::mem::replace(&mut same.until, packed.until)))
+            }
+            None => {
+                claims.push(packed);
+                (Change::Joined, None)
+            }
+        };
+        let after = claims.enforced(&self.names);
+        let stale = old.filter(|old| claims.iter().all(|claim| claim.until != *old));
+        if let Some(stale) = stale {
+            self.forget_deadline(stale, prefix);
+        }
+        self.remember_deadline(packed.until, prefix);
+        if before != after {
+            plan.ops.push(Op::Set(prefix, after));
+        }
+        change
+    }
+
+    /// Lets go of a prefix: the claims of one holder, or all. Says how many claims ended.
+    pub fn release(&mut self, prefix: IpNet, holder: Option<&Holder>, plan: &mut Plan) -> usize {
+        let holder = match holder.map(|holder| self.names.number_of(holder)) {
+            None => None,
+            Some(Some(number)) => Some(number),
+            Some(None) => return 0,
+        };
+        let gone = |claim: &Packed| holder.is_none_or(|number| claim.holder == number);
+        self.end(prefix.trunc(), Cause::Released, gone, plan)
+    }
+
+    /// Lets go of everything that one holder claims, or of everything. Says how many claims ended.
+    pub fn release_all(&mut self, holder: Option<&Holder>, plan: &mut Plan) -> usize {
+        let prefixes: Vec<IpNet> = self.bans.iter().map(|(prefix, _)| prefix).collect();
+        prefixes.into_iter().map(|prefix| self.release(prefix, holder, plan)).sum()
+    }
+
+    /// Ends the claims whose time is up.
+    pub fn expire(&mut self, now: Boot, plan: &mut Plan) {
+        while let Some((deadline, prefix)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.end(prefix, Cause::Expired, |claim| claim.until <= now, plan);
+        }
+    }
+
+    /// When [`Ledger::expire`] has something to do next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Boot> {
+        self.deadlines.first().map(|(deadline, _)| deadline)
+    }
+
+    /// Replaces the allow list; claims inside it end at once.
+    pub fn set_allowed(&mut self, prefixes: &[IpNet], plan: &mut Plan) {
+        self.guard.set_allowed(prefixes);
+        self.end_refused(plan);
+    }
+
+    /// Replaces the never-ban set; what jails claim inside it ends at once, what the operator
+    /// forced stays.
+    pub fn set_protected(&mut self, prefixes: &[(IpNet, Protected)], plan: &mut Plan) {
+        self.guard.set_protected(prefixes);
+        self.end_refused(plan);
+    }
+
+    /// Why `holder` may not ban `prefix`, if so.
+    #[must_use]
+    pub fn refusal(&self, prefix: IpNet, holder: &Holder, force: bool) -> Option<Refusal> {
+        self.guard.refusal(prefix.trunc(), holder, force)
+    }
+
+    /// What the kernel must never drop: the allow list, and the never-ban set as far as the
+    /// operator has not banned it by force.
+    #[must_use]
+    pub fn never_dropped(&self) -> Vec<IpNet> {
+        let forced = |prefix| {
+            let mut around = self.covering(prefix).chain(self.within(prefix));
+            around.any(|ban| ban.is_held_by(&Holder::Manual))
+        };
+        let protected = self.guard.protected().map(|(prefix, _)| prefix);
+        self.guard.allowed().chain(protected.filter(|prefix| !forced(*prefix))).collect()
+    }
+
+    /// The ban of exactly this prefix.
+    #[must_use]
+    pub fn get(&self, prefix: IpNet) -> Option<Ban<'_>> {
+        let prefix = prefix.trunc();
+        self.bans.get(prefix).map(|claims| self.ban(prefix, claims))
+    }
+
+    /// The bans that cover all of `prefix`, itself included, the widest first.
+    pub fn covering(&self, prefix: IpNet) -> impl Iterator<Item = Ban<'_>> {
+        self.bans.covering(prefix).map(|(prefix, claims)| self.ban(prefix, claims))
+    }
+
+    /// The bans inside `prefix`, itself included.
+    pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = Ban<'_>> {
+        self.bans.within(prefix).map(|(prefix, claims)| self.ban(prefix, claims))
+    }
+
+    /// All bans: IPv4 before IPv6, by address.
+    pub fn iter(&self) -> impl Iterator<Item = Ban<'_>> {
+        self.bans.iter().map(|(prefix, claims)| self.ban(prefix, claims))
+    }
+
+    /// How many prefixes are banned.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bans.len()
+    }
+
+    /// Whether nothing is banned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bans.is_empty()
+    }
+
+    /// How many bans had to make room for others since start.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn ban<'a>(&'a self, prefix: IpNet, claims: &'a Claims) -> Ban<'a> {
+        Ban { prefix, claims, names: &self.names }
+    }
+
+    fn first_claim(&mut self, prefix: IpNet, packed: Packed, plan: &mut Plan) -> Change {
+        if self.bans.len_of_family(prefix) >= self.max_bans && !self.evict(prefix, plan) {
+            return Change::Refused(Refusal::Full(self.max_bans));
+        }
+        let claims = Claims::new(packed);
+        plan.ops.push(Op::Set(prefix, claims.enforced(&self.names)));
+        self.bans.insert(prefix, claims);
+        self.remember_deadline(packed.until, prefix);
+        Change::New
+    }
+
+    /// Ends the ban of the family of `like` that expires soonest. Permanent bans and what the
+    /// operator claims stay: an attacker with many addresses must not push them out.
+    fn evict(&mut self, like: IpNet, plan: &mut Plan) -> bool {
+        let manual = self.names.number_of(&Holder::Manual);
+        let order = self.deadlines.of(like).iter().take(EVICTION_LOOKS);
+        let mut candidates = order.filter(|(deadline, prefix)| {
+            self.bans.get(*prefix).is_some_and(|claims| {
+                claims.until() == *deadline
+                    && claims.iter().all(|claim| Some(claim.holder) != manual)
+            })
+        });
+        let Some(&(_, victim)) = candidates.next() else { return false };
+        self.evicted += 1;
+        self.end(victim, Cause::Evicted, |_| true, plan) > 0
+    }
+
+    fn end_refused(&mut self, plan: &mut Plan) {
+        let prefixes: Vec<IpNet> = self.bans.iter().map(|(prefix, _)| prefix).collect();
+        for prefix in prefixes {
+            let Some(ban) = self.get(prefix) else { continue };
+            let holders = ban.claims.iter().map(|claim| claim.holder);
+            let refused: Vec<u32> = holders
+                .filter(|holder| self.guard.ends(prefix, self.names.holder(*holder)))
+                .collect();
+            self.end(prefix, Cause::Allowed, |claim| refused.contains(&claim.holder), plan);
+        }
+    }
+
+    /// Ends the claims of `prefix` for which `gone` says so; says how many.
+    fn end(
+        &mut self,
+        prefix: IpNet,
+        cause: Cause,
+        gone: impl Fn(&Packed) -> bool,
+        plan: &mut Plan,
+    ) -> usize {
+        let Some(claims) = self.bans.get(prefix) else { return 0 };
+        let (ended, kept) = claims.split(gone);
+        if ended.is_empty() {
+            return 0;
+        }
+        let before = claims.enforced(&self.names);
+        for claim in &ended {
+            self.forget_deadline(claim.until, prefix);
+            let claim = self.names.unpack(prefix, claim);
+            plan.ended.push(Ended { claim, cause, last: kept.is_none() });
+        }
+        let Some(kept) = kept else {
+            self.bans.remove(prefix);
+            plan.ops.push(Op::Clear(prefix));
+            return ended.len();
+        };
+        let after = kept.enforced(&self.names);
+        if before != after {
+            plan.ops.push(Op::Set(prefix, after));
+        }
+        // An ended claim may have shared its end with one that stays.
+        for claim in kept.iter() {
+            self.remember_deadline(claim.until, prefix);
+        }
+        self.bans.insert(prefix, kept);
+        ended.len()
+    }
+
+    fn remember_deadline(&mut self, until: Boot, prefix: IpNet) {
+        if until != Boot::NEVER {
+            self.deadlines.of(prefix).insert((until, prefix));
+        }
+    }
+
+    fn forget_deadline(&mut self, until: Boot, prefix: IpNet) {
+        self.deadlines.of(prefix).remove(&(until, prefix));
+    }
+}
+
+/// One entry for each end and prefix, by family; permanent claims have none.
+#[derive(Debug, Default)]
+struct Deadlines {
+    v4: BTreeSet<(Boot, IpNet)>,
+    v6: BTreeSet<(Boot, IpNet)>,
+}
+
+impl Deadlines {
+    fn of(&mut self, prefix: IpNet) -> &mut BTreeSet<(Boot, IpNet)> {
+        if matches!(prefix, IpNet::V4(_)) { &mut self.v4 } else { &mut self.v6 }
+    }
+
+    fn first(&self) -> Option<(Boot, IpNet)> {
+        self.v4.first().into_iter().chain(self.v6.first()).min().copied()
+    }
+}

@@ -1,0 +1,299 @@
+//! Laws 2 and 3: any interleaving of steps against a plain model, and the corners by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::net::{parse_ports, parse_prefix};
+
+fn net(text: &str) -> IpNet {
+    parse_prefix(text).unwrap()
+}
+
+fn jail(name: &str) -> Holder {
+    Holder::Jail(name.into())
+}
+
+fn claim(prefix: &str, holder: Holder, until: u64) -> Claim {
+    Claim { prefix: net(prefix), holder, until: Boot(until), ports: Vec::new() }
+}
+
+/// A kernel that does what it is told.
+#[derive(Debug, Default, PartialEq)]
+struct Kernel(BTreeMap<IpNet, Enforced>);
+
+impl Kernel {
+    fn apply(&mut self, plan: &Plan) {
+        for op in &plan.ops {
+            match op {
+                Op::Set(prefix, enforced) => self.0.insert(*prefix, enforced.clone()),
+                Op::Clear(prefix) => self.0.remove(prefix),
+            };
+        }
+    }
+}
+
+/// A list of claims, and nothing clever.
+#[derive(Debug, Default)]
+struct Model {
+    claims: BTreeMap<(IpNet, Holder, Ports), Boot>,
+    allowed: Vec<IpNet>,
+    protected: Vec<(IpNet, Protected)>,
+}
+
+impl Model {
+    fn overlap(a: IpNet, b: IpNet) -> bool {
+        a.contains(&b) || b.contains(&a)
+    }
+
+    fn may_claim(&self, claim: &Claim, force: bool) -> bool {
+        let manual = claim.holder == Holder::Manual;
+        let allowed = |net: &IpNet| {
+            net.contains(&claim.prefix) || (!manual && Self::overlap(*net, claim.prefix))
+        };
+        let protected = |(net, _): &(IpNet, Protected)| Self::overlap(*net, claim.prefix);
+        !self.allowed.iter().any(allowed)
+            && ((manual && force) || !self.protected.iter().any(protected))
+    }
+
+    fn claim(&mut self, claim: &Claim, force: bool, now: Boot) {
+        if claim.until > now && self.may_claim(claim, force) {
+            let key = (claim.prefix, claim.holder.clone(), claim.ports.clone());
+            let until = self.claims.entry(key).or_insert(claim.until);
+            *until = claim.until.max(*until);
+        }
+    }
+
+    fn guard(&mut self) {
+        let (allowed, protected) = (&self.allowed, &self.protected);
+        self.claims.retain(|(prefix, holder, _), _| {
+            !allowed.iter().any(|net| net.contains(prefix))
+                && (*holder == Holder::Manual
+                    || !protected.iter().any(|(net, _)| net.contains(prefix)))
+        });
+    }
+
+    fn kernel(&self) -> Kernel {
+        let mut kernel = Kernel::default();
+        for ((prefix, _, ports), until) in &self.claims {
+            let nothing = Enforced { all: Boot(0), scoped: Boot(0), ports: Vec::new() };
+            let enforced = kernel.0.entry(*prefix).or_insert(nothing);
+            if ports.is_empty() {
+                enforced.all = enforced.all.max(*until);
+            } else {
+                enforced.scoped = enforced.scoped.max(*until);
+                let union: BTreeSet<_> = enforced.ports.iter().chain(ports).copied().collect();
+                enforced.ports = union.into_iter().collect();
+            }
+        }
+        kernel
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Claim(Claim, bool),
+    Release(IpNet, Option<Holder>),
+    ReleaseAll(Option<Holder>),
+    Advance(u64),
+    Allow(Vec<IpNet>),
+    Protect(Vec<IpNet>),
+}
+
+fn prefixes() -> impl Strategy<Value = IpNet> {
+    let texts = [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.0/24",
+        "10.0.1.1",
+        "10.0.0.0/8",
+        "192.0.2.1",
+        "2001:db8::1",
+        "2001:db8::/64",
+        "2001:db8::2",
+        "2001:db8::/48",
+        "0.0.0.0/0",
+        "::/0",
+    ];
+    prop::sample::select(texts.map(net).to_vec())
+}
+
+fn holders() -> impl Strategy<Value = Holder> {
+    prop::sample::select(vec![jail("a"), jail("b"), Holder::Manual])
+}
+
+fn claims() -> impl Strategy<Value = Claim> {
+    let until = prop_oneof![8 => (0u64..300).prop_map(Boot), 1 => Just(Boot::NEVER)];
+    let ports = prop::sample::select(vec![
+        Vec::new(),
+        parse_ports("tcp/22").unwrap(),
+        parse_ports("tcp/80,443").unwrap(),
+    ]);
+    (prefixes(), holders(), until, ports).prop_map(|(prefix, holder, until, ports)| Claim {
+        prefix,
+        holder,
+        until,
+        ports,
+    })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let some = |n| prop::collection::vec(prefixes(), 0..n);
+    prop_oneof![
+        12 => (claims(), any::<bool>()).prop_map(|(claim, force)| Step::Claim(claim, force)),
+        4 => (prefixes(), prop::option::of(holders())).prop_map(|(p, h)| Step::Release(p, h)),
+        1 => prop::option::of(holders()).prop_map(Step::ReleaseAll),
+        6 => (1u64..40).prop_map(Step::Advance),
+        1 => some(3).prop_map(Step::Allow),
+        1 => some(3).prop_map(Step::Protect),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn any_interleaving_equals_the_plain_model(steps in prop::collection::vec(steps(), 1..60)) {
+        let mut ledger = Ledger::new(1000);
+        let (mut model, mut kernel, mut now) = (Model::default(), Kernel::default(), Boot(0));
+        let mut begun: BTreeSet<String> = BTreeSet::new();
+        for step in steps {
+            let mut plan = Plan::default();
+            match step {
+                Step::Claim(claim, force) => {
+                    ledger.claim(&claim, force, now, &mut plan);
+                    model.claim(&claim, force, now);
+                }
+                Step::Release(prefix, holder) => {
+                    ledger.release(prefix, holder.as_ref(), &mut plan);
+                    model.claims.retain(|(p, h, _), _| {
+                        *p != prefix || holder.as_ref().is_some_and(|holder| h != holder)
+                    });
+                }
+                Step::ReleaseAll(holder) => {
+                    ledger.release_all(holder.as_ref(), &mut plan);
+                    let stays = |h: &Holder| holder.as_ref().is_some_and(|holder| h != holder);
+                    model.claims.retain(|(_, h, _), _| stays(h));
+                }
+                Step::Advance(by) => {
+                    now = now.plus(by);
+                    ledger.expire(now, &mut plan);
+                    model.claims.retain(|_, until| *until > now);
+                }
+                Step::Allow(prefixes) => {
+                    ledger.set_allowed(&prefixes, &mut plan);
+                    model.allowed = prefixes;
+                    model.guard();
+                }
+                Step::Protect(prefixes) => {
+                    let own: Vec<_> = prefixes.iter().map(|p| (*p, Protected::Own)).collect();
+                    ledger.set_protected(&own, &mut plan);
+                    model.protected = own;
+                    model.guard();
+                }
+            }
+            kernel.apply(&plan);
+            prop_assert_eq!(&kernel, &model.kernel());
+            let held: BTreeMap<_, _> = ledger
+                .iter()
+                .flat_map(|ban| ban.claims().collect::<Vec<_>>())
+                .map(|claim| ((claim.prefix, claim.holder, claim.ports), claim.until))
+                .collect();
+            prop_assert_eq!(&held, &model.claims);
+            let next = model.claims.values().filter(|until| **until != Boot::NEVER).min().copied();
+            prop_assert_eq!(ledger.next_deadline(), next);
+            // What was begun and has ended was reported as ended, and nothing else.
+            let live: BTreeSet<String> = held.keys().map(|key| format!("{key:?}")).collect();
+            let ended: BTreeSet<String> = plan.ended.iter().map(|ended| {
+                let claim = &ended.claim;
+                format!("{:?}", (claim.prefix, &claim.holder, &claim.ports))
+            }).collect();
+            prop_assert_eq!(&ended, &begun.difference(&live).cloned().collect());
+            begun = live;
+        }
+    }
+}
+
+#[test]
+fn the_short_jail_does_not_lift_the_long_jails_ban() {
+    let mut ledger = Ledger::new(10);
+    let mut plan = Plan::default();
+    let (short, long) = (claim("192.0.2.1", jail("sshd"), 20), claim("192.0.2.1", jail("day"), 90));
+    assert_eq!(ledger.claim(&short, false, Boot(0), &mut plan), Change::New);
+    assert_eq!(ledger.claim(&long, false, Boot(0), &mut plan), Change::Joined);
+    let mut plan = Plan::default();
+    ledger.expire(Boot(20), &mut plan);
+    assert_eq!((plan.ops.len(), plan.ended.len(), plan.ended[0].last), (0, 1, false));
+    assert_eq!(ledger.get(short.prefix).unwrap().until(), Boot(90));
+    ledger.expire(Boot(90), &mut plan);
+    assert_eq!(plan.ops, [Op::Clear(short.prefix)]);
+    assert!(plan.ended[1].last && ledger.is_empty());
+}
+
+#[test]
+fn a_full_family_makes_room_by_what_ends_soonest() {
+    let mut ledger = Ledger::new(3);
+    let mut plan = Plan::default();
+    for (prefix, holder, until) in [
+        ("192.0.2.1", Holder::Manual, 10),
+        ("192.0.2.2", jail("a"), 40),
+        ("192.0.2.3", jail("a"), 20),
+        ("192.0.2.3", jail("b"), 50),
+        ("2001:db8::1", jail("a"), 5),
+    ] {
+        ledger.claim(&claim(prefix, holder, until), false, Boot(0), &mut plan);
+    }
+    let mut plan = Plan::default();
+    let new = claim("192.0.2.9", jail("a"), 30);
+    assert_eq!(ledger.claim(&new, false, Boot(0), &mut plan), Change::New);
+    assert_eq!(plan.ended.len(), 1);
+    assert_eq!(
+        (plan.ended[0].claim.prefix, plan.ended[0].cause),
+        (net("192.0.2.2"), Cause::Evicted)
+    );
+    assert_eq!((ledger.evicted(), ledger.len()), (1, 4));
+}
+
+#[test]
+fn what_nothing_may_push_out_is_not_pushed_out() {
+    let mut ledger = Ledger::new(2);
+    let mut plan = Plan::default();
+    ledger.claim(&claim("192.0.2.1", Holder::Manual, 10), false, Boot(0), &mut plan);
+    ledger.claim(&claim("192.0.2.2", jail("a"), u64::MAX), false, Boot(0), &mut plan);
+    let mut plan = Plan::default();
+    let change = ledger.claim(&claim("192.0.2.3", jail("a"), 99), false, Boot(0), &mut plan);
+    assert_eq!(change, Change::Refused(Refusal::Full(2)));
+    assert_eq!(plan, Plan::default());
+}
+
+#[test]
+fn refusals_say_why() {
+    let mut ledger = Ledger::new(10);
+    ledger.set_allowed(&[net("198.51.100.0/28")], &mut Plan::default());
+    ledger.set_protected(&[(net("192.0.2.1"), Protected::Gateway)], &mut Plan::default());
+    let why = |prefix, holder: &Holder, force| {
+        ledger.refusal(net(prefix), holder, force).map(|refusal| refusal.to_string())
+    };
+    let (a, manual) = (&jail("a"), &Holder::Manual);
+    let allowed = Some("198.51.100.0/28 is on the allow list".to_owned());
+    assert_eq!(why("198.51.100.7", a, false), allowed);
+    assert_eq!(why("198.51.100.7", manual, true), allowed);
+    assert!(why("198.51.100.0/24", a, false).unwrap().starts_with("it contains 198.51.100.0/28"));
+    assert_eq!(why("198.51.100.0/24", manual, false), None);
+    let gateway = Some("192.0.2.1/32 is a gateway of this host".to_owned());
+    assert_eq!(why("192.0.2.1", a, true), gateway);
+    assert_eq!(why("192.0.2.0/24", manual, false), gateway);
+    assert_eq!(why("192.0.2.1", manual, true), None);
+}
+
+#[test]
+fn the_kernel_passes_what_is_protected_until_it_is_banned_by_force() {
+    let mut ledger = Ledger::new(10);
+    let mut plan = Plan::default();
+    ledger.set_allowed(&[net("10.0.0.0/8")], &mut plan);
+    ledger.set_protected(&[(net("192.0.2.1"), Protected::SshPeer)], &mut plan);
+    assert_eq!(ledger.never_dropped(), [net("10.0.0.0/8"), net("192.0.2.1")]);
+    ledger.claim(&claim("192.0.2.1", Holder::Manual, 9), true, Boot(0), &mut plan);
+    assert_eq!(ledger.never_dropped(), [net("10.0.0.0/8")]);
+}
