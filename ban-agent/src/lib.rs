@@ -18,3 +18,4 @@ pub mod store;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod fail2ban;

@@ -1,0 +1,376 @@
+//! Reads `jail.conf` and its family into [`crate::jail::Spec`]s.
+
+use std::{
+    fs,
+    net::{IpAddr, ToSocketAddrs},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Error, Loaded, Unsupported, action,
+    filter::{self, Resolved},
+    increment,
+    ini::{Place, Value},
+    merge::{Config, Vars},
+    options::{self, Call},
+    services::Services,
+};
+use crate::{
+    config,
+    jail::Spec,
+    net::{self, IpNet, Ports},
+    source,
+};
+
+/// The words of one jail, with defaults.
+pub(super) struct Words<'c> {
+    config: &'c Config,
+    name: &'c str,
+}
+
+impl Words<'_> {
+    fn value(&self, key: &str) -> Result<Option<Value>, Error> {
+        self.config.get(self.name, key, &Vars::new())
+    }
+
+    /// The text of a word; `None` if it is missing or empty.
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>, Error> {
+        let text = self.value(key)?.map(|value| value.text.trim().to_owned());
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    /// Where a word stands.
+    pub(super) fn place(&self, key: &str) -> Place {
+        let value = self.config.raw(self.name, key);
+        let empty = || Place { file: Path::new("jail.conf").into(), line: 0 };
+        value.map_or_else(empty, |value| value.place.clone())
+    }
+
+    /// The error that this word makes no sense.
+    pub(super) fn bad(&self, key: &str, what: String) -> Error {
+        let (section, key) = (self.name.to_owned(), key.to_owned());
+        Error::Value { place: self.place(&key), section, key, what }
+    }
+
+    /// A yes or no.
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
+        match self.text(key)?.map(|text| text.to_lowercase()).as_deref() {
+            None => Ok(default),
+            Some("1" | "on" | "true" | "yes") => Ok(true),
+            Some("0" | "off" | "false" | "no") => Ok(false),
+            Some(text) => Err(self.bad(key, format!("'{text}' is neither true nor false"))),
+        }
+    }
+
+    /// A duration; `None` is "for ever".
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        default: Option<Duration>,
+    ) -> Result<Option<Duration>, Error> {
+        match self.text(key)? {
+            None => Ok(default),
+            Some(text) => {
+                config::parse_duration(&text).map_err(|error| self.bad(key, error.to_string()))
+            }
+        }
+    }
+
+    fn number<N: std::str::FromStr>(&self, key: &str, default: N) -> Result<N, Error> {
+        match self.text(key)? {
+            None => Ok(default),
+            Some(text) => text.parse().map_err(|_| self.bad(key, format!("'{text}' is no number"))),
+        }
+    }
+}
+
+/// Loads the jails of `dir`.
+pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
+    let mut config = Config::default();
+    let built_in =
+        |text: String| Value { text, place: Place { file: dir.join("jail.conf").into(), line: 0 } };
+    config.add("DEFAULT", "fail2ban_confpath", built_in(dir.display().to_string()));
+    config.add("DEFAULT", "fail2ban_version", built_in("1.0.2".to_owned()));
+    if !config.read(&dir.join("jail"))? {
+        return Err(Error::NoJails(dir.to_owned()));
+    }
+    let mut loaded = Loaded { files: config.files.clone(), ..Loaded::default() };
+    let services = Services::system();
+    let names: Vec<String> = config
+        .sections()
+        .filter(|name| !matches!(*name, "INCLUDES" | "DEFAULT"))
+        .map(str::to_owned)
+        .collect();
+    for name in names {
+        let words = Words { config: &config, name: &name };
+        if !words.flag("enabled", false)? {
+            loaded.disabled.push(name);
+            continue;
+        }
+        let mut reader = Reader { dir, services: &services, unsupported: Vec::new() };
+        let jail = reader.jail(&mut config, &name)?;
+        loaded.jails.push(jail);
+        loaded.unsupported.append(&mut reader.unsupported);
+    }
+    Ok(loaded)
+}
+
+struct Reader<'l> {
+    dir: &'l Path,
+    services: &'l Services,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Reader<'_> {
+    fn jail(&mut self, config: &mut Config, name: &str) -> Result<Spec, Error> {
+        let words = Words { config, name };
+        let journal = words.text("backend")?.is_some_and(|backend| backend.starts_with("systemd"));
+        let call = words.text("filter")?.unwrap_or_else(|| name.to_owned());
+        let call = options::parse(&call)
+            .map_err(|what| words.bad("filter", format!("'{call}': {what}")))?;
+        let mut filter = filter::read(self.dir, &call, journal)?;
+        // A jail may refer to its filter's words as %(known/failregex)s.
+        for (word, text) in &filter.words {
+            let value = Value { text: text.replace('%', "%%"), place: filter.place.clone() };
+            config.add(name, &format!("known/{word}"), value);
+        }
+        let words = Words { config, name };
+        self.override_words(&words, &mut filter)?;
+        let zone = words.text("logtimezone")?;
+        let maxretry = words.number("maxretry", 5_u32)?.max(1);
+        let spec = Spec {
+            name: name.into(),
+            filter: Arc::new(filter::spec(&filter, zone)?),
+            sources: self.sources(&words, &filter, journal)?,
+            maxretry,
+            findtime: words
+                .duration("findtime", Some(Duration::from_secs(600)))?
+                .ok_or_else(|| words.bad("findtime", "has to end".to_owned()))?,
+            bantime: words.duration("bantime", Some(Duration::from_secs(600)))?,
+            increment: increment::read(&words)?,
+            ports: self.actions(&words)?,
+            ignoreip: self.ignoreip(&words)?,
+            prefix_v4: 32,
+            prefix_v6: 128,
+            maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
+            max_tracked: 65_536,
+        };
+        self.rest(&words)?;
+        Ok(spec)
+    }
+
+    /// Words of the filter that the jail sets itself.
+    fn override_words(&mut self, words: &Words<'_>, filter: &mut Resolved) -> Result<(), Error> {
+        for word in filter::WORDS {
+            if let Some(value) = words.value(word)? {
+                filter.words.insert(word.to_owned(), value.text);
+            }
+        }
+        let usedns = filter.words.get("usedns").map(|text| text.trim().to_lowercase());
+        let by_default = words.config.raw(words.name, "usedns").is_none_or(|value| {
+            words.config.raw("DEFAULT", "usedns").is_some_and(|default| default == value)
+        });
+        match usedns.as_deref() {
+            None | Some("no" | "warn" | "raw") => {}
+            // What fail2ban ships as its default is nobody's wish.
+            Some(_) if by_default => {}
+            Some(other) => {
+                let what = format!(
+                    "usedns = {other}: host names in logs are never resolved, an attacker chose them"
+                );
+                self.note(words, "usedns", what);
+            }
+        }
+        Ok(())
+    }
+
+    fn sources(
+        &mut self,
+        words: &Words<'_>,
+        filter: &Resolved,
+        journal: bool,
+    ) -> Result<Vec<source::Spec>, Error> {
+        if journal {
+            let matches = filter.words.get("journalmatch").map_or("", String::as_str);
+            let lines = matches.lines().map(str::trim).filter(|line| !line.is_empty());
+            let mut all: Vec<String> = Vec::new();
+            for line in lines {
+                if !all.is_empty() {
+                    all.push("+".to_owned());
+                }
+                all.extend(
+                    line.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()),
+                );
+            }
+            return Ok(vec![source::Spec::Journal { matches: all }]);
+        }
+        let mut sources = Vec::new();
+        let text = words.text("logpath")?.unwrap_or_default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (path, start) = match line.rsplit_once(' ') {
+                Some((path, "tail")) => (path.trim(), source::Start::End),
+                Some((path, "head")) => (path.trim(), source::Start::Beginning),
+                _ => (line, source::Start::Beginning),
+            };
+            sources.push(source::Spec::File { path: path.into(), start });
+        }
+        if sources.is_empty() {
+            self.note(words, "logpath", "no logpath: this jail reads nothing".to_owned());
+        }
+        if let Some(encoding) = words.text("logencoding")?
+            && !["auto", "utf-8", "utf8", "ascii", "us-ascii"]
+                .contains(&encoding.to_lowercase().as_str())
+        {
+            let what =
+                format!("logencoding = {encoding}: lines are read as UTF-8, other bytes as U+FFFD");
+            self.note(words, "logencoding", what);
+        }
+        Ok(sources)
+    }
+
+    /// The ports of the ban. Every banaction is ours; other actions are listed.
+    fn actions(&mut self, words: &Words<'_>) -> Result<Ports, Error> {
+        let mut banactions = Vec::new();
+        for key in ["banaction", "banaction_allports"] {
+            if let Some(text) = words.text(key)?
+                && let Ok(call) = options::parse(&text)
+            {
+                banactions.push(call.name);
+            }
+        }
+        let mut ports: Option<Ports> = None;
+        for text in options::split(&words.text("action")?.unwrap_or_default()) {
+            let call: Call = options::parse(&text)
+                .map_err(|what| words.bad("action", format!("'{text}': {what}")))?;
+            if !action::bans(&call, &banactions) {
+                self.note(words, "action", format!("action '{}' is not run", call.name));
+                continue;
+            }
+            let own = action::ports(&call, self.services)
+                .map_err(|what| words.bad("action", format!("{}: {what}", call.name)))?;
+            ports = Some(match ports {
+                None => own,
+                // Two actions ban what either bans.
+                Some(other) if other.is_empty() || own.is_empty() => Ports::new(),
+                Some(mut other) => {
+                    other.extend(own);
+                    other.sort();
+                    other.dedup();
+                    other
+                }
+            });
+        }
+        if ports.is_none() {
+            self.note(
+                words,
+                "action",
+                "none of its actions bans: addresses are banned all the same".to_owned(),
+            );
+        }
+        Ok(ports.unwrap_or_default())
+    }
+
+    fn ignoreip(&mut self, words: &Words<'_>) -> Result<Vec<IpNet>, Error> {
+        let text = words.text("ignoreip")?.unwrap_or_default();
+        let mut nets = Vec::new();
+        for word in text.split([' ', ',', '\n', '\t']).filter(|word| !word.is_empty()) {
+            if let Some(path) = word.strip_prefix("file:").map(|path| path.trim_start_matches("//"))
+            {
+                let text = fs::read_to_string(path).map_err(|error| {
+                    words.bad("ignoreip", format!("cannot read {path}: {error}"))
+                })?;
+                for line in text.lines() {
+                    let line = line.split('#').next().unwrap_or_default();
+                    for word in line.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
+                        self.ignored(words, word, &mut nets)?;
+                    }
+                }
+                continue;
+            }
+            self.ignored(words, word, &mut nets)?;
+        }
+        nets.sort();
+        nets.dedup();
+        Ok(nets)
+    }
+
+    fn ignored(
+        &mut self,
+        words: &Words<'_>,
+        word: &str,
+        nets: &mut Vec<IpNet>,
+    ) -> Result<(), Error> {
+        if let Some(net) = prefix(word) {
+            nets.push(net);
+            return Ok(());
+        }
+        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if !word.chars().all(name) || !word.contains(|c: char| c.is_ascii_alphabetic()) {
+            return Err(
+                words.bad("ignoreip", format!("'{word}' is no address, prefix or host name"))
+            );
+        }
+        match (word, 0).to_socket_addrs() {
+            Ok(addresses) => nets.extend(addresses.map(|address| net::host(address.ip()))),
+            Err(error) => {
+                self.note(words, "ignoreip", format!("'{word}' cannot be resolved: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Words that we know of and do not follow.
+    fn rest(&mut self, words: &Words<'_>) -> Result<(), Error> {
+        if let Some(command) = words.text("ignorecommand")? {
+            let what = format!("ignorecommand is not run: {command}");
+            self.note(words, "ignorecommand", what);
+        }
+        if !words.flag("ignoreself", true)? {
+            let what =
+                "ignoreself = false: the host's own addresses are never banned by a log line";
+            self.note(words, "ignoreself", what.to_owned());
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, words: &Words<'_>, key: &str, what: String) {
+        let jail = words.name.to_owned();
+        self.unsupported.push(Unsupported { place: words.place(key), jail, what });
+    }
+}
+
+/// An address, a prefix, or an address with a mask like `192.0.2.0/255.255.255.0`.
+fn prefix(text: &str) -> Option<IpNet> {
+    let text = text.trim_matches(['[', ']']);
+    if let Ok(net) = net::parse_prefix(text) {
+        return Some(net);
+    }
+    let (address, mask) = text.split_once('/')?;
+    let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
+    let length = match mask.parse::<IpAddr>() {
+        Ok(mask) => ipnet::ip_mask_to_prefix(mask).ok()?,
+        Err(_) => mask.parse().ok()?,
+    };
+    IpNet::new(address, length).ok().map(|net| net.trunc())
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_ignoreip() {
+        for (text, expected) in [
+            ("127.0.0.1/8", Some("127.0.0.0/8")),
+            ("192.0.2.0/255.255.255.0", Some("192.0.2.0/24")),
+            ("[2001:db8::1]/64", Some("2001:db8::/64")),
+            ("::1", Some("::1/128")),
+            ("192.0.2.0/255.0.255.0", None),
+            ("example", None),
+        ] {
+            assert_eq!(prefix(text).map(|net| net.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Reads fail2ban's configuration as it stands (`jail.conf`, `jail.d`, `filter.d`, `.local`) and
+//! says the same in our words. Reads files and resolves host names of `ignoreip`; runs nothing.
+//! What we do not do is listed, never passed over.
+
+mod action;
+mod filter;
+mod increment;
+mod ini;
+mod jail;
+mod merge;
+mod options;
+mod services;
+mod substitute;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+pub use filter::filter;
+pub use ini::Place;
+
+/// What a fail2ban configuration says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// The jails that are enabled, by name.
+    pub jails: Vec<crate::jail::Spec>,
+    /// The jails that are not.
+    pub disabled: Vec<String>,
+    /// What it asks for and we do otherwise or not at all.
+    pub unsupported: Vec<Unsupported>,
+    /// The files that were read, in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Something that the configuration asks for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Where.
+    pub place: Place,
+    /// The jail that it belongs to.
+    pub jail: String,
+    /// What, and what happens instead.
+    pub what: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: jail {}: {}", self.place, self.jail, self.what)
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no `jail.conf`.
+    #[error("{} holds no jail.conf", .0.display())]
+    NoJails(PathBuf),
+    /// A file is no configuration.
+    #[error("{place}: {what}")]
+    Syntax {
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        what: String,
+    },
+    /// A value makes no sense, or cannot be resolved.
+    #[error("{place}: [{section}] {key}: {what}")]
+    Value {
+        /// Where.
+        place: Place,
+        /// The section.
+        section: String,
+        /// The key.
+        key: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A filter does not exist.
+    #[error("there is no filter '{name}' in {}", dir.display())]
+    NoFilter {
+        /// Its name.
+        name: String,
+        /// Where it was sought.
+        dir: PathBuf,
+    },
+    /// `name[key=value]` is written wrongly.
+    #[error("'{text}': {what}")]
+    Call {
+        /// As written.
+        text: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// Loads the configuration in `dir`, usually `/etc/fail2ban`.
+///
+/// # Errors
+/// The first thing that is wrong, with file and line.
+pub fn load(dir: &Path) -> Result<Loaded, Error> {
+    jail::load(dir)
+}

@@ -1,0 +1,268 @@
+//! Whole configurations, written to a folder and loaded.
+
+use std::{fs, path::Path, time::Duration};
+
+use super::*;
+use crate::{
+    filter::Filter,
+    jail::Spec,
+    source::{self, Start},
+};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Folder {
+        let folder = Folder(tempfile::tempdir().unwrap());
+        for (name, text) in files {
+            let path = folder.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn load(&self) -> Loaded {
+        load(self.path()).unwrap()
+    }
+
+    fn jail(&self, name: &str) -> Spec {
+        self.load().jails.into_iter().find(|jail| &*jail.name == name).unwrap()
+    }
+
+    fn error(&self) -> String {
+        load(self.path()).unwrap_err().to_string().replace(&self.path().display().to_string(), "")
+    }
+}
+
+const FILTER: &str = "[Definition]\nfailregex = ^bad <HOST>$\nignoreregex =\n";
+
+#[test]
+fn two_jails_on_one_log() {
+    let folder = Folder::new(&[
+        ("filter.d/door.conf", FILTER),
+        (
+            "jail.conf",
+            "[DEFAULT]\nenabled = false\nfindtime = 10m\nbantime = 10m\nmaxretry = 5\n\
+             door_log = /var/log/door.log\naction = route\n\
+             [door]\nenabled = true\nlogpath = %(door_log)s\nmaxretry = 3\nfindtime = 180\nbantime = 1200\n\
+             [door-hourly]\nenabled = true\nfilter = door\nlogpath = %(door_log)s tail\n\
+             \x20         /var/log/second\nbantime = -1\nignoreip = 127.0.0.1/8, 10.0.0.0/8\n  ::1\n\
+             [off]\nfilter = nosuch\n",
+        ),
+    ]);
+    let loaded = folder.load();
+    assert_eq!(loaded.disabled, ["off"]);
+    assert_eq!(loaded.unsupported, []);
+    let door = folder.jail("door");
+    assert_eq!(
+        (door.maxretry, door.findtime, door.bantime),
+        (3, Duration::from_secs(180), Some(Duration::from_secs(1200)))
+    );
+    assert!(door.ports.is_empty());
+    let hourly = folder.jail("door-hourly");
+    assert_eq!((hourly.bantime, hourly.maxretry), (None, 5));
+    assert_eq!(
+        hourly.sources,
+        [
+            source::Spec::File { path: "/var/log/door.log".into(), start: Start::End },
+            source::Spec::File { path: "/var/log/second".into(), start: Start::Beginning },
+        ]
+    );
+    let shown: Vec<_> = hourly.ignoreip.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "127.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn local_files_and_folders_override() {
+    let folder = Folder::new(&[
+        ("filter.d/door.conf", FILTER),
+        (
+            "filter.d/door.local",
+            "[Definition]\nfailregex = %(known/failregex)s\n  ^worse <HOST>$\n",
+        ),
+        ("paths.conf", "[INCLUDES]\nafter = paths.local\n[DEFAULT]\nwhere = /a\n"),
+        ("paths.local", "[DEFAULT]\nwhere = /b\n"),
+        (
+            "jail.conf",
+            "[INCLUDES]\nbefore = paths.conf\n[door]\nlogpath = %(where)s\nmaxretry = 1\n",
+        ),
+        ("jail.d/10.conf", "[door]\nenabled = true\nmaxretry = 2\n"),
+        ("jail.d/20.conf", "[door]\nmaxretry = 3\n"),
+        ("jail.local", "[door]\nmaxretry = 4\n"),
+        ("jail.d/30.local", "[door]\nmaxretry = 5\n"),
+    ]);
+    let door = folder.jail("door");
+    assert_eq!(door.maxretry, 5);
+    assert_eq!(door.filter.failregex, ["^bad <HOST>$", "^worse <HOST>$"]);
+    assert_eq!(door.sources, [source::Spec::File { path: "/b".into(), start: Start::Beginning }]);
+}
+
+#[test]
+fn filters_with_options_and_includes() {
+    let folder = Folder::new(&[
+        (
+            "filter.d/common.conf",
+            "[DEFAULT]\n_daemon = \\S*\n__prefix = <lt_<logtype>/prefix>\nlogtype = file\n[lt_file]\nprefix = ^f <_daemon>:\n[lt_short]\nprefix = ^s %(x)s\nx = y\n[lt_journal]\nprefix = ^j\n",
+        ),
+        (
+            "filter.d/door.conf",
+            "[INCLUDES]\nbefore = common.conf\n[Definition]\n_daemon = door\nmode = normal\n\
+             re-normal = bad\nre-loud = bad\n  loud 100%%\n\
+             prefregex = %(__prefix)s <F-CONTENT>.*</F-CONTENT>$\n\
+             failregex = ^<re-<mode>> <HOST>$\n  ^always <HOST>\n\
+             datepattern = {^LN-BEG}%%Y\nmaxlines = 2\n[Init]\nextra = 1\n",
+        ),
+    ]);
+    let normal = filter(folder.path(), "door").unwrap();
+    assert_eq!(normal.prefregex.as_deref(), Some("^f door: <F-CONTENT>.*</F-CONTENT>$"));
+    assert_eq!(normal.failregex, ["^bad <HOST>$", "^always <HOST>"]);
+    assert_eq!(normal.datepattern, ["{^LN-BEG}%Y"]);
+    assert_eq!(normal.maxlines, 2);
+    let loud = filter(folder.path(), "door[mode=loud, logtype=short]").unwrap();
+    assert_eq!(loud.failregex, ["^bad", "loud 100% <HOST>$", "^always <HOST>"]);
+    assert_eq!(loud.prefregex.as_deref(), Some("^s y <F-CONTENT>.*</F-CONTENT>$"));
+}
+
+#[test]
+fn a_jail_refines_its_filter() {
+    let folder = Folder::new(&[
+        ("filter.d/door.conf", "[Definition]\nfailregex = ^bad 100%% <HOST>$\n"),
+        (
+            "jail.conf",
+            "[door]\nenabled = true\nlogpath = /x\nfailregex = %(known/failregex)s\n    ^worse <HOST>$\nignoreregex = friend\n",
+        ),
+    ]);
+    let door = folder.jail("door");
+    assert_eq!(door.filter.failregex, ["^bad 100% <HOST>$", "^worse <HOST>$"]);
+    assert_eq!(door.filter.ignoreregex, ["friend"]);
+}
+
+#[test]
+fn the_journal() {
+    let folder = Folder::new(&[
+        (
+            "filter.d/door.conf",
+            "[Definition]\nfailregex = ^<logtype> <HOST>$\njournalmatch = _SYSTEMD_UNIT=door.service + _COMM=door\n",
+        ),
+        ("jail.conf", "[door]\nenabled = true\nbackend = systemd\n"),
+    ]);
+    let door = folder.jail("door");
+    let matches = ["_SYSTEMD_UNIT=door.service", "+", "_COMM=door"].map(str::to_owned).to_vec();
+    assert_eq!(door.sources, [source::Spec::Journal { matches }]);
+    assert_eq!(door.filter.failregex, ["^journal <HOST>$"]);
+}
+
+#[test]
+fn growing_bans() {
+    let jail = |more: &str| {
+        Folder::new(&[
+            ("filter.d/door.conf", FILTER),
+            (
+                "jail.conf",
+                &format!(
+                    "[door]\nenabled = true\nlogpath = /x\nbantime.increment = true\n{more}\n"
+                ),
+            ),
+        ])
+    };
+    let increment = |more: &str| jail(more).jail("door").increment.unwrap();
+    let plain =
+        increment("bantime.maxtime = 5w\nbantime.rndtime = 1m\nbantime.overalljails = true");
+    assert_eq!((plain.factor, plain.multipliers.len()), (1.0, 0));
+    assert_eq!(plain.maxtime, Some(Duration::from_secs(5 * 7 * 86400)));
+    assert_eq!((plain.rndtime, plain.overalljails), (Duration::from_secs(60), true));
+    assert_eq!(increment("bantime.multipliers = 1 2 4").multipliers, [1.0, 2.0, 4.0]);
+    let formula =
+        "bantime.formula = ban.Time * math.exp(float(ban.Count+1)*banFactor)/math.exp(1*banFactor)";
+    let grown = increment(&format!("bantime.factor = 2\n{formula}"));
+    assert!((grown.multipliers[3] - 6.0_f64.exp()).abs() < 1e-9);
+    let error = jail("bantime.formula = ban.Time * 3").error();
+    assert!(
+        error.starts_with("/jail.conf:5: [door] bantime.formula: this formula cannot"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_not_done_is_listed() {
+    let folder = Folder::new(&[
+        ("filter.d/door.conf", FILTER),
+        (
+            "jail.conf",
+            "[DEFAULT]\nusedns = warn\nport = 0:65535\nprotocol = tcp\nbanaction = mywall\n\
+             act = %(banaction)s[port=\"%(port)s\", protocol=\"%(protocol)s\"]\n\
+             [door]\nenabled = true\nport = ssh,8022\nlogpath = /x\nusedns = yes\n\
+             ignorecommand = /bin/true <ip>\nignoreself = false\n\
+             action = %(act)s\n  mail[dest=\"a b\"]\n",
+        ),
+    ]);
+    let shown: Vec<_> = folder
+        .load()
+        .unsupported
+        .iter()
+        .map(|note| note.to_string().replace(&folder.path().display().to_string(), ""))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "/jail.conf:11: jail door: usedns = yes: host names in logs are never resolved, an attacker chose them",
+            "/jail.conf:14: jail door: action 'mail' is not run",
+            "/jail.conf:12: jail door: ignorecommand is not run: /bin/true <ip>",
+            "/jail.conf:13: jail door: ignoreself = false: the host's own addresses are never banned by a log line",
+        ]
+    );
+    let ports: Vec<_> = folder.jail("door").ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["tcp/22", "tcp/8022"]);
+}
+
+#[test]
+fn errors_have_file_and_line() {
+    for (jail, expected) in [
+        (
+            "[door]\nenabled = maybe\n",
+            "/jail.conf:2: [door] enabled: 'maybe' is neither true nor false",
+        ),
+        (
+            "[door]\nenabled = 1\nlogpath = %(nolog)s\n",
+            "/jail.conf:3: [door] logpath: %(nolog)s is not defined",
+        ),
+        (
+            "[door]\nenabled = 1\nlogpath = 5%\n",
+            "/jail.conf:3: [door] logpath: a '%' has to be written '%%', or to begin a %(name)s",
+        ),
+        (
+            "[door]\nenabled = 1\nlogpath = %(logpath)s\n",
+            "/jail.conf:3: [door] logpath: its %(…)s go in a circle",
+        ),
+        (
+            "[door]\nenabled = 1\nbantime = soon\n",
+            "/jail.conf:3: [door] bantime: 'soon' is no duration like 600, 10m, 1h30m, 1d or 2w",
+        ),
+        ("[door]\nenabled = 1\nfilter = nosuch\n", "there is no filter 'nosuch' in /filter.d"),
+        (
+            "[door]\nenabled = 1\nfilter = door[mode\n",
+            "/jail.conf:3: [door] filter: 'door[mode': its last ']' is missing",
+        ),
+        (
+            "[door]\nenabled = 1\nignoreip = 300.1.1.1\n",
+            "/jail.conf:3: [door] ignoreip: '300.1.1.1' is no address, prefix or host name",
+        ),
+        ("nonsense\n", "/jail.conf:1: 'nonsense' is neither a [section] nor a key = value"),
+    ] {
+        let folder = Folder::new(&[("filter.d/door.conf", FILTER), ("jail.conf", jail)]);
+        assert_eq!(folder.error(), expected);
+    }
+    assert_eq!(Folder::new(&[]).error(), " holds no jail.conf");
+}
+
+#[test]
+fn a_loaded_filter_compiles() {
+    let folder = Folder::new(&[("filter.d/door.conf", FILTER)]);
+    let spec = filter(folder.path(), "door").unwrap();
+    assert!(Filter::compile(&spec).unwrap().rejects_early());
+}
