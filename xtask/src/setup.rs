@@ -69,7 +69,6 @@ fn make() -> Result<()> {
             "there is no C compiler, which cargo needs to link\nhint: as root: apt-get install gcc libc6-dev"
         );
     }
-    let mut refused = Vec::new();
     for candidate in compiler::CANDIDATES {
         match candidate.find().and_then(|compiler| {
             let linker = linker::fitting(&compiler)?;
@@ -79,17 +78,13 @@ fn make() -> Result<()> {
                 println!("setup: done");
                 return Ok(());
             }
-            Err(error) => {
-                println!("setup: {candidate} will not do: {error:#}");
-                refused.push(format!("- {candidate}: {error:#}"));
-            }
+            Err(error) => println!("setup: {candidate} will not do: {error:#}"),
         }
     }
     bail!(
-        "no way to a BPF toolchain:\n{}\nhint: `rustup component add rust-src` with a network, or a \
+        "no way to a BPF toolchain; the reasons stand above\nhint: `rustup component add rust-src` with a network, or a \
          Debian/Ubuntu whose package sources have rustc and rust-src of {} or newer (Debian 12: \
          rustc-web, from bookworm-security) and llvm-N-dev of the same LLVM",
-        refused.join("\n"),
         compiler::OLDEST
     );
 }

@@ -127,7 +127,7 @@ fn older(version: &str, than: &str) -> bool {
 
 impl Packages {
     fn unpack(&self) -> Result<Compiler> {
-        let folder = layout::bpf().join("rust");
+        let folder = layout::bpf().join(self.compiler);
         let sysroot = folder.join("usr");
         if !sysroot.join("bin/rustc").exists() || !has_sources(&sysroot) {
             self.fetch(&folder)?;
@@ -157,9 +157,13 @@ impl Packages {
         if apt.version(self.clippy)?.is_some() {
             packages.push(self.clippy.to_owned());
         }
-        // The compiler's own shared libraries, and LLVM's with what that needs in turn.
-        let direct = [apt.depends(self.compiler)?, apt.depends(self.library)?].concat();
-        for library in direct {
+        // The compiler's own shared library, and LLVM's with what that needs in turn.
+        let mut needed = [apt.depends(self.compiler)?, apt.depends(self.library)?].concat();
+        needed.retain(|name| name.starts_with("libstd-rust") || name.starts_with("libllvm"));
+        for library in needed.clone().iter().filter(|name| name.starts_with("libstd-rust")) {
+            needed.extend(apt.depends(library)?);
+        }
+        for library in needed {
             if library.starts_with("libstd-rust") {
                 packages.push(library);
             } else if library.starts_with("libllvm") {
