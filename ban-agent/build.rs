@@ -18,6 +18,12 @@ fn main() -> Result<()> {
             toolchain.display()
         ));
     }
+    // Without rustup, aya-build takes the cargo that comes first on PATH.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let shims = [toolchain.join("bin")].into_iter();
+    let path = env::join_paths(shims.chain(env::split_paths(&path)))?;
+    // SAFETY: a build script is one thread, and nothing else has been started yet.
+    unsafe { env::set_var("PATH", path) };
     let toolchain = toolchain.to_str().context("the workspace path is not UTF-8")?;
     let ebpf = workspace.join("ban-ebpf");
     let ebpf = ebpf.to_str().context("the workspace path is not UTF-8")?;
