@@ -18,7 +18,6 @@ use anyhow::{Context as _, Result, bail};
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    kept: bool,
 }
 
 impl Namespace {
@@ -33,7 +32,7 @@ impl Namespace {
     pub fn named(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         run(Command::new("ip").args(["netns", "add", &name]))?;
-        let namespace = Self { name, kept: false };
+        let namespace = Self { name };
         // Addresses are usable at once, as on a link that has been up for a while.
         namespace.ip("link set lo up")?;
         for scope in ["all", "default"] {
@@ -48,20 +47,18 @@ impl Namespace {
         &self.name
     }
 
-    /// Leaves it standing when dropped.
-    pub fn keep(&mut self) {
-        self.kept = true;
+    /// The program, to run inside; told to end when we die. In a process group of its own, so that
+    /// a Ctrl-C in the terminal reaches us alone. `ip netns exec` would hide the BPF file system.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.lasting_command("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(program);
+        command
     }
 
-    /// The program, to run inside. In a process group of its own, so that a Ctrl-C in the terminal
-    /// reaches us alone; told to end when we die. `ip netns exec` would hide the BPF file system.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    /// The program, to run inside, and to go on when we are gone.
+    pub fn lasting_command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name));
-        if !self.kept {
-            command.args(["setpriv", "--pdeathsig", "TERM"]);
-        }
-        command.arg(program).process_group(0);
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program).process_group(0);
         command
     }
 
@@ -80,9 +77,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = run(Command::new("ip").args(["netns", "del", &self.name]))
-        {
+        if let Err(error) = run(Command::new("ip").args(["netns", "del", &self.name])) {
             eprintln!("cannot remove the namespace {}: {error:#}", self.name);
         }
     }

@@ -93,30 +93,23 @@ impl Drop for Process {
 #[derive(Debug)]
 pub struct Pins {
     path: PathBuf,
-    kept: bool,
 }
 
 impl Pins {
     /// Names `/sys/fs/bpf/NAME`; the agent makes it.
     pub fn new(name: &str) -> Self {
-        Self { path: Path::new("/sys/fs/bpf").join(name), kept: false }
+        Self { path: Path::new("/sys/fs/bpf").join(name) }
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Leaves them when dropped.
-    pub fn keep(&mut self) {
-        self.kept = true;
-    }
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        if !self.kept
-            && self.path.exists()
+        if self.path.exists()
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
             eprintln!("cannot remove the pins in {}: {error}", self.path.display());

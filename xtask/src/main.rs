@@ -2,7 +2,9 @@
 
 mod build;
 mod command;
+mod lab;
 mod layout;
+mod net_shared;
 mod privilege;
 mod run;
 mod setup;
@@ -30,6 +32,12 @@ enum Verb {
     Run(run::Args),
     /// Everything CI runs
     Test(test::Args),
+    /// The stub API behind the lab's nginx
+    #[command(hide = true)]
+    LabApi {
+        /// Where to listen on loopback
+        port: u16,
+    },
 }
 
 fn main() -> ExitCode {
@@ -38,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::verb(&args),
         Verb::Test(args) => test::verb(&args),
+        Verb::LabApi { port } => lab::api::serve(port).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -5,9 +5,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
-use crate::command::{find, output};
+use crate::command::{find, output, run};
 
 /// Whether we are root.
 pub(crate) fn is_root() -> bool {
@@ -39,4 +39,15 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Result<Comma
     }
     command.arg("--").arg(program);
     Ok(command)
+}
+
+/// Mounts the BPF file system where it belongs, if the machine has not.
+pub(crate) fn bpffs() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+        return Ok(());
+    }
+    let mut mount = as_root("mount", &[])?;
+    run(mount.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
+        .context("hint: the kernel needs CONFIG_BPF_SYSCALL")
 }

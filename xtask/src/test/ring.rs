@@ -49,7 +49,7 @@ impl Ring {
                 self.prefix()
             )));
         }
-        bpffs()?;
+        privilege::bpffs()?;
         let mut sum = Counts::default();
         for binary in binaries {
             let kept = ["RUST_LOG", "RUST_BACKTRACE", "CI", "BAN_AGENT"];
@@ -123,17 +123,6 @@ fn built(names: &[String]) -> Result<Vec<PathBuf>> {
         bail!("cargo built {} of {} test binaries", paths.len(), names.len());
     }
     Ok(paths)
-}
-
-/// Mounts the BPF file system where it belongs, if the machine has not.
-fn bpffs() -> Result<()> {
-    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
-    if mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
-        return Ok(());
-    }
-    let mut mount = privilege::as_root("mount", &[])?;
-    command::run(mount.args(["-t", "bpf", "bpf", "/sys/fs/bpf"]))
-        .context("hint: the kernel needs CONFIG_BPF_SYSCALL")
 }
 
 /// Runs tests, shows their output as it comes, and counts. A run that dies without its result
