@@ -307,9 +307,9 @@ impl Search<'_> {
         let session = fields.get("mlfid").cloned();
         if let Some(id) = &session {
             fields = self.scanner.sessions.merge(id, fields, self.now);
-            if fields.get("nofail").is_some_and(|value| !value.is_empty()) {
-                return Some(Outcome::Pending);
-            }
+        }
+        if fields.get("nofail").is_some_and(|value| !value.is_empty()) {
+            return Some(Outcome::Pending);
         }
         match groups::subject(&fields) {
             Subject::Known(address, id) => {

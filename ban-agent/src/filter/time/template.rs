@@ -143,6 +143,8 @@ impl Template {
         // The first group that took part is what is cut: alternatives of a pattern have one each.
         let cut = groups.0.iter().skip(1).flatten().next()?.clone();
         let time = match self.kind {
+            // A pattern may say that such lines have no date of their own.
+            _ if cut.is_empty() => None,
             Kind::Fields => {
                 let named = |name: &str| {
                     let index = engine.names().find(|named| named.1 == name)?.0;
