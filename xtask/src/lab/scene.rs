@@ -234,7 +234,7 @@ fn maps() -> Result<Vec<PathBuf>> {
         if version.is_dir() {
             maps.extend(entries(&version)?.into_iter().filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                ["ban_", "net_"].iter().any(|kind| name.starts_with(kind))
+                ["ban_", "net_", "site_"].iter().any(|kind| name.starts_with(kind))
             }));
         }
     }
