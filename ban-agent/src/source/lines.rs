@@ -28,7 +28,7 @@ impl Lines {
         };
         let (whole, rest) = chunk.split_at(last + 1);
         let plain = whole.len() <= self.max && memchr::memchr(0, whole).is_none();
-        let lines = if plain && self.pending == 0 {
+        let lines = if plain && self.pending == 0 && !self.skipping {
             Bytes::copy_from_slice(whole)
         } else {
             self.assemble(whole, plain)
@@ -171,6 +171,17 @@ mod tests {
         for (chunks, text, overlong, nuls) in cases {
             assert_eq!(split(8, chunks), ((*text).to_owned(), *overlong, *nuls), "{chunks:?}");
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_finished_line_is_dropped() {
+        let mut lines = Lines::new(100);
+        assert_eq!(lines.push(b"begun"), "");
+        assert_eq!(lines.finish(), "begun\n");
+        assert_eq!(lines.push(b" and"), "");
+        assert_eq!(lines.push(b" ended\nnext\n"), "next\n");
+        assert_eq!(lines.finish(), "");
+        assert_eq!(lines.take_counts(), (0, 0));
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub struct Mark {
     pub head: u64,
     /// Bytes that `head` covers.
     pub head_len: u64,
+    /// What copytruncate left of a file: nobody writes to it.
+    #[serde(default)]
+    pub copy: bool,
 }
 
 /// Some whole lines from one source.

@@ -64,16 +64,26 @@ impl Follow {
     ) {
         let mut siblings = Siblings::open(real, limits.line, now);
         siblings.forget(|id| others.contains(&id));
-        for mark in marks {
+        // An empty file has nothing but its inode to be recognized by, and the kernel gives that
+        // to the next file: what the other marks lead to goes first.
+        let (known, empty): (Vec<_>, Vec<_>) = marks.iter().partition(|mark| mark.head_len > 0);
+        for mark in known {
             match siblings.take(mark) {
                 Some(tail) => self.tails.push_back(tail),
                 None => stats.update(&self.origin, |counters| counters.lost += 1),
             }
         }
+        if self.tails.is_empty() {
+            self.tails.extend(empty.iter().filter_map(|mark| siblings.take(mark)));
+        }
         if let Some(last) = self.tails.back() {
-            let known = |id| self.tails.iter().any(|tail| tail.id == id);
-            let newer = siblings.newer_than(last.id, known);
+            let newer = siblings.newer_than(last, |id| self.holds(id));
             self.tails.extend(newer);
+        }
+        for tail in empty.iter().rev().filter_map(|mark| siblings.take(mark)) {
+            if !self.holds(tail.id) && !siblings.is_log(tail.id) {
+                self.tails.push_front(tail);
+            }
         }
     }
 
@@ -94,8 +104,7 @@ impl Follow {
             }
         } else if let Some(previous) = self.tails.back() {
             // Several rotations may have happened since the last look.
-            let previous = previous.id;
-            let known = |id| id == tail.id || self.tails.iter().any(|old| old.id == id);
+            let known = |id| id == tail.id || self.holds(id);
             let newer = Siblings::open(real, limits.line, now).newer_than(previous, known);
             self.tails.extend(newer);
         } else if start == Start::End {
@@ -166,6 +175,10 @@ impl Follow {
         waiting.map(|tail| tail.active + limits.linger).min()
     }
 
+    fn holds(&self, id: FileId) -> bool {
+        self.tails.iter().any(|tail| tail.id == id)
+    }
+
     /// A file at its end that nobody will write to, or whose last line will not be finished.
     fn is_done(&self, index: usize, limits: &Limits, now: Instant) -> bool {
         let old = self.tails.len() - usize::from(self.attached);
@@ -196,9 +209,14 @@ impl Follow {
         stats.update(&self.origin, |counters| counters.truncations += 1);
         self.dirty = true;
         let mut siblings = Siblings::open(&self.real, limits.line, now);
-        siblings.forget(|id| self.tails.iter().any(|tail| tail.id == id));
+        siblings.forget(|id| self.holds(id));
         if let Some(copy) = siblings.take_copy(&mark) {
-            self.tails.insert(index, copy);
+            // It may have been filled, copied and cut again since.
+            let known = |id| id == copy.id || self.holds(id);
+            let newer = siblings.newer_than(&copy, known);
+            for tail in newer.into_iter().rev().chain([copy]) {
+                self.tails.insert(index, tail);
+            }
         }
     }
 

@@ -5,6 +5,8 @@
 
 mod files;
 mod follow;
+#[cfg(test)]
+mod model;
 mod names;
 mod resolve;
 mod siblings;

@@ -54,6 +54,11 @@ impl Siblings {
         self.entries.retain(|entry| !known(entry.id));
     }
 
+    /// The log itself, not a rotation of it.
+    pub(super) fn is_log(&self, id: FileId) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && entry.age.is_none())
+    }
+
     /// The file that `mark` means, or a copy of it, at the mark's offset.
     pub(super) fn take(&self, mark: &Mark) -> Option<Tail> {
         let same = |entry: &Entry| entry.id.1 == mark.ino;
@@ -71,8 +76,9 @@ impl Siblings {
         Some(copy)
     }
 
-    /// Rotations that came after the file `id` and are not `known`, oldest first.
-    pub(super) fn newer_than(&self, id: FileId, known: impl Fn(FileId) -> bool) -> Vec<Tail> {
+    /// Rotations that came after the file of `tail` and are not `known`, oldest first.
+    pub(super) fn newer_than(&self, tail: &Tail, known: impl Fn(FileId) -> bool) -> Vec<Tail> {
+        let (id, copy) = (tail.id, tail.copy);
         let Some(age) = self.entries.iter().find(|e| e.id == id).and_then(|e| e.age.as_ref())
         else {
             return Vec::new();
@@ -85,7 +91,12 @@ impl Siblings {
             (Some(a), Some(b)) => a.compare(b).unwrap_or(Ordering::Equal),
             _ => Ordering::Equal,
         });
-        let open = |entry: &Entry| Tail::open(&entry.path, self.max_line, self.now).ok();
+        let open = |entry: &Entry| {
+            let mut tail = Tail::open(&entry.path, self.max_line, self.now).ok()?;
+            // Where one rotation was a copy, all are.
+            tail.copy = copy;
+            Some(tail)
+        };
         found.into_iter().filter_map(open).filter(|tail| !known(tail.id)).collect()
     }
 

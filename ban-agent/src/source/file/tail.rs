@@ -82,6 +82,7 @@ impl Tail {
         let same = size >= mark.offset && self.begins_like(mark)?;
         if same {
             self.go_to(mark.offset)?;
+            self.copy = mark.copy;
         }
         Ok(same)
     }
@@ -165,6 +166,7 @@ impl Tail {
             offset: self.offset.saturating_sub(self.lines.pending()),
             head: fnv1a(&self.head),
             head_len: u64::try_from(self.head.len()).unwrap_or(0),
+            copy: self.copy,
         }
     }
 
