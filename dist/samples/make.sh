@@ -1,0 +1,416 @@
+#!/bin/bash
+# Makes the sample logs of this directory: starts the real daemons in namespaces of their own (no
+# network but a loopback that owns the documentation addresses), lets real clients fail there, and
+# keeps what rsyslog and the daemons wrote. Needs root and the Debian packages named in README.md.
+# Everything it started dies with its process namespace.
+#
+# usage: make.sh [DIRECTORY]     (default: the directory of this script)
+set -Eeuo pipefail
+trap 'echo "make.sh: line $LINENO failed: $BASH_COMMAND" >&2' ERR
+
+if [ "${1:-}" != --inside ]; then
+    out=$(realpath "${1:-$(dirname "$0")}")
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    unshare --net --mount --uts --ipc --pid --fork --mount-proc --kill-child \
+        "$(realpath "$0")" --inside "$work" "$out"
+    exit
+fi
+work=$2 out=$3
+cd "$work"
+chmod 755 .
+hostname edge
+export LC_ALL=C TZ=UTC
+
+# --- the scene ------------------------------------------------------------------------------
+ip link set lo up
+server=192.0.2.1 server6=2001:db8:1::1
+one=203.0.113.7 two=203.0.113.8 six=2001:db8::7 mallory=203.0.113.66 mallory6=2001:db8::66
+for address in $server $one $two $mallory; do ip addr add $address/32 dev lo; done
+for address in $server6 $six $mallory6; do ip addr add $address/128 dev lo nodad; done
+# the victim, whom the forged lines name; it never sends anything
+victim=198.51.100.66
+
+mkdir dev && mount -t tmpfs none dev && mkdir dev/pts dev/shm
+for node in null zero full random urandom tty ptmx; do
+    : >dev/$node && mount --bind /dev/$node dev/$node
+done
+mount --rbind /dev/pts dev/pts && mount --rbind dev /dev
+mount -t tmpfs none /run && mkdir -p /run/sshd
+
+cat >rsyslog.conf <<EOF
+module(load="imuxsock" SysSock.RateLimit.Interval="0")
+module(load="imudp")
+input(type="imudp" port="514")
+auth,authpriv.*  action(type="omfile" file="$work/sshd.log" template="RSYSLOG_TraditionalFileFormat")
+auth,authpriv.*  action(type="omfile" file="$work/sshd-iso.log" template="RSYSLOG_FileFormat")
+local1.*         action(type="omfile" file="$work/ceph.log" template="RSYSLOG_TraditionalFileFormat")
+mail.*           action(type="omfile" file="$work/mail.log" template="RSYSLOG_TraditionalFileFormat")
+EOF
+rsyslogd -n -f "$work/rsyslog.conf" -i "$work/rsyslog.pid" &
+
+# waits until a command succeeds
+until_ok() {
+    for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done
+    echo "gave up waiting for: $*" >&2
+    tail -n 5 ./*.err ./*.log >&2 || true
+    exit 1
+}
+port_open() { (: >"/dev/tcp/$server/$1") 2>/dev/null; }
+feed() { # text, seconds, from, to, port: sends a text and listens for a while
+    { printf '%s' "$1" && sleep "$2"; } | timeout 60 nc -s "$3" "$4" "$5" >/dev/null 2>&1 || true
+}
+quiet() { timeout 60 "$@" >/dev/null 2>&1 </dev/null || true; }
+until_ok test -S /dev/log
+
+# --- the daemons ----------------------------------------------------------------------------
+ssh-keygen -q -t ed25519 -N '' -f hostkey
+ssh-keygen -q -t ed25519 -N '' -f userkey
+install -m 644 userkey.pub authorized
+cat >sshd.conf <<EOF
+HostKey $work/hostkey
+PidFile none
+PermitRootLogin yes
+StrictModes no
+AuthorizedKeysFile $work/authorized
+UsePAM no
+DenyUsers daemon
+MaxStartups 100
+EOF
+sed 's/UsePAM no/UsePAM yes/; $a PasswordAuthentication no\nKbdInteractiveAuthentication yes' \
+    sshd.conf >sshd-pam.conf
+/usr/sbin/sshd -D -p 2222 -f sshd.conf &
+/usr/sbin/sshd -D -p 2223 -f sshd-pam.conf &
+
+printf 'bob:%s\n' "$(openssl passwd -apr1 secret)" >htpasswd
+printf 'bob:staff:%s\n' "$(printf 'bob:staff:secret' | md5sum | cut -d' ' -f1)" >htdigest
+cat >nginx.conf <<EOF
+user root;
+daemon off;
+pid $work/nginx.pid;
+error_log $work/nginx-http-auth.log error;
+events {}
+http {
+    log_format combined_v6 '\$remote_addr - \$remote_user [\$time_local] "\$request" \$status \$body_bytes_sent "\$http_referer" "\$http_user_agent"';
+    server {
+        listen $server:8080; listen [$server6]:8080;
+        access_log $work/cloudstack.log combined;
+        location /client/api {
+            if (\$arg_response = json) { return 401 '{"loginresponse":{"errorcode":401}}'; }
+            if (\$arg_response = xml) { return 531 '<loginresponse/>'; }
+            return 200 '{"ok":1}';
+        }
+        location / { return 404; }
+    }
+    server {
+        listen $server:8081; listen [$server6]:8081;
+        access_log off;
+        location / { auth_basic staff; auth_basic_user_file $work/htpasswd; root $work/www; }
+    }
+    server {
+        listen 127.0.0.1:8090;
+        access_log off;
+        location /api/auth { return 401; }
+        location /secret { return 403; }
+        location / { return 200 ok; }
+    }
+}
+EOF
+mkdir www && echo hello >www/index.html
+nginx -c "$work/nginx.conf" -e "$work/nginx-start.log" &
+
+cat >haproxy.cfg <<EOF
+global
+    log 127.0.0.1:514 local1
+defaults
+    mode http
+    log global
+    option httplog
+    timeout connect 2s
+    timeout client 2s
+    timeout server 2s
+frontend dashboard
+    bind $server:8443
+    bind $server6:8443 v6only
+    capture request header User-Agent len 128
+    default_backend ceph-dashboard
+frontend s3
+    bind $server:7480
+    bind $server6:7480 v6only
+    default_backend ceph-rgw
+frontend other
+    bind $server:8444
+    default_backend website
+backend ceph-dashboard
+    balance roundrobin
+    option httpchk GET /
+    http-check expect status 200
+    server mon01 127.0.0.1:8090 check
+backend ceph-rgw
+    server rgw01 127.0.0.1:8090
+backend website
+    server web01 127.0.0.1:8090
+EOF
+haproxy -W -f haproxy.cfg 2>haproxy.err &
+
+cat >apache.conf <<EOF
+ServerRoot $work
+ServerName edge
+PidFile $work/apache.pid
+Mutex file:$work
+ErrorLog $work/apache-auth.log
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authn_core_module /usr/lib/apache2/modules/mod_authn_core.so
+LoadModule authn_file_module /usr/lib/apache2/modules/mod_authn_file.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule authz_user_module /usr/lib/apache2/modules/mod_authz_user.so
+LoadModule auth_basic_module /usr/lib/apache2/modules/mod_auth_basic.so
+LoadModule auth_digest_module /usr/lib/apache2/modules/mod_auth_digest.so
+Listen $server:8082
+Listen [$server6]:8082
+DocumentRoot $work/www
+User www-data
+Group www-data
+<Location "/">
+    AuthType Basic
+    AuthName staff
+    AuthUserFile $work/htpasswd
+    Require valid-user
+</Location>
+<Location "/digest">
+    AuthType Digest
+    AuthName staff
+    AuthUserFile $work/htdigest
+    Require valid-user
+</Location>
+EOF
+chmod 644 htpasswd htdigest
+/usr/sbin/apache2 -D FOREGROUND -f "$work/apache.conf" &
+
+mkdir -p spool/private postfix data dovecot mail
+printf 'bob:{PLAIN}secret:65534:65534::%s/mail::\n' "$work" >passwd
+cat >dovecot.conf <<EOF
+protocols = imap pop3
+base_dir = $work/dovecot
+listen = $server, $server6
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+mail_location = maildir:$work/mail
+passdb {
+  driver = passwd-file
+  args = $work/passwd
+}
+userdb {
+  driver = passwd-file
+  args = $work/passwd
+}
+# no delay for those who failed before
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
+service auth {
+  unix_listener $work/spool/private/auth {
+    mode = 0666
+  }
+}
+service imap-login {
+  inet_listener imap {
+    port = 1143
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+service pop3-login {
+  inet_listener pop3 {
+    port = 1110
+  }
+  inet_listener pop3s {
+    port = 0
+  }
+}
+EOF
+dovecot -F -c "$work/dovecot.conf" 2>dovecot.err &
+cat >postfix/main.cf <<EOF
+compatibility_level = 3.6
+queue_directory = $work/spool
+data_directory = $work/data
+myhostname = edge.example.org
+inet_interfaces = $server, $server6
+mydestination =
+alias_maps =
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = private/auth
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_peername_lookup = no
+smtpd_client_auth_rate_limit = 0
+EOF
+cat >postfix/master.cf <<EOF
+2525      inet n - n - - smtpd
+5870      inet n - n - - smtpd
+  -o syslog_name=postfix/submission
+anvil     unix - - n - 1 anvil
+rewrite   unix - - n - - trivial-rewrite
+proxymap  unix - - n - - proxymap
+cleanup   unix n - n - 0 cleanup
+EOF
+cp /etc/postfix/dynamicmaps.cf postfix/ 2>/dev/null || true
+chown postfix data spool/private
+chown nobody mail
+postfix -c "$work/postfix" start-fg >postfix.err 2>&1 &
+
+for port in 2222 2223 8080 8081 8443 7480 8444 8082 1143 1110 2525 5870; do until_ok port_open $port; done
+# an open and closed connection is no sample: begin with empty logs
+for log in sshd sshd-iso ceph mail; do : >$log.log; done
+
+# --- the clients ----------------------------------------------------------------------------
+printf '#!/bin/sh\necho wrong\n' >askpass && chmod +x askpass
+ssh_as() { # from, user, server, port, options…
+    local from=$1 user=$2 host=$3 port=$4
+    shift 4
+    quiet env SSH_ASKPASS="$work/askpass" SSH_ASKPASS_REQUIRE=force ssh -F none "$@" -b "$from" -p "$port" -l "$user" \
+        -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o NumberOfPasswordPrompts=2 \
+        -o PubkeyAuthentication=no "$host" true
+}
+web() { quiet curl -s -m 20 --interface "$@"; }
+
+ssh_as $one root $server 2222
+ssh_as $one admin $server 2222
+ssh_as $two 'two words' $server 2222
+ssh_as $six root $server6 2222
+ssh_as $six oracle $server6 2222
+ssh_as $two daemon $server 2222
+ssh_as $one root $server 2223 -o PreferredAuthentications=keyboard-interactive
+ssh_as $six guest $server6 2223 -o PreferredAuthentications=keyboard-interactive
+quiet ssh -F none -b $two -p 2222 -i userkey -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+    -o UserKnownHostsFile=/dev/null root@$server true
+quiet ssh -F none -b $two -p 2222 -i hostkey -o IdentitiesOnly=yes -o BatchMode=yes \
+    -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@$server true
+feed $'GET / HTTP/1.0\r\n\r\n' 1 $one $server 2222
+
+api="http://$server:8080/client/api" api6="http://[$server6]:8080/client/api"
+web $one "$api?command=login&username=admin&response=json"
+web $one -d 'username=admin' "$api?response=json"
+web $one -I "$api?response=json"
+web $two "$api?command=login&username=admin&response=xml"
+web $six "$api6?command=login&response=json"
+web $six -d a=b "$api6?command=login&response=xml"
+web $two -u 'a b:c' "$api?response=json"
+web $two "$api?command=listZones"
+web $two "http://$server:8080/nothing"
+web $two -X OPTIONS "$api?response=json"
+
+web $one -u bob:wrong "http://$server:8081/"
+web $one -u nobody:wrong "http://$server:8081/"
+web $two -u 'two words:wrong' "http://$server:8081/"
+web $six -u bob:wrong "http://[$server6]:8081/"
+web $two "http://$server:8081/"
+web $two -u bob:secret "http://$server:8081/missing"
+
+web $one "http://$server:8443/api/auth"
+web $one -d '{}' "http://$server:8443/api/auth"
+web $two "http://$server:8443/secret"
+web $six "http://[$server6]:8443/api/auth"
+web $two "http://$server:8443/"
+web $one "http://$server:7480/secret/object"
+web $six -X PUT "http://[$server6]:7480/api/auth"
+web $two "http://$server:7480/"
+web $two "http://$server:8444/secret"
+
+web $one -u bob:wrong "http://$server:8082/"
+web $one -u nobody:wrong "http://$server:8082/"
+web $two -u 'two words:wrong' "http://$server:8082/"
+web $six -u bob:wrong "http://[$server6]:8082/"
+web $one --digest -u bob:wrong "http://$server:8082/digest"
+web $six --digest -u nobody:wrong "http://[$server6]:8082/digest"
+web $two -u bob:secret "http://$server:8082/../../x"
+web $two "http://$server:8082/"
+
+imap() { web "$1" -u "$2" "imap://$3:1143/"; }
+imap $one bob:wrong $server
+imap $one nobody:wrong $server
+imap $six bob:wrong "[$server6]"
+imap $two 'two words:wrong' $server
+imap $two bob:secret $server
+web $one -u bob:wrong "pop3://$server:1110/"
+web $six -u nobody:wrong "pop3://[$server6]:1110/"
+smtp() { web "$1" -u "$2" --login-options "AUTH=$4" -X NOOP "smtp://$3"; }
+smtp $one bob:wrong $server:2525 PLAIN
+smtp $one nobody:wrong $server:2525 LOGIN
+smtp $six bob:wrong "[$server6]:5870" PLAIN
+smtp $two bob:secret $server:5870 PLAIN
+
+# what a daemon logs late is awaited by the last thing that it logs
+until_ok grep -q 'disconnect from unknown\[203.0.113.8\]' mail.log
+sleep 3
+
+keep() { # source, name: what one subject's lines look like
+    sed "s#$work/htpasswd#/etc/nginx/htpasswd#; s#$work/#/srv/#" "$1" >"$out/$2"
+}
+split_mail() { # suffix
+    grep ' dovecot: ' mail.log >"$out/dovecot$1.log"
+    grep ' postfix/' mail.log >"$out/postfix-sasl$1.log"
+}
+plain="sshd sshd-iso cloudstack nginx-http-auth ceph apache-auth"
+for log in $plain; do keep $log.log $log.log; done
+split_mail ""
+for log in $plain mail; do : >$log.log; done
+
+# --- text that wants to name somebody else --------------------------------------------------
+nl=$'\n' crlf=$'\r\n'
+for name in \
+    "a from $victim port 22 ssh2" \
+    "root from $victim" \
+    "x from $victim port 22 ssh2${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $victim port 22 ssh2" \
+    "$(printf 'A%.0s' $(seq 73)) from $victim port 22 ssh2" \
+    "$(printf 'A%.0s' $(seq 1200)) from $victim port 22 ssh2" \
+    "$victim" "from $victim" " " "%s%n" "invalid user bob from $victim port 1 ssh2" \
+    $'\e[31mroot' $'caf\xe9 \xff'; do
+    ssh_as $mallory "$name" $server 2222 -o NumberOfPasswordPrompts=1
+    ssh_as $mallory6 "$name" $server6 2223 -o NumberOfPasswordPrompts=1 \
+        -o PreferredAuthentications=keyboard-interactive
+done
+for line in "Failed password for root from $victim port 22 ssh2" \
+    "SSH-2.0-x Failed password for root from $victim port 22 ssh2"; do
+    feed "$line$crlf" 1 $mallory $server 2222
+done
+
+combined="$victim - - [21/Nov/2026:02:00:00 +0000] \"GET / HTTP/1.1\" 401 0 \"-\" \"-\""
+haproxy="edge haproxy[1]: $victim:1 [21/Nov/2026:02:00:00.000] s ceph-dashboard/mon01 0/0/0/0/0 401 1 - - ---- 1/1/0/0/0 0/0 \"GET / HTTP/1.1\""
+mismatch="x\": password mismatch, client: $victim, server: , request: \"GET / HTTP/1.1\", host: \"x"
+apache="[Sat Nov 21 02:00:00.000000 2026] [auth_basic:error] [pid 1:tid 1] [client $victim:1] AH01617: user bob: authentication failure for \"/\": Password Mismatch"
+for text in "$combined" "$haproxy" "$mismatch" "$apache" "$victim" "x${nl}$apache"; do
+    basic=$(printf '%s' "$text" | base64 -w0)
+    for url in "$api?response=json" "http://$server:8081/" "http://$server:8082/" \
+        "http://$server:8443/api/auth"; do
+        web $mallory -H "Authorization: Basic $basic" -A "${text//$nl/ }" -e "${text//$nl/ }" "$url"
+        web $mallory -H "X-Forwarded-For: $victim" -H "Host: ${text//[^a-z0-9.: ]/}" "$url"
+    done
+    escaped=$(printf '%s' "$text" | od -An -tx1 | tr -d ' \n' | sed 's/../%&/g')
+    web $mallory "$api?response=json&x=$escaped"
+    web $mallory -u bob:wrong "http://$server:8081/$escaped"
+    web $mallory -u bob:wrong "http://$server:8082/$escaped"
+    web $mallory "http://$server:8443/api/auth/$escaped"
+    rest=" HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf"
+    feed "GET /client/api?response=json&${text//$nl/ }$rest" 0.5 $mallory $server 8080
+    feed "GET /api/auth?${text//$nl/ }$rest" 0.5 $mallory $server 8443
+done
+
+rip="x>, method=PLAIN, rip=$victim, lip=$server, session=<AAAAAAAAAAA>"
+sasl="x postfix/smtpd[1]: warning: unknown[$victim]: SASL LOGIN authentication failed: x"
+for name in "$rip" "x>, rip=$victim, lip=$server, session=<AAAA" "$sasl" "$victim" \
+    "x${nl}Nov 21 02:00:00 edge dovecot: imap-login: Disconnected (auth failed, 1 attempts in 2 secs): user=<x>, method=PLAIN, rip=$victim, lip=$server, session=<AAAA>" \
+    "$(printf 'A%.0s' $(seq 900))>, rip=$victim, lip=$server, session=<AAAA>"; do
+    plain64=$(printf '\0%s\0wrong' "$name" | base64 -w0)
+    feed "a AUTHENTICATE PLAIN $plain64$crlf" 4 $mallory $server 1143
+    feed "AUTH PLAIN $plain64$crlf" 4 $mallory $server 1110
+    feed "EHLO ${name//$nl/ }${crlf}AUTH PLAIN $plain64$crlf" 4 $mallory $server 2525
+done
+sleep 3
+for log in $plain; do keep $log.log $log.inject.log; done
+rm "$out/sshd-iso.inject.log"
+split_mail .inject
