@@ -1,1 +1,349 @@
 //! Keeps claims, history and positions in SQLite, so that a ban survives kill -9 and a reboot.
+//!
+//! Changes are handed to a thread of the store's own and committed in groups: no ban waits for a
+//! disk, and a disk that fails holds nobody up. Who has to know that something is durable waits
+//! for a [`Store::barrier`].
+
+mod pending;
+mod read;
+mod row;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use self::{
+    pending::Ground,
+    row::{Key, Span},
+    schema::Database,
+    writer::{Message, Shared, Writer},
+};
+use crate::{
+    clock::Now,
+    jail::{Increment, Sentence},
+    ledger::{Claim, Holder},
+    net::IpNet,
+    source::Position,
+};
+
+/// How long a start waits for another process to let go of the file.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+/// Beyond so many messages that wait, evidence is left out: bans matter more.
+const EVIDENCE_QUEUE: usize = 4096;
+
+/// What can be wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite cannot open or read it.
+    #[error("cannot open the state {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// SQLite cannot write it.
+    #[error("cannot write the state {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// A file or directory cannot be handled.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It belongs to another program.
+    #[error("{0} is a database of another program")]
+    Foreign(PathBuf),
+    /// A later version has written it.
+    #[error("{path} has schema {found}, this version knows up to {known}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The writing thread could not be started.
+    #[error("cannot start the store's thread")]
+    Thread(#[source] io::Error),
+}
+
+/// How the store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// What is acknowledged is on disk.
+    #[default]
+    Sound,
+    /// Changes are kept in memory until the disk works again; why.
+    Degraded(String),
+}
+
+impl State {
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        *self == State::Sound
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Sound => f.write_str("ok"),
+            State::Degraded(why) => write!(f, "degraded: {why}"),
+        }
+    }
+}
+
+/// What the store remembered.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Claims with their ends; some may be over.
+    pub claims: Vec<Claim>,
+    /// Positions by origin.
+    pub positions: HashMap<Arc<str>, Position>,
+}
+
+/// Why a holder banned a prefix last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// What was banned.
+    pub prefix: IpNet,
+    /// By whom.
+    pub holder: Holder,
+    /// When: the time of the last failure, or of the operator's command.
+    pub at: Timestamp,
+    /// How many failures led to it; 0 by hand.
+    pub failures: u32,
+    /// The operator's reason.
+    pub reason: Option<String>,
+    /// The lines, as the attacker wrote them: escape to show.
+    pub lines: Vec<Vec<u8>>,
+}
+
+/// The handle of the store: sends changes to its thread, and reads.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    messages: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+    reader: Option<(u64, Connection)>,
+    thread: JoinHandle<()>,
+}
+
+impl Store {
+    /// Opens or makes the file. One that is corrupt is put aside; where none can be made, the
+    /// store starts degraded and goes on trying.
+    ///
+    /// # Errors
+    /// If the file is not ours, is of a later version, or exists but cannot be read: to go on
+    /// would forget bans.
+    pub fn open(path: &Path) -> Result<Store, Error> {
+        let shared = Arc::new(Shared::default());
+        let database = match open_patiently(path) {
+            Ok(database) => Some(database),
+            Err(error @ (Error::Foreign(_) | Error::Newer { .. })) => return Err(error),
+            Err(error) => {
+                if path.exists() {
+                    schema::open_to_read(path)?;
+                }
+                shared.set(State::Degraded(writer::chain(&error)));
+                None
+            }
+        };
+        let (messages, receiver) = mpsc::channel();
+        let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared));
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || writer.run(&receiver))
+            .map_err(Error::Thread)?;
+        Ok(Store { path: path.to_owned(), messages, shared, reader: None, thread })
+    }
+
+    /// Reads everything. From a corrupt file what can be read, and a new one takes its place.
+    pub fn load(&mut self, now: Now) -> Loaded {
+        let mut loaded = Loaded::default();
+        let result = self.read(|db| {
+            let skipped = read::claims(db, now, |claim| loaded.claims.push(claim))?;
+            if skipped > 0 {
+                log::error!("{skipped} claims in the store make no sense and were left out");
+            }
+            loaded.positions = read::positions(db)?;
+            Ok(())
+        });
+        match result {
+            Some(Err(error)) if schema::is_corrupt(&error) => {
+                log::error!("{} claims were read before the corruption", loaded.claims.len());
+                self.reader = None;
+                self.send(Message::Corrupt);
+                self.snapshot(loaded.claims.iter().cloned(), loaded.positions.iter(), now);
+            }
+            Some(Err(error)) => log::error!("the store cannot be read: {error}"),
+            Some(Ok(())) | None => {}
+        }
+        loaded
+    }
+
+    /// Records a claim, new or with a new end. `sentence`: a jail's, with its evidence; it counts
+    /// as one more ban of the prefix.
+    pub fn claim(&mut self, claim: &Claim, sentence: Option<&Sentence>, now: Now) {
+        self.send(Message::Claim(Key::of(claim), Span::of(claim, now)));
+        let Some(sentence) = sentence else { return };
+        let who = (claim.prefix, claim.holder.clone());
+        let at = sentence.time.as_millisecond();
+        self.send(Message::Banned(who.clone(), at));
+        if self.shared.queued.load(Ordering::Relaxed) > EVIDENCE_QUEUE {
+            self.shared.skipped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let lines = sentence.evidence.iter().flat_map(|line| line.iter().copied().chain([b'\n']));
+        let (failures, lines) = (sentence.failures, lines.collect());
+        self.send(Message::Ground(who, Ground { at, failures, reason: None, lines }));
+    }
+
+    /// Records the operator's claim, and why.
+    pub fn manual(&mut self, claim: &Claim, reason: Option<&str>, now: Now) {
+        self.send(Message::Claim(Key::of(claim), Span::of(claim, now)));
+        let who = (claim.prefix, claim.holder.clone());
+        let at = now.wall.as_millisecond();
+        self.send(Message::Banned(who.clone(), at));
+        let reason = reason.map(str::to_owned);
+        self.send(Message::Ground(who, Ground { at, failures: 0, reason, lines: Vec::new() }));
+    }
+
+    /// Records that a claim has ended.
+    pub fn release(&mut self, claim: &Claim) {
+        self.send(Message::Release(Key::of(claim)));
+    }
+
+    /// Records how far a source was read and everything before it recorded. May reach the disk a
+    /// second later: after a crash lines may be read again.
+    pub fn position(&mut self, origin: &Arc<str>, position: &Position) {
+        self.send(Message::Position(Arc::clone(origin), position.clone()));
+    }
+
+    /// Is sent once everything recorded so far is on disk; fails at once if it cannot be.
+    pub fn barrier(&mut self) -> oneshot::Receiver<()> {
+        let (done, durable) = oneshot::channel();
+        self.send(Message::Barrier(done));
+        durable
+    }
+
+    /// How often `prefix` was banned before, by this jail or, with overalljails, by anybody.
+    pub fn former_bans(&mut self, prefix: IpNet, jail: &str, increment: &Option<Increment>) -> u32 {
+        let overall = increment.as_ref().is_some_and(|increment| increment.overalljails);
+        let holder = (!overall).then(|| Holder::Jail(jail.into()));
+        self.read(|db| read::bans(db, prefix, holder.as_ref())).and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// How often `prefix` was banned by anybody.
+    pub fn history(&mut self, prefix: IpNet) -> u32 {
+        self.read(|db| read::bans(db, prefix, None)).and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// Why `prefix` was banned, one entry for each holder.
+    pub fn evidence(&mut self, prefix: IpNet) -> Vec<Evidence> {
+        self.read(|db| read::evidence(db, prefix)).and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.state()
+    }
+
+    /// Bans whose evidence or history found no room.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::Relaxed) + self.shared.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file had to be made anew, and needs all claims ([`Store::snapshot`]).
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.shared.wants_snapshot.load(Ordering::Acquire)
+    }
+
+    /// Records all claims and positions that there are, in place of what was recorded before.
+    pub fn snapshot<'a>(
+        &mut self,
+        claims: impl Iterator<Item = Claim>,
+        positions: impl Iterator<Item = (&'a Arc<str>, &'a Position)>,
+        now: Now,
+    ) {
+        self.shared.wants_snapshot.store(false, Ordering::Release);
+        let claims = claims.map(|claim| (Key::of(&claim), Span::of(&claim, now))).collect();
+        let positions = positions.map(|(origin, at)| (Arc::clone(origin), at.clone())).collect();
+        self.send(Message::Whole(claims, positions));
+    }
+
+    /// Removes history and evidence from before `before` that no claim rests on, and gives the
+    /// room back. What is 30 days old goes by itself.
+    pub fn purge(&mut self, before: Timestamp) {
+        self.send(Message::Purge(before.as_millisecond()));
+    }
+
+    /// Writes what is left, and ends the thread.
+    pub fn close(self) {
+        let Store { messages, thread, reader, .. } = self;
+        drop(reader);
+        drop(messages);
+        if thread.join().is_err() {
+            log::error!("the store's thread has panicked");
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        if self.messages.send(message).is_err() {
+            self.shared.set(State::Degraded("its thread is gone".to_owned()));
+        }
+    }
+
+    /// Reads from the file that the thread has open now; `None` if there is none.
+    fn read<T>(&mut self, read: impl FnOnce(&Connection) -> T) -> Option<T> {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if self.reader.as_ref().is_none_or(|(opened, _)| *opened != generation) {
+            self.reader = schema::open_to_read(&self.path).ok().map(|db| (generation, db));
+        }
+        self.reader.as_ref().map(|(_, db)| read(db))
+    }
+}
+
+/// Opens the file; puts a corrupt one aside, and waits a while for a locked one.
+fn open_patiently(path: &Path) -> Result<Database, Error> {
+    let begun = Instant::now();
+    loop {
+        match Database::open(path) {
+            Err(Error::Open { source, .. }) if schema::is_corrupt(&source) => {
+                writer::set_aside(path)?;
+            }
+            Err(Error::Open { source, .. })
+                if schema::is_locked(&source) && begun.elapsed() < START_PATIENCE => {}
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the database does not have yet. Later changes of one thing replace earlier ones, so that
+//! a disk that is full for a day costs no more memory than what there is to remember.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use super::row::{Key, Span, holder_text, ports_text};
+use crate::{ledger::Holder, net::IpNet, source::Position};
+
+/// Claims that may wait. Beyond it they are dropped, and asked for again once the disk works.
+const MAX_CLAIMS: usize = 1 << 20;
+/// Grounds and history entries that may wait; further ones are lost, and counted.
+const MAX_GROUNDS: usize = 10_000;
+const MAX_HISTORY: usize = 100_000;
+
+/// Why a prefix was banned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ground {
+    pub(super) at: i64,
+    pub(super) failures: u32,
+    pub(super) reason: Option<String>,
+    /// The lines, each ended by `\n`.
+    pub(super) lines: Vec<u8>,
+}
+
+/// Changes that wait to be written.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    claims: HashMap<Key, Option<Span>>,
+    grounds: HashMap<(IpNet, Holder), Ground>,
+    history: HashMap<(IpNet, Holder), (u32, i64)>,
+    positions: HashMap<Arc<str>, Position>,
+    barriers: Vec<oneshot::Sender<()>>,
+    /// What is pending is all there is: rows that are not in it go.
+    whole: bool,
+    /// Too much was pending: the claims have to be given again.
+    pub(super) overflowed: bool,
+    /// Evidence and history that found no room.
+    pub(super) lost: u64,
+}
+
+impl Pending {
+    pub(super) fn claim(&mut self, key: Key, span: Option<Span>) {
+        if self.claims.len() >= MAX_CLAIMS && !self.claims.contains_key(&key) {
+            self.claims = HashMap::new();
+            self.overflowed = true;
+        }
+        self.claims.insert(key, span);
+    }
+
+    pub(super) fn banned(&mut self, who: (IpNet, Holder), at: i64) {
+        let room = self.history.len() < MAX_HISTORY;
+        match self.history.entry(who) {
+            Entry::Occupied(mut known) => {
+                let (bans, last) = *known.get();
+                known.insert((bans.saturating_add(1), at.max(last)));
+            }
+            Entry::Vacant(unknown) if room => {
+                unknown.insert((1, at));
+            }
+            Entry::Vacant(_) => self.lost += 1,
+        }
+    }
+
+    pub(super) fn ground(&mut self, who: (IpNet, Holder), ground: Ground) {
+        if self.grounds.len() < MAX_GROUNDS || self.grounds.contains_key(&who) {
+            self.grounds.insert(who, ground);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    pub(super) fn position(&mut self, origin: Arc<str>, position: Position) {
+        self.positions.insert(origin, position);
+    }
+
+    pub(super) fn barrier(&mut self, done: oneshot::Sender<()>) {
+        self.barriers.push(done);
+    }
+
+    /// All claims and positions that there are.
+    pub(super) fn replace(
+        &mut self,
+        claims: Vec<(Key, Span)>,
+        positions: Vec<(Arc<str>, Position)>,
+    ) {
+        self.claims = claims.into_iter().map(|(key, span)| (key, Some(span))).collect();
+        self.positions = positions.into_iter().collect();
+        self.whole = true;
+        self.overflowed = false;
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_lazy() && self.positions.is_empty()
+    }
+
+    /// Whether nothing waits but positions: after a crash lines may be read again.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.claims.is_empty()
+            && self.grounds.is_empty()
+            && self.history.is_empty()
+            && self.barriers.is_empty()
+            && !self.whole
+    }
+
+    /// The waiting are told that it did not work; the changes stay.
+    pub(super) fn failed(&mut self) {
+        self.barriers.clear();
+    }
+
+    /// Writes all of it in one transaction; on success nothing is pending any more, and those who
+    /// wait are told.
+    pub(super) fn write(&mut self, db: &mut Connection, boot: i64) -> rusqlite::Result<()> {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.whole {
+            transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
+        }
+        self.write_claims(&transaction, boot)?;
+        self.write_history(&transaction)?;
+        self.write_grounds(&transaction)?;
+        self.write_positions(&transaction)?;
+        transaction.commit()?;
+        let Pending { barriers, overflowed, lost, .. } = std::mem::take(self);
+        (self.overflowed, self.lost) = (overflowed, lost);
+        for done in barriers {
+            // Who does not wait any more need not know.
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    fn write_claims(&self, db: &Connection, boot: i64) -> rusqlite::Result<()> {
+        let mut put = db.prepare_cached(
+            "INSERT INTO claims (prefix, holder, ports, since, until, boot, boot_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT DO UPDATE SET until = excluded.until, boot = excluded.boot,
+             boot_until = excluded.boot_until",
+        )?;
+        let mut remove = db.prepare_cached(
+            "DELETE FROM claims WHERE prefix = ?1 AND holder = ?2 AND ports = ?3",
+        )?;
+        for (key, span) in &self.claims {
+            let Key { prefix, holder, ports } = key;
+            let (prefix, holder) = (prefix.to_string(), holder_text(holder));
+            let ports = ports_text(ports);
+            match span {
+                Some(Span { since, until, boot_until }) => {
+                    put.execute(params![prefix, holder, ports, since, until, boot, boot_until])?
+                }
+                None => remove.execute(params![prefix, holder, ports])?,
+            };
+        }
+        Ok(())
+    }
+
+    fn write_history(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut put = db.prepare_cached(
+            "INSERT INTO history (prefix, holder, bans, last) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET bans = bans + excluded.bans, last = max(last, excluded.last)",
+        )?;
+        for ((prefix, holder), (bans, last)) in &self.history {
+            put.execute(params![prefix.to_string(), holder_text(holder), bans, last])?;
+        }
+        Ok(())
+    }
+
+    fn write_grounds(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut put = db.prepare_cached(
+            "INSERT OR REPLACE INTO evidence (prefix, holder, at, failures, reason, lines)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        for ((prefix, holder), ground) in &self.grounds {
+            let Ground { at, failures, reason, lines } = ground;
+            let (prefix, holder) = (prefix.to_string(), holder_text(holder));
+            put.execute(params![prefix, holder, at, failures, reason, lines])?;
+        }
+        Ok(())
+    }
+
+    fn write_positions(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut put = db.prepare_cached("INSERT OR REPLACE INTO positions VALUES (?1, ?2)")?;
+        for (origin, position) in &self.positions {
+            if let Ok(text) = serde_json::to_string(position) {
+                put.execute(params![origin.as_ref(), text])?;
+            }
+        }
+        Ok(())
+    }
+}

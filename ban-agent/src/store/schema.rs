@@ -1,0 +1,234 @@
+//! The database file: opens it, knows whose it is, and brings its schema up to date.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::Error;
+
+/// `PRAGMA application_id` of our files: "ban1".
+const APPLICATION_ID: i64 = 0x6261_6e31;
+/// How long a statement waits for another process that writes.
+const BUSY: Duration = Duration::from_millis(200);
+/// The write-ahead log shrinks to this once it was written back.
+const WAL_LIMIT: i64 = 16 << 20;
+
+/// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
+/// released: add another.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE boots (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE);
+    -- One row for each live claim. until: ms since 1970, NULL: permanent. boot_until: the same
+    -- instant in ms of the boot clock, true during that boot whatever happens to the wall clock.
+    CREATE TABLE claims (
+        prefix TEXT NOT NULL, holder TEXT NOT NULL, ports TEXT NOT NULL,
+        since INTEGER NOT NULL, until INTEGER, boot INTEGER NOT NULL, boot_until INTEGER,
+        PRIMARY KEY (prefix, holder, ports)
+    ) WITHOUT ROWID;
+    -- How often a holder has banned a prefix, and when last (ms since 1970).
+    CREATE TABLE history (
+        prefix TEXT NOT NULL, holder TEXT NOT NULL,
+        bans INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (prefix, holder)
+    ) WITHOUT ROWID;
+    CREATE INDEX history_last ON history (last);
+    -- Why the last ban was given. lines: as the attacker wrote them, one a line.
+    CREATE TABLE evidence (
+        prefix TEXT NOT NULL, holder TEXT NOT NULL,
+        at INTEGER NOT NULL, failures INTEGER NOT NULL, reason TEXT, lines BLOB NOT NULL,
+        PRIMARY KEY (prefix, holder)
+    );
+    CREATE INDEX evidence_at ON evidence (at);
+    CREATE TABLE positions (origin TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+"];
+
+/// An open database that is ours and up to date.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    /// It was made just now: whatever was known is not in it.
+    pub(super) fresh: bool,
+    /// Number of this boot in `boots`.
+    pub(super) boot: i64,
+    file: (u64, u64),
+}
+
+impl Database {
+    /// Opens the file for writing; makes it if there is none.
+    pub(super) fn open(path: &Path) -> Result<Database, Error> {
+        make_directory(path)?;
+        let error = |source| Error::Open { path: path.to_owned(), source };
+        let connection = Connection::open(path).map_err(error)?;
+        connection.busy_timeout(BUSY).map_err(error)?;
+        let fresh = check_owner(&connection, path)?;
+        prepare(&connection, fresh).map_err(error)?;
+        migrate(&connection).map_err(error)?;
+        let boot = this_boot(&connection).map_err(error)?;
+        let file = identity(path).map_err(|source| Error::File {
+            doing: "look at",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Database { connection, fresh, boot, file })
+    }
+
+    /// Whether the path still leads to the file that is open.
+    pub(super) fn is_in_place(&self, path: &Path) -> bool {
+        identity(path).is_ok_and(|file| file == self.file)
+    }
+}
+
+/// Opens the file for reading only; also where nothing can be written, a full or read-only disk.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, Error> {
+    let error = |source| Error::Open { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
+    connection.busy_timeout(BUSY).map_err(error)?;
+    match check_owner(&connection, path) {
+        Ok(_) => Ok(connection),
+        Err(Error::Open { source, .. }) if cannot_write(&source) => {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            let connection = Connection::open_with_flags(immutable(path), flags).map_err(error)?;
+            check_owner(&connection, path)?;
+            Ok(connection)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Whether the file's content is beyond use.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether another process holds the file.
+pub(super) fn is_locked(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Renames the file and what SQLite keeps beside it, so that a new one can take its place;
+/// returns the new name.
+pub(super) fn move_aside(path: &Path, suffix: &str) -> Result<PathBuf, Error> {
+    let with = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = with(suffix);
+    for part in ["", "-wal", "-shm"] {
+        let (from, to) = (with(part), with(&format!("{suffix}{part}")));
+        match fs::rename(&from, to) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::File { doing: "rename", path: from, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    if directory.exists() {
+        return Ok(());
+    }
+    let error = |source| Error::File { doing: "make", path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(error)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(error)
+}
+
+/// Whether the file is empty; an error if it is another program's, or a later version's.
+fn check_owner(connection: &Connection, path: &Path) -> Result<bool, Error> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let error = |source| Error::Open { path: path.to_owned(), source };
+    let version = pragma("user_version").map_err(error)?;
+    let owner = pragma("application_id").map_err(error)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .map_err(error)?;
+    if tables == 0 && version == 0 {
+        return Ok(true);
+    }
+    if owner != APPLICATION_ID {
+        return Err(Error::Foreign(path.to_owned()));
+    }
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if version > known {
+        return Err(Error::Newer { path: path.to_owned(), found: version, known });
+    }
+    Ok(false)
+}
+
+fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<()> {
+    if fresh {
+        // Has to come before the first table and before WAL.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    // A reported ban survives a power cut: WAL is synced with every commit.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_LIMIT, |_| Ok(()))
+}
+
+fn migrate(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    for (number, migration) in (1i64..).zip(MIGRATIONS) {
+        if number > version {
+            connection.execute_batch(&format!(
+                "BEGIN IMMEDIATE; {migration}
+                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}; COMMIT;"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// This boot's number in `boots`; boots that no claim remembers are forgotten.
+fn this_boot(connection: &Connection) -> rusqlite::Result<i64> {
+    let boot_id = boot_id();
+    let known = "SELECT id FROM boots WHERE boot_id = ?1";
+    let find = || connection.query_row(known, [&boot_id], |row| row.get(0));
+    match find() {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            connection.execute("INSERT INTO boots (boot_id) VALUES (?1)", [&boot_id])?;
+            find()
+        }
+        other => other,
+    }
+}
+
+/// The kernel's name of this boot; empty if it has none to tell.
+pub(super) fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// SQLite cannot read a WAL database without making a file beside it, unless it is promised that
+/// nobody writes.
+fn cannot_write(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::DiskFull)
+            | Some(ErrorCode::SystemIoFailure | ErrorCode::PermissionDenied)
+    )
+}
+
+fn immutable(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let escaped = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{escaped}?immutable=1")
+}

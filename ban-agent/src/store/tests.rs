@@ -1,0 +1,415 @@
+//! The store against real files: restarts, clocks, and everything that a disk can do to it.
+
+use std::{fs, os::unix::fs::FileExt, process::Command, thread};
+
+use rusqlite::params;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    clock::Boot,
+    net::{parse_ports, parse_prefix},
+    source::Mark,
+};
+
+fn now(boot: u64, wall: i64) -> Now {
+    Now { boot: Boot(boot), wall: Timestamp::from_millisecond(1_800_000_000_000 + wall).unwrap() }
+}
+
+const START: (u64, i64) = (1_000_000, 0);
+
+fn start() -> Now {
+    now(START.0, START.1)
+}
+
+fn claim(prefix: &str, holder: Holder, until: Boot) -> Claim {
+    Claim { prefix: parse_prefix(prefix).unwrap(), holder, until, ports: Vec::new() }
+}
+
+fn jail(name: &str) -> Holder {
+    Holder::Jail(name.into())
+}
+
+fn numbered(number: u32) -> Claim {
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
+    claim(&address.to_string(), jail("sshd"), Boot(START.0 + 60_000))
+}
+
+fn sentence(claim: &Claim, lines: &[&[u8]]) -> Sentence {
+    Sentence {
+        prefix: claim.prefix,
+        address: claim.prefix,
+        duration: None,
+        ports: Vec::new(),
+        evidence: lines.iter().map(|line| (*line).into()).collect(),
+        time: start().wall,
+        failures: 3,
+    }
+}
+
+fn position(offset: u64) -> Position {
+    Position::File {
+        files: vec![Mark { dev: 1, ino: 2, offset, head: 3, head_len: 4, copy: false }],
+    }
+}
+
+fn file(directory: &TempDir) -> PathBuf {
+    directory.path().join("state.sqlite")
+}
+
+fn durable(store: &mut Store) -> bool {
+    store.barrier().blocking_recv().is_ok()
+}
+
+/// Waits until the store reaches the disk again; it tries once a second.
+fn recovered(store: &mut Store) {
+    for _ in 0..1000 {
+        if durable(store) && store.state().is_sound() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the store has not recovered: {}", store.state());
+}
+
+fn loaded(path: &Path, now: Now) -> Vec<Claim> {
+    let mut store = Store::open(path).unwrap();
+    let mut claims = store.load(now).claims;
+    store.close();
+    claims.sort_by_key(|claim| (claim.prefix, claim.holder.clone(), claim.ports.clone()));
+    claims
+}
+
+#[test]
+fn everything_comes_back() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let ports = [parse_ports("tcp/22,80").unwrap(), parse_ports("udp/1000-2000").unwrap()].concat();
+    let claims = [
+        claim("192.0.2.1", jail("a"), Boot(START.0 + 5000)),
+        claim("192.0.2.1", jail("b"), Boot::NEVER),
+        Claim { ports, ..claim("192.0.2.0/24", Holder::Manual, Boot(START.0 + 7000)) },
+        claim("2001:db8::/64", jail("a"), Boot(START.0 + 1)),
+    ];
+    let given = sentence(&claims[0], &[b"one \x1b[31m", b"two \xff"]);
+    for claim in &claims {
+        store.claim(claim, Some(&given), start());
+    }
+    store.claim(&claims[0], None, start());
+    store.manual(&claims[2], Some("a whim"), start());
+    store.position(&"/var/log/auth.log".into(), &position(7));
+    assert!(durable(&mut store));
+    store.close();
+
+    let mut store = Store::open(&path).unwrap();
+    let Loaded { claims: mut back, positions } = store.load(now(START.0 + 900, 900));
+    back.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
+    let mut expected = claims.to_vec();
+    expected.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
+    assert_eq!(back, expected);
+    assert_eq!(positions["/var/log/auth.log"], position(7));
+    let evidence = store.evidence(claims[0].prefix);
+    assert_eq!(evidence.len(), 2);
+    assert_eq!((&evidence[0].holder, evidence[0].failures), (&jail("a"), 3));
+    assert_eq!(evidence[0].lines, [b"one \x1b[31m".to_vec(), b"two \xff".to_vec()]);
+    assert_eq!(store.evidence(claims[2].prefix)[0].reason.as_deref(), Some("a whim"));
+    assert_eq!(store.former_bans(claims[0].prefix, "a", &None), 1);
+    assert_eq!(store.former_bans(claims[0].prefix, "c", &None), 0);
+    assert_eq!(store.history(claims[0].prefix), 2);
+    store.close();
+}
+
+#[test]
+fn what_was_released_is_not_resurrected() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    for number in 0..10 {
+        store.claim(&numbered(number), None, start());
+    }
+    assert!(durable(&mut store));
+    for number in 0..9 {
+        store.release(&numbered(number));
+    }
+    store.release(&numbered(10));
+    store.claim(&numbered(10), None, start());
+    store.claim(&numbered(11), None, start());
+    store.release(&numbered(11));
+    assert!(durable(&mut store));
+    // Read beside the running store: nothing waits for its end.
+    let mut other = Store::open(&path).unwrap();
+    let mut prefixes: Vec<IpNet> = other.load(start()).claims.iter().map(|c| c.prefix).collect();
+    prefixes.sort_unstable();
+    assert_eq!(prefixes, [numbered(9).prefix, numbered(10).prefix]);
+    other.close();
+    store.close();
+}
+
+#[test]
+fn a_stepped_clock_moves_nothing_within_a_boot() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&claim("192.0.2.1", jail("a"), Boot(START.0 + 60_000)), None, start());
+    store.close();
+    // Ten seconds later, but the wall clock was set a day back.
+    let claims = loaded(&path, now(START.0 + 10_000, -86_400_000));
+    assert_eq!(claims[0].until, Boot(START.0 + 60_000));
+}
+
+#[test]
+fn after_a_reboot_wall_time_counts() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&claim("192.0.2.1", jail("a"), Boot(START.0 + 60_000)), None, start());
+    store.claim(&claim("192.0.2.2", jail("a"), Boot::NEVER), None, start());
+    store.claim(&claim("192.0.2.3", jail("a"), Boot(START.0 + 1000)), None, start());
+    store.close();
+    let db = Connection::open(&path).unwrap();
+    db.execute("UPDATE boots SET boot_id = 'another'", []).unwrap();
+    drop(db);
+    // The machine was up for 5 s when it is read, 20 s after it was written.
+    let ends: Vec<Boot> = loaded(&path, now(5000, 20_000)).iter().map(|c| c.until).collect();
+    assert_eq!(ends, [Boot(45_000), Boot::NEVER, Boot(0)]);
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    Connection::open(&path).unwrap().execute("CREATE TABLE bips (ip TEXT)", []).unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(Error::Foreign(_))));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_later_versions_file_is_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    Store::open(&path).unwrap().close();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(Store::open(&path), Err(Error::Newer { found: 99, .. })));
+}
+
+#[test]
+fn junk_in_the_files_place_is_kept_aside() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    fs::write(&path, vec![b'x'; 10_000]).unwrap();
+    let mut store = Store::open(&path).unwrap();
+    assert!(store.state().is_sound());
+    store.claim(&numbered(1), None, start());
+    assert!(durable(&mut store));
+    store.close();
+    assert_eq!(loaded(&path, start()), [numbered(1)]);
+    let kept: Vec<_> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(".corrupt-"))
+        .collect();
+    assert_eq!(fs::read(&kept[0]).unwrap(), vec![b'x'; 10_000]);
+}
+
+#[test]
+fn what_can_be_read_of_a_corrupt_file_is_saved() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    for number in 0..5000 {
+        store.claim(&numbered(number), None, start());
+    }
+    store.close();
+    let pages = fs::metadata(&path).unwrap().len() / 4096;
+    let disk = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    disk.write_all_at(&[0xee; 4096], (pages - pages / 4) * 4096).unwrap();
+    drop(disk);
+
+    let mut store = Store::open(&path).unwrap();
+    let saved = store.load(start()).claims;
+    assert!(!saved.is_empty() && saved.len() < 5000, "{}", saved.len());
+    store.claim(&numbered(9999), None, start());
+    recovered(&mut store);
+    assert!(!store.wants_snapshot());
+    store.close();
+    assert_eq!(loaded(&path, start()).len(), saved.len() + 1);
+}
+
+#[test]
+fn a_file_that_was_removed_is_made_anew_from_a_snapshot() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(1), None, start());
+    assert!(durable(&mut store));
+    fs::remove_file(&path).unwrap();
+    let _ = fs::remove_file(directory.path().join("state.sqlite-wal"));
+    store.claim(&numbered(2), None, start());
+    durable(&mut store);
+    assert!(store.wants_snapshot() && !store.state().is_sound());
+    let at = position(9);
+    let positions = [("log".into(), at.clone())];
+    let claims = [numbered(1), numbered(2)];
+    let positions = positions.iter().map(|(origin, at)| (origin, at));
+    store.snapshot(claims.iter().cloned(), positions, start());
+    recovered(&mut store);
+    store.close();
+    let mut store = Store::open(&path).unwrap();
+    let back = store.load(start());
+    assert_eq!((back.claims.len(), &back.positions["log"]), (2, &at));
+    store.close();
+}
+
+#[test]
+fn a_locked_file_holds_nobody_up() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    assert!(durable(&mut store));
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.claim(&numbered(1), Some(&sentence(&numbered(1), &[b"line"])), start());
+    assert!(!durable(&mut store));
+    assert!(store.state().to_string().contains("locked"), "{}", store.state());
+    other.execute_batch("ROLLBACK").unwrap();
+    recovered(&mut store);
+    assert_eq!(store.history(numbered(1).prefix), 1);
+    store.close();
+    assert_eq!(loaded(&path, start()), [numbered(1)]);
+}
+
+#[test]
+fn old_entries_go_and_the_file_shrinks() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let line = [b'x'; 500];
+    for number in 0..3000 {
+        let claim = numbered(number);
+        store.claim(&claim, Some(&sentence(&claim, &[&line, &line])), start());
+        if number > 0 {
+            store.release(&claim);
+        }
+        assert!(number % 1000 > 0 || durable(&mut store));
+    }
+    store.close();
+    let before = fs::metadata(&path).unwrap().len();
+    let mut store = Store::open(&path).unwrap();
+    store.purge(now(0, 1).wall);
+    assert!(durable(&mut store));
+    assert_eq!(store.history(numbered(0).prefix), 1, "a claim still rests on it");
+    assert_eq!(store.history(numbered(1).prefix), 0);
+    store.close();
+    let after = fs::metadata(&path).unwrap().len();
+    assert!(before > 3_000_000 && after < before / 10, "{before} {after}");
+}
+
+#[test]
+fn a_burst_is_committed_in_groups() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    for number in 0..100_000 {
+        let claim = numbered(number);
+        store.claim(&claim, Some(&sentence(&claim, &[b"line"])), start());
+    }
+    assert!(durable(&mut store));
+    let commits = store.shared.commits.load(Ordering::Relaxed);
+    assert!(commits < 1000, "{commits} commits");
+    store.close();
+    let db = Connection::open(&path).unwrap();
+    let count: u32 = db
+        .query_row("SELECT count(*) FROM claims WHERE until > ?1", params![0], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 100_000);
+}
+
+/// A file system of 1 MiB, gone with the value.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(test: &str) -> Option<SmallDisk> {
+        let directory = TempDir::new().unwrap();
+        let disk = SmallDisk(directory);
+        if disk.mounted(&["-t", "tmpfs", "-o", "size=1m", "ban-agent-test"]) {
+            return Some(disk);
+        }
+        println!("SKIPPED {test}: mounting a tmpfs needs root");
+        None
+    }
+
+    fn mounted(&self, arguments: &[&str]) -> bool {
+        let mount = Command::new("mount").args(arguments).arg(self.0.path()).output();
+        mount.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let Some(disk) = SmallDisk::mount("a_full_disk_loses_nothing") else { return };
+    let path = disk.0.path().join("state.sqlite");
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(0), None, start());
+    assert!(durable(&mut store));
+    let ballast = disk.0.path().join("ballast");
+    let _ = fs::write(&ballast, vec![0; 2 << 20]);
+    for number in 1..2000 {
+        store.claim(&numbered(number), None, start());
+    }
+    store.release(&numbered(0));
+    assert!(!durable(&mut store));
+    assert!(!store.state().is_sound());
+    fs::remove_file(&ballast).unwrap();
+    recovered(&mut store);
+    store.close();
+    let claims = loaded(&path, start());
+    assert_eq!((claims.len(), claims[0].prefix), (1999, numbered(1).prefix));
+}
+
+#[test]
+fn a_disk_full_at_the_start_is_read_and_waited_for() {
+    let Some(disk) = SmallDisk::mount("a_disk_full_at_the_start_is_read_and_waited_for") else {
+        return;
+    };
+    let path = disk.0.path().join("state.sqlite");
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(1), None, start());
+    store.close();
+    let ballast = disk.0.path().join("ballast");
+    let _ = fs::write(&ballast, vec![0; 2 << 20]);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.load(start()).claims, [numbered(1)]);
+    store.claim(&numbered(2), None, start());
+    durable(&mut store);
+    fs::remove_file(&ballast).unwrap();
+    recovered(&mut store);
+    store.close();
+    assert_eq!(loaded(&path, start()), [numbered(1), numbered(2)]);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_is_waited_for() {
+    let Some(disk) = SmallDisk::mount("a_disk_that_turns_read_only_is_waited_for") else { return };
+    let path = disk.0.path().join("state.sqlite");
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(1), None, start());
+    store.close();
+    assert!(disk.mounted(&["-o", "remount,ro"]));
+    let mut store = Store::open(&path).unwrap();
+    assert!(!store.state().is_sound());
+    assert_eq!(store.load(start()).claims, [numbered(1)]);
+    store.claim(&numbered(2), None, start());
+    assert!(!durable(&mut store));
+    assert!(disk.mounted(&["-o", "remount,rw"]));
+    recovered(&mut store);
+    store.close();
+    assert_eq!(loaded(&path, start()), [numbered(1), numbered(2)]);
+}
