@@ -5,8 +5,11 @@
 //! [`Spec`], and the daemon hands each [`Batch`] to all of them.
 
 mod file;
+mod journal;
 mod lines;
 mod stats;
+mod stdin;
+mod syslog;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -89,8 +92,8 @@ pub struct Mark {
 /// Some whole lines from one source.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Stable name of the source: the file's path, `journal`, `syslog`, `stdin`. Key of
-    /// its stored position.
+    /// Stable name of the source: the file's path, `journal` and its matches, the syslog
+    /// socket's address, `stdin`. Key of its stored position.
     pub origin: Arc<str>,
     /// Whole lines, each ended by `\n`, without any other promise: NULs and invalid UTF-8 occur.
     pub lines: Bytes,
@@ -140,6 +143,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A socket that cannot be had.
+    #[error("cannot listen on '{listen}'")]
+    Listen {
+        /// As configured.
+        listen: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not a match of the journal.
+    #[error("'{word}' is no journal match like _SYSTEMD_UNIT=ssh.service")]
+    Match {
+        /// As configured.
+        word: String,
+    },
     /// The machine refuses what every source needs.
     #[error("cannot {operation}")]
     System {
@@ -165,6 +182,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     match spec {
         Spec::File { path, start } => file::run(path, start, resume, limits, stats, out).await,
-        Spec::Journal { .. } | Spec::Syslog { .. } | Spec::Stdin => Ok(()),
+        Spec::Journal { matches } => journal::run(matches, resume, limits, stats, out).await,
+        Spec::Syslog { listen } => syslog::run(listen, limits, stats, out).await,
+        Spec::Stdin => stdin::run(limits, stats, out).await,
     }
 }

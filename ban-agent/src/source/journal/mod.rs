@@ -1,0 +1,273 @@
+//! The systemd journal, read by a `journalctl` of our own: the journal's files are no interface,
+//! its export format is. Owns that child; [`export`] reads what it prints.
+
+mod export;
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, ChildStderr, Command},
+    sync::mpsc,
+    time,
+};
+
+use self::export::{Export, Taken};
+use super::{Batch, Error, Limits, Position, Stats};
+
+/// Pause before a journalctl that ended is started again; doubled each time up to the last.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// A child that lived this long did its work: what ended it is news.
+const HEALTHY: Duration = Duration::from_secs(30);
+/// How far back the first start reads. Jails ignore what is older than their findtime.
+const FIRST: &str = "--since=-24h";
+
+pub(super) async fn run(
+    matches: Vec<String>,
+    resume: impl Fn(&str) -> Option<Position> + Send,
+    limits: Limits,
+    stats: Stats,
+    out: mpsc::Sender<Batch>,
+) -> Result<(), Error> {
+    check(&matches)?;
+    let origin: Arc<str> = format!("journal {}", matches.join(" ")).trim_end().into();
+    let cursor = match resume(&origin) {
+        Some(Position::Journal { cursor }) => Some(cursor),
+        _ => None,
+    };
+    let mut journal =
+        Journal { program: "journalctl".into(), matches, cursor, origin, limits, stats, out };
+    let mut pause = PAUSE.0;
+    loop {
+        let started = Instant::now();
+        let Some(ended) = journal.follow().await else { return Ok(()) };
+        if started.elapsed() >= HEALTHY {
+            pause = PAUSE.0;
+        }
+        log::warn!("{}: {ended}; trying again in {pause:?}", journal.origin);
+        journal.stats.update(&journal.origin, |counters| {
+            counters.restarts += 1;
+            counters.waiting = true;
+            counters.error = Some(ended);
+        });
+        tokio::select! {
+            () = journal.out.closed() => return Ok(()),
+            () = time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+        }
+    }
+}
+
+/// One journal source.
+struct Journal {
+    program: PathBuf,
+    matches: Vec<String>,
+    /// Of the last entry that was delivered.
+    cursor: Option<String>,
+    origin: Arc<str>,
+    limits: Limits,
+    stats: Stats,
+    out: mpsc::Sender<Batch>,
+}
+
+impl Journal {
+    /// Delivers until the child ends: why it did; `None` if nobody listens any more.
+    async fn follow(&mut self) -> Option<String> {
+        let mut child = match self.start() {
+            Ok(child) => child,
+            Err(error) => return Some(format!("cannot start {}: {error}", self.program.display())),
+        };
+        let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take())
+        else {
+            return Some("the child has no output".to_owned());
+        };
+        let mut export = Export::new(self.limits.line);
+        let mut buffer = vec![0; 64 << 10];
+        let mut said = Said::default();
+        loop {
+            tokio::select! {
+                () = self.out.closed() => return None,
+                read = stdout.read(&mut buffer) => match read {
+                    Ok(length) if length > 0 => {
+                        let chunk = buffer.get(..length).unwrap_or_default();
+                        self.deliver(export.push(chunk), &mut export).await?;
+                    }
+                    _ => break,
+                },
+                () = said.hear(&mut stderr), if !said.ended => {}
+            }
+        }
+        while !said.ended {
+            said.hear(&mut stderr).await;
+        }
+        Some(self.bury(child, said.text.trim()).await)
+    }
+
+    fn start(&self) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(["--follow", "--no-tail", "--no-pager", "--quiet", "--output=export"]);
+        command.arg(format!("--output-fields={}", export::FIELDS));
+        match &self.cursor {
+            Some(cursor) => command.arg(format!("--after-cursor={cursor}")),
+            None => command.arg(FIRST),
+        };
+        command.arg("--").args(&self.matches).env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn()
+    }
+
+    /// `None` if nobody listens any more.
+    async fn deliver(&mut self, taken: Taken, export: &mut Export) -> Option<()> {
+        let (overlong, malformed) = export.take_counts();
+        let count = memchr::memchr_iter(b'\n', &taken.lines).count();
+        self.stats.update(&self.origin, |counters| {
+            counters.lines += u64::try_from(count).unwrap_or(0);
+            counters.bytes += u64::try_from(taken.lines.len()).unwrap_or(0);
+            counters.overlong += overlong;
+            counters.malformed += malformed;
+            counters.waiting = false;
+            counters.error = None;
+        });
+        let Some(cursor) = taken.cursor else { return Some(()) };
+        let batch = Batch {
+            origin: Arc::clone(&self.origin),
+            lines: Bytes::from(taken.lines),
+            stamped: true,
+            position: Some(Position::Journal { cursor: cursor.clone() }),
+        };
+        self.out.send(batch).await.ok()?;
+        self.cursor = Some(cursor);
+        Some(())
+    }
+
+    /// Why the child ended. A cursor that the journal does not understand is given up: better
+    /// some entries twice than none.
+    async fn bury(&mut self, mut child: Child, said: &str) -> String {
+        let status = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if said.contains("cursor") && self.cursor.take().is_some() {
+            self.stats.update(&self.origin, |counters| counters.lost += 1);
+        }
+        format!("{} ended ({status}): {said}", self.program.display())
+    }
+}
+
+/// The child's last words.
+#[derive(Default)]
+struct Said {
+    text: String,
+    ended: bool,
+}
+
+impl Said {
+    async fn hear(&mut self, stderr: &mut ChildStderr) {
+        let mut words = [0; 512];
+        let length = stderr.read(&mut words).await.unwrap_or(0);
+        self.ended = length == 0;
+        if length > 0 {
+            let words = words.get(..length).unwrap_or_default();
+            self.text = String::from_utf8_lossy(words).into_owned();
+        }
+    }
+}
+
+/// journalctl takes options everywhere; only matches may reach it.
+fn check(matches: &[String]) -> Result<(), Error> {
+    let is_match = |word: &str| {
+        word == "+"
+            || word.split_once('=').is_some_and(|(field, _)| {
+                let upper = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+                !field.is_empty() && field.bytes().all(|byte| upper(byte) || byte == b'_')
+            })
+    };
+    match matches.iter().find(|word| !is_match(word)) {
+        Some(word) => Err(Error::Match { word: word.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    /// A journalctl that prints what a real one printed, and ends.
+    fn journal(dir: &std::path::Path, script: &str) -> (Journal, mpsc::Receiver<Batch>) {
+        let program = dir.join("journalctl");
+        fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}/args\n{script}", dir.display()))
+            .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (out, batches) = mpsc::channel(10);
+        let journal = Journal {
+            program,
+            matches: vec!["_COMM=sshd".to_owned()],
+            cursor: None,
+            origin: "journal _COMM=sshd".into(),
+            limits: Limits::default(),
+            stats: Stats::default(),
+            out,
+        };
+        (journal, batches)
+    }
+
+    #[tokio::test]
+    async fn a_child_that_ends_is_resumed_behind_its_last_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/src/source/journal/recorded.export");
+        let (mut journal, mut batches) =
+            journal(dir.path(), &format!("cat {recorded}; echo out of order >&2; exit 3"));
+        for _ in 0..2 {
+            let ended = journal.follow().await.unwrap();
+            assert!(ended.contains("exit status: 3"), "{ended}");
+        }
+        let batch = batches.recv().await.unwrap();
+        assert!(
+            batch.stamped
+                && batch.lines.starts_with(b"2026-11-21T02:25:50.796052Z vm sshd[4711]: ")
+        );
+        let Some(Position::Journal { cursor }) = batch.position else { panic!("no position") };
+        let args = fs::read_to_string(dir.path().join("args")).unwrap();
+        let (first, second) = args.split_once('\n').unwrap();
+        assert!(first.contains("--since=-24h -- _COMM=sshd"), "{first}");
+        assert!(second.contains(&format!("--after-cursor={cursor} -- _COMM=sshd")), "{second}");
+    }
+
+    #[tokio::test]
+    async fn a_bad_cursor_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = "echo Failed to seek to cursor: Invalid argument >&2; exit 1";
+        let (mut journal, _batches) = journal(dir.path(), said);
+        journal.cursor = Some("bogus".to_owned());
+        let ended = journal.follow().await.unwrap();
+        assert!(ended.contains("Failed to seek"), "{ended}");
+        assert_eq!(journal.cursor, None);
+        assert_eq!(journal.stats.snapshot()["journal _COMM=sshd"].lost, 1);
+    }
+
+    #[tokio::test]
+    async fn no_journalctl() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _batches) = journal(dir.path(), "");
+        journal.program = dir.path().join("none");
+        assert!(journal.follow().await.unwrap().starts_with("cannot start"));
+    }
+
+    #[test]
+    fn only_matches() {
+        let check = |word: &str| check(&[word.to_owned()]);
+        for word in ["_SYSTEMD_UNIT=ssh.service", "SYSLOG_IDENTIFIER=a b", "+", "_PID="] {
+            assert!(check(word).is_ok(), "{word}");
+        }
+        for word in ["--vacuum-size=1", "-f", "", "=x", "/usr/bin/sshd", "lower=x"] {
+            assert!(check(word).is_err(), "{word}");
+        }
+    }
+}

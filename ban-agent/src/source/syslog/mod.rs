@@ -1,0 +1,199 @@
+//! A socket that takes syslog datagrams. Owns the socket; [`message`] reads what comes.
+
+mod message;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::{
+    net::{UdpSocket, UnixDatagram},
+    sync::mpsc,
+};
+
+use super::{Batch, Error, Limits, Stats};
+
+/// Asked of the kernel for bursts; it gives at most `net.core.rmem_max`.
+const QUEUE: usize = 8 << 20;
+/// No datagram is longer.
+const DATAGRAM: usize = 64 << 10;
+
+pub(super) async fn run(
+    listen: String,
+    limits: Limits,
+    stats: Stats,
+    out: mpsc::Sender<Batch>,
+) -> Result<(), Error> {
+    let socket = Socket::bind(&listen).await?;
+    let origin: Arc<str> = listen.into();
+    stats.update(&origin, |counters| counters.waiting = false);
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.split_whitespace().next().unwrap_or("localhost");
+    let mut buffer = vec![0; DATAGRAM];
+    loop {
+        let readable = tokio::select! {
+            () = out.closed() => return Ok(()),
+            readable = socket.readable() => readable,
+        };
+        readable.map_err(|source| Error::System { operation: "read the syslog socket", source })?;
+        let mut lines = Vec::new();
+        let (mut count, mut malformed) = (0, 0);
+        while lines.len() < limits.batch {
+            let Ok(length) = socket.receive(&mut buffer) else { break };
+            let datagram = buffer.get(..length).unwrap_or_default();
+            match message::append(&mut lines, datagram, host, Timestamp::now()) {
+                true => count += 1,
+                false => malformed += 1,
+            }
+        }
+        stats.update(&origin, |counters| {
+            counters.lines += count;
+            counters.bytes += u64::try_from(lines.len()).unwrap_or(0);
+            counters.malformed += malformed;
+        });
+        if lines.is_empty() {
+            continue;
+        }
+        let lines = Bytes::from(lines);
+        let batch = Batch { origin: Arc::clone(&origin), lines, stamped: true, position: None };
+        if out.send(batch).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Udp(UdpSocket),
+    /// The path is taken away again when the source ends.
+    Unix(UnixDatagram, PathBuf),
+}
+
+impl Socket {
+    async fn bind(listen: &str) -> Result<Socket, Error> {
+        let refused = |source| Error::Listen { listen: listen.to_owned(), source };
+        let socket = if let Some(address) = listen.strip_prefix("udp://") {
+            let address: SocketAddr = address.parse().map_err(|_| refused(not_an_address()))?;
+            Socket::Udp(UdpSocket::bind(address).await.map_err(refused)?)
+        } else if let Some(path) = listen.strip_prefix("unix://") {
+            bind_unix(Path::new(path)).map_err(refused)?
+        } else {
+            return Err(refused(not_an_address()));
+        };
+        socket.enlarge();
+        Ok(socket)
+    }
+
+    /// More room for bursts; whatever the kernel grants will do.
+    fn enlarge(&self) {
+        use rustix::net::sockopt::set_socket_recv_buffer_size as set;
+        let _ = match self {
+            Socket::Udp(socket) => set(socket, QUEUE),
+            Socket::Unix(socket, _) => set(socket, QUEUE),
+        };
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Socket::Udp(socket) => socket.readable().await,
+            Socket::Unix(socket, _) => socket.readable().await,
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Udp(socket) => socket.try_recv(buffer),
+            Socket::Unix(socket, _) => socket.try_recv(buffer),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = self {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn not_an_address() -> io::Error {
+    let text = "not udp://ADDRESS:PORT or unix:///PATH";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// A socket that nobody answers on any more is a dead agent's, and is replaced.
+fn bind_unix(path: &Path) -> io::Result<Socket> {
+    let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && UnixDatagram::unbound()?.connect(path).is_err();
+    if stale {
+        fs::remove_file(path)?;
+    }
+    let socket = UnixDatagram::bind(path)?;
+    // As /dev/log: daemons that dropped their privileges write to it. Who may come near is the
+    // directory's business.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(Socket::Unix(socket, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// What comes of a datagram that is sent until one arrives: nothing tells a sender when the
+    /// source listens.
+    async fn lines(listen: String, send: impl AsyncFn()) -> String {
+        let (out, mut batches) = mpsc::channel(1);
+        let task = tokio::spawn(run(listen.clone(), Limits::default(), Stats::default(), out));
+        let batch = loop {
+            send().await;
+            if let Ok(batch) = timeout(Duration::from_millis(5), batches.recv()).await {
+                break batch.unwrap();
+            }
+        };
+        assert!(batch.stamped && *batch.origin == *listen);
+        drop(batches);
+        task.await.unwrap().unwrap();
+        String::from_utf8(batch.lines.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_comes_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        drop(UnixDatagram::bind(&path).unwrap());
+        let client = UnixDatagram::unbound().unwrap();
+        let send = async || drop(client.send_to(b"<13>Nov 20 12:00:00 h a[1]: one", &path).await);
+        let text = lines(format!("unix://{}", path.display()), send).await;
+        assert!(text.lines().all(|line| line.ends_with("Z h a[1]: one")), "{text}");
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn udp() {
+        // The port was free a moment ago; nobody else picks it out of all of them now.
+        let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let send = async || drop(client.send_to(b"<13>Nov 20 12:00:00 h a: two", free).await);
+        let text = lines(format!("udp://{free}"), send).await;
+        assert!(text.lines().all(|line| line.ends_with("Z h a: two")), "{text}");
+    }
+
+    #[tokio::test]
+    async fn bad_addresses() {
+        for listen in ["", "udp://", "udp://nowhere", "tcp://127.0.0.1:1", "unix:///no/such/dir/s"]
+        {
+            let error = Socket::bind(listen).await.unwrap_err();
+            assert!(matches!(error, Error::Listen { .. }), "{listen}");
+        }
+    }
+}
