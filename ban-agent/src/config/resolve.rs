@@ -1,13 +1,18 @@
 //! From merged layers to the specs that the stages take.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Agent, Config, DEFAULT_SOCKET, Error,
     layer::{self, Layer},
     raw::{self, OneOrMany, Raw},
 };
-use crate::{filter, jail, net::IpNet, source};
+use crate::{fail2ban, filter, jail, net::IpNet, source};
 
 /// The specs of `layers`.
 pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
@@ -37,10 +42,32 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
             config.disabled.push(name.clone());
         }
     }
+    if let Some(dir) = config.agent.fail2ban.clone() {
+        add_fail2ban(&mut config, &dir)?;
+    }
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
     Ok(config)
+}
+
+/// Adds the jails of a fail2ban configuration; a jail of our own with the same name stays.
+fn add_fail2ban(config: &mut Config, dir: &Path) -> Result<(), Error> {
+    let loaded = fail2ban::load(dir).map_err(|error| Error::Fail2ban(error.into()))?;
+    for jail in loaded.jails {
+        if config.jails.iter().any(|own| own.name == jail.name) {
+            let name = &jail.name;
+            let warning = format!("jail {name}: ours is used, not the one in {}", dir.display());
+            config.warnings.push(warning);
+            continue;
+        }
+        config.disabled.retain(|name| **name != *jail.name);
+        config.jails.push(jail);
+    }
+    config.jails.sort_by(|a, b| a.name.cmp(&b.name));
+    config.warnings.extend(loaded.unsupported.iter().map(ToString::to_string));
+    config.files.extend(loaded.files);
+    Ok(())
 }
 
 /// Whether a layer that the operator wrote names the jail.

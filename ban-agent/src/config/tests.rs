@@ -118,3 +118,31 @@ fn a_missing_file_says_which() {
     assert!(error.to_string().contains("/nonexistent/config.toml"), "{error}");
     assert!(error.hint().unwrap().contains("--config"));
 }
+
+#[test]
+fn jails_of_fail2ban_join_ours() {
+    let folder = TempDir::new().unwrap();
+    let theirs = folder.path().join("fail2ban");
+    fs::create_dir_all(theirs.join("filter.d")).unwrap();
+    fs::write(theirs.join("filter.d/door.conf"), "[Definition]\nfailregex = ^bad <HOST>$\n")
+        .unwrap();
+    let jails =
+        "[DEFAULT]\nenabled = true\nfilter = door\nlogpath = /x\naction = route\n[door]\n[web]\n";
+    fs::write(theirs.join("jail.conf"), jails).unwrap();
+    let path = folder.path().join("config.toml");
+    let agent = format!("[agent]\nfail2ban = {:?}", theirs.display().to_string());
+    fs::write(&path, GOOD.replace("[agent]", &agent)).unwrap();
+    let config = load(&path).unwrap();
+    let names: Vec<_> = config.jails.iter().map(|jail| &*jail.name).collect();
+    assert_eq!(names, ["door", "web"]);
+    assert_eq!(config.jails[1].maxretry, 25);
+    assert!(config.warnings[0].starts_with("jail web: ours is used"), "{:?}", config.warnings);
+    assert!(config.files.contains(&theirs.join("jail.conf")));
+
+    fs::write(theirs.join("jail.conf"), "[door]\nenabled = perhaps\n").unwrap();
+    let message = load(&path).unwrap_err().to_string();
+    assert!(
+        message.ends_with("jail.conf:2: [door] enabled: 'perhaps' is neither true nor false"),
+        "{message}"
+    );
+}
