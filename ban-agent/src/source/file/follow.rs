@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    container::{Format, Unwrap},
     siblings::Siblings,
     tail::{FileId, Read, Tail},
 };
@@ -32,6 +33,7 @@ pub(super) struct Follow {
     pub(super) attached: bool,
     /// The position says something new, even if no line comes.
     dirty: bool,
+    unwrap: Unwrap,
 }
 
 impl Follow {
@@ -42,6 +44,7 @@ impl Follow {
             tails: VecDeque::new(),
             attached: false,
             dirty: true,
+            unwrap: Unwrap::new(path),
         }
     }
 
@@ -223,6 +226,8 @@ impl Follow {
     fn batch(&mut self, index: usize, lines: Bytes, stats: &Stats) -> Batch {
         self.tally(index, stats);
         self.dirty = false;
+        let stamped = self.unwrap.format != Format::Plain;
+        let lines = if stamped { self.unwrap(&lines, stats) } else { lines };
         let lag = self.tails.iter().map(Tail::lag).sum();
         stats.update(&self.origin, |counters| {
             counters.lines += count(memchr::memchr_iter(b'\n', &lines).count());
@@ -230,7 +235,18 @@ impl Follow {
             counters.lag = lag;
         });
         let position = Position::File { files: self.tails.iter().map(Tail::mark).collect() };
-        Batch { origin: Arc::clone(&self.origin), lines, stamped: false, position: Some(position) }
+        Batch { origin: Arc::clone(&self.origin), lines, stamped, position: Some(position) }
+    }
+
+    fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> Bytes {
+        let lines = self.unwrap.unwrap(lines);
+        let overlong = std::mem::take(&mut self.unwrap.overlong);
+        let malformed = std::mem::take(&mut self.unwrap.malformed);
+        stats.update(&self.origin, |counters| {
+            counters.overlong += overlong;
+            counters.malformed += malformed;
+        });
+        lines
     }
 
     fn tally(&mut self, index: usize, stats: &Stats) {

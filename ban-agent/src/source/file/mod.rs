@@ -3,6 +3,7 @@
 //!
 //! [`files`] is the whole of it without waiting; [`watch`] knows when to look; here they meet.
 
+mod container;
 mod files;
 mod follow;
 #[cfg(test)]
