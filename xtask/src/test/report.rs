@@ -67,9 +67,9 @@ impl Report {
                 _ => "FAILED",
             };
             println!(
-                "{verdict:<8} {title:<22} {passed:>4} passed {failed:>3} failed {:>3} skipped {:>5.0?}",
+                "{verdict:<8} {title:<22} {passed:>4} passed {failed:>3} failed {:>3} skipped {:>4} s",
                 skipped.len(),
-                Duration::from_secs(took.as_secs())
+                took.as_secs()
             );
             skipped.iter().for_each(|why| println!("         SKIPPED: {why}"));
             sum.add(counts.clone());
