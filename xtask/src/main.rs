@@ -2,6 +2,7 @@
 
 mod build;
 mod command;
+mod dist;
 mod lab;
 mod layout;
 mod net_shared;
@@ -32,6 +33,8 @@ enum Verb {
     Run(run::Args),
     /// Everything CI runs
     Test(test::Args),
+    /// A Debian package
+    Dist(dist::Args),
     /// The stub API behind the lab's nginx
     #[command(hide = true)]
     LabApi {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::verb(&args),
         Verb::Test(args) => test::verb(&args),
+        Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::LabApi { port } => lab::api::serve(port).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
