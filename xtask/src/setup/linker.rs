@@ -29,19 +29,44 @@ pub(crate) struct Linker {
 pub(crate) fn fitting(compiler: &Compiler) -> Result<Linker> {
     let llvm = compiler.llvm;
     if let Some(path) = command::find("bpf-linker") {
-        match linked_llvm(&path) {
-            Some(major) if major == llvm => {
-                println!("setup: {} fits the compiler's LLVM {llvm}", path.display());
-                let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-                return Ok(Linker { folder, libraries: Vec::new() });
-            }
-            Some(major) => {
-                println!("setup: {} is for LLVM {major}, not {llvm}", path.display());
-            }
-            None => println!("setup: {} does not tell its LLVM; passed over", path.display()),
+        let fits = match linked_llvm(&path) {
+            Some(major) => major == llvm,
+            // It holds its LLVM inside and does not tell which: see whether it can read ours.
+            None => links(&path, compiler).is_ok(),
+        };
+        if fits {
+            println!("setup: {} fits the compiler's LLVM {llvm}", path.display());
+            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+            return Ok(Linker { folder, libraries: Vec::new() });
         }
+        println!("setup: {} is for another LLVM than the compiler's {llvm}", path.display());
     }
     build(llvm)
+}
+
+/// Compiles an empty crate and has the linker link it.
+fn links(linker: &Path, compiler: &Compiler) -> Result<()> {
+    let folder = layout::bpf().join("probe");
+    std::fs::create_dir_all(&folder)?;
+    let (source, bitcode) = (folder.join("probe.rs"), folder.join("probe.bc"));
+    std::fs::write(&source, "#![feature(no_core)]\n#![no_core]\n")?;
+    let mut rustc = Command::new(&compiler.rustc);
+    rustc.args([
+        "--target",
+        "bpfel-unknown-none",
+        "--crate-type",
+        "lib",
+        "--emit",
+        "llvm-bc",
+        "-o",
+    ]);
+    rustc.arg(&bitcode).arg(&source).env("RUSTC_BOOTSTRAP", "1");
+    rustc.env("LD_LIBRARY_PATH", std::env::join_paths(&compiler.libraries)?);
+    command::output(&mut rustc)?;
+    let mut link = Command::new(linker);
+    link.args(["--target", "bpfel-unknown-none", "--emit", "obj", "-o"]);
+    command::output(link.arg(folder.join("probe.o")).arg(&bitcode))?;
+    Ok(())
 }
 
 /// The LLVM major that a bpf-linker loads, if it loads one.
