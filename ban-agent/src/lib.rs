@@ -12,6 +12,7 @@ pub mod filter;
 pub mod jail;
 pub mod kernel;
 pub mod ledger;
+pub mod protect;
 pub mod source;
 pub mod store;
 

@@ -1,0 +1,132 @@
+//! Knows what a ban would lock out: this host's own addresses and gateways, and the peers of its
+//! SSH sessions. Kept current by the kernel's notifications. Decides nothing.
+
+mod route;
+mod sessions;
+mod watch;
+
+use std::{io, net::IpAddr};
+
+pub use self::watch::Watcher;
+use crate::{
+    ledger::Protected,
+    net::{self, IpNet},
+};
+
+/// Prefixes that no host has from the outside.
+const SPECIAL: [&str; 9] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// Why the surroundings are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel was asked, and refused.
+    #[error("cannot {doing} over netlink")]
+    Netlink {
+        /// What was asked for.
+        doing: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Not a netlink message as this program knows them.
+    #[error("cannot read the kernel's answer to a netlink request: {0}")]
+    Answer(String),
+    /// The watching thread could not be started.
+    #[error("cannot start the thread that watches addresses and routes")]
+    Thread(#[source] io::Error),
+}
+
+/// The never-ban set (law 2), and the networks that a ban is not widened over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What must not be banned, and why.
+    pub protected: Vec<(IpNet, Protected)>,
+    /// Networks that this host is a member of.
+    pub onlink: Vec<IpNet>,
+}
+
+/// What the kernel's tables say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Network {
+    own: Vec<IpAddr>,
+    onlink: Vec<IpNet>,
+    gateways: Vec<IpAddr>,
+}
+
+impl Surroundings {
+    /// As they are now.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn read() -> Result<Surroundings, Error> {
+        Ok(Surroundings::of(&route::network()?, &sessions::peers("/proc".as_ref())))
+    }
+
+    fn of(network: &Network, peers: &[IpAddr]) -> Surroundings {
+        let special = SPECIAL.iter().filter_map(|text| net::parse_prefix(text).ok());
+        let hosts = |addresses: &[IpAddr], why| {
+            let hosts = addresses.iter().filter(|address| !address.is_unspecified());
+            hosts.map(|address| (net::host(*address), why)).collect::<Vec<_>>()
+        };
+        let mut protected: Vec<_> = special.map(|net| (net, Protected::Special)).collect();
+        protected.extend(hosts(&network.own, Protected::Own));
+        protected.extend(hosts(&network.gateways, Protected::Gateway));
+        protected.extend(hosts(peers, Protected::SshPeer));
+        // One reason each: the first, which is the one that lasts longest.
+        protected.sort_unstable();
+        protected.dedup_by_key(|(prefix, _)| *prefix);
+        let mut onlink = network.onlink.clone();
+        onlink.sort_unstable();
+        onlink.dedup();
+        Surroundings { protected, onlink }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_locks_out_is_protected() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        let net: IpNet = "192.0.2.0/24".parse().unwrap();
+        let network = Network {
+            own: vec![parse("192.0.2.7"), parse("2001:db8::7"), parse("::ffff:198.51.100.1")],
+            onlink: vec![net, net],
+            gateways: vec![parse("192.0.2.1"), parse("0.0.0.0")],
+        };
+        let peers = [parse("203.0.113.9"), parse("192.0.2.7")];
+        let Surroundings { protected, onlink } = Surroundings::of(&network, &peers);
+        let why = |text: &str| {
+            let address: IpNet = net::parse_prefix(text).unwrap();
+            protected.iter().find(|(net, _)| net.contains(&address)).map(|(_, why)| *why)
+        };
+        for (address, expected) in [
+            ("192.0.2.7", Some(Protected::Own)),
+            ("2001:db8::7", Some(Protected::Own)),
+            ("198.51.100.1", Some(Protected::Own)),
+            ("192.0.2.1", Some(Protected::Gateway)),
+            ("203.0.113.9", Some(Protected::SshPeer)),
+            ("127.0.0.53", Some(Protected::Special)),
+            ("169.254.169.254", Some(Protected::Special)),
+            ("fe80::1", Some(Protected::Special)),
+            ("ff02::1", Some(Protected::Special)),
+            ("::1", Some(Protected::Special)),
+            ("192.0.2.8", None),
+            ("2001:db8::8", None),
+        ] {
+            assert_eq!(why(address), expected, "{address}");
+        }
+        assert_eq!(onlink.len(), 1);
+        assert!(protected.len() < 20, "the unspecified gateway is none: {protected:?}");
+    }
+}
