@@ -1,5 +1,7 @@
 //! `cargo xtask`: the development loop, one file per verb. This file only dispatches.
 
+mod bench;
+mod bench_latency;
 mod build;
 mod command;
 mod dist;
@@ -31,6 +33,9 @@ enum Verb {
     Build(build::Args),
     /// With arguments: build and run `ban-agent ARGS` as root. Without: the lab
     Run(run::Args),
+    /// Ours beside the best alternatives, in one run
+    #[command(subcommand)]
+    Bench(bench::What),
     /// Everything CI runs
     Test(test::Args),
     /// A Debian package
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::verb(&args),
+        Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::LabApi { port } => lab::api::serve(port).map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,7 @@
 //! The namespaces, links, processes and pin folders of the crate `tests`, compiled here as well:
 //! depending on that crate would build the agent before any verb can run.
 
-#[expect(dead_code, unreachable_pub, reason = "the tests use all of it, the lab some")]
+#[expect(unreachable_pub, reason = "the tests use it from outside")]
 #[path = "../../tests/src/net.rs"]
 mod net;
 #[expect(dead_code, unreachable_pub, reason = "the tests use all of it, the lab some")]

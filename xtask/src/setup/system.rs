@@ -52,6 +52,12 @@ pub(crate) const TESTS: &[Need] = &[
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
 
+/// What is timed beside the agent.
+pub(crate) const LATENCY: &[Need] = &[
+    need("fail2ban-server", "fail2ban", "the other one who bans"),
+    need("nft", "nftables", "bans for it"),
+];
+
 /// Those of them that are not here.
 pub(crate) fn missing(needs: &[&'static [Need]]) -> Vec<&'static Need> {
     let needs = needs.iter().copied().flatten();

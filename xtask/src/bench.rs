@@ -1,0 +1,18 @@
+//! `cargo xtask bench WHAT`: one module per figure that is compared with others. Only dispatches.
+
+use anyhow::Result;
+
+use crate::bench_latency;
+
+/// What is measured.
+#[derive(clap::Subcommand)]
+pub(crate) enum What {
+    /// From a line that is written to a packet that is dropped
+    Latency(bench_latency::Args),
+}
+
+pub(crate) fn verb(what: &What) -> Result<()> {
+    match what {
+        What::Latency(args) => bench_latency::verb(args),
+    }
+}
