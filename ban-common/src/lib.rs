@@ -2,8 +2,23 @@
 //!
 //! Everything here is `repr(C)`, integers only, without hidden padding, and its layout is
 //! asserted at compile time: `bpftool map dump` reads it through BTF, an older or newer agent
-//! reads it through the pins.
+//! reads it through the pins. Nothing here decides anything.
 #![no_std]
+
+mod ban;
+mod event;
+mod gate;
+mod settings;
+mod verdict;
+
+pub use ban::{Ban, NetV4, PORT_SETS, PORTS_PER_SET, PortSet, Ports, SITE_LENGTHS, Site};
+pub use event::Event;
+pub use gate::{GATE_WORDS, gate_v4, gate_v6};
+pub use settings::Settings;
+pub use verdict::{Count, ROWS, SLOTS, Verdict};
 
 /// Version of the pinned layout; part of the pin path (`…/v1/ban_v4`).
 pub const ABI: u32 = 1;
+
+/// Default size of the ban maps, per family.
+pub const DEFAULT_BANS: u32 = 262_144;

@@ -1,8 +1,45 @@
 //! The only module that knows aya: loads and attaches the program, keeps its maps.
+//!
+//! Knows what the kernel has to hold ([`Op`]), never why. [`Xdp`] is the real thing, [`Memory`] a
+//! model of it for the tests of other stages.
 
+pub mod batch;
+mod clock;
+mod error;
+mod gates;
+pub mod interface;
+mod link;
+mod load;
+mod mapped;
+mod maps;
+mod model;
+mod pins;
+mod ports;
+mod sys;
+mod tables;
+mod settings;
+mod xdp;
+
+use std::net::IpAddr;
+
+use ban_common::{Count, Verdict};
 use jiff::Timestamp;
 
-use crate::{clock::Now, ledger::Op, net::IpNet};
+pub use self::{
+    clock::JiffyClock,
+    error::Error,
+    interface::default_route,
+    link::Place,
+    load::{Loaded, PINNED, release},
+    model::Memory,
+    pins::{Pinned, detach},
+    xdp::{Attached, Events, Options, Xdp},
+};
+use crate::{
+    clock::Now,
+    ledger::{Enforced, Op},
+    net::IpNet,
+};
 
 /// Packets and bytes that a ban dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,10 +55,64 @@ pub struct Hits {
 pub struct Held {
     /// The prefix.
     pub prefix: IpNet,
+    /// What the program enforces. Ends are exact to a tick of the kernel (1 to 10 ms), never
+    /// early.
+    pub enforced: Enforced,
     /// Its end by the wall clock; `None`: permanent.
     pub until: Option<Timestamp>,
     /// What it dropped.
     pub hits: Hits,
+}
+
+/// How an interface runs the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver; in the stack's entry where the driver refuses, with a warning.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the stack's entry.
+    Generic,
+}
+
+/// A sampled drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drop {
+    /// The source.
+    pub address: IpAddr,
+    /// The interface that received it.
+    pub ifindex: u32,
+    /// Bytes, from the Ethernet header on.
+    pub length: u32,
+    /// IP protocol and destination port, if it has any.
+    pub target: Option<(u8, u16)>,
+    /// A dry run let it pass.
+    pub dry_run: bool,
+}
+
+/// Counters of one interface, or of all together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// By verdict, in the order of [`Verdict::ALL`].
+    pub counts: Vec<(Verdict, Hits)>,
+    /// Sampled events that found the ring full.
+    pub events_lost: u64,
+}
+
+impl Verdicts {
+    /// The counter of one verdict.
+    #[must_use]
+    pub fn of(&self, verdict: Verdict) -> Hits {
+        let found = self.counts.iter().find(|(of, _)| *of == verdict);
+        found.map_or_else(Hits::default, |(_, hits)| *hits)
+    }
+}
+
+impl From<Count> for Hits {
+    fn from(count: Count) -> Hits {
+        Hits { packets: count.packets, bytes: count.bytes }
+    }
 }
 
 /// Where bans are enforced: the real maps, or a model of them in tests.

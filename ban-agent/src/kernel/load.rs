@@ -1,0 +1,196 @@
+//! Loads the embedded program over the pinned maps, making those that are missing.
+
+use std::{error::Error as StdError, io, path::Path, time::Duration};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::MapData,
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp as Program},
+    util::KernelVersion,
+};
+
+use super::error::Error;
+
+/// The program, compiled by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ban-ebpf"));
+
+/// Maps that are pinned, by their names in the object.
+pub const PINNED: [&str; 13] = [
+    "ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6", "allow_v4", "allow_v6", "port_sets",
+    "gate_v4", "gate_v6", "settings", "verdicts", "events",
+];
+/// Those whose size is `max_bans`.
+pub(super) const SIZED: [&str; 5] = ["ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6"];
+
+const FLOOR: &str = "5.15";
+/// Lines of a verifier log that are shown.
+const TAIL: usize = 3;
+
+/// One loaded copy of the program, counting in its slot.
+pub struct Loaded {
+    /// Owns the program and those maps that are not pinned.
+    pub(super) ebpf: Ebpf,
+    name: &'static str,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Loads a copy for `slot`, over the maps in the folder `pins`; maps it has to make hold `max_bans`.
+    ///
+    /// # Errors
+    /// If the kernel refuses; maps that were made stay pinned.
+    pub fn new(pins: &Path, max_bans: u32, slot: u32) -> Result<Loaded, Error> {
+        let version = KernelVersion::current().map_err(|_| Error::OldKernel {
+            found: "of unknown version".to_owned(),
+            needed: FLOOR,
+        })?;
+        if version < KernelVersion::new(5, 15, 0) {
+            return Err(Error::OldKernel { found: release(), needed: FLOOR });
+        }
+        let name = if version < KernelVersion::new(5, 18, 0) { "ban_agent_flat" } else { "ban_agent" };
+        let mut loader = EbpfLoader::new();
+        loader.override_global("SLOT", &slot, true);
+        if log::log_enabled!(log::Level::Trace) {
+            loader.verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS);
+        }
+        for map in PINNED {
+            loader.map_pin_path(map, pins.join(map));
+        }
+        for map in SIZED {
+            loader.map_max_entries(map, max_bans);
+        }
+        loader.map_pin_path("AYA_LOGS", pins.join("logs"));
+        let ebpf = loader.load(OBJECT).map_err(load_error)?;
+        let mut loaded = Loaded { ebpf, name };
+        loaded.find(name)?.load().map_err(|e| program_error("load the program", e))?;
+        Ok(loaded)
+    }
+
+    /// The packet program.
+    ///
+    /// # Errors
+    /// If the object has none.
+    pub fn program(&mut self) -> Result<&mut Program, Error> {
+        let name = self.name;
+        self.find(name)
+    }
+
+    /// The clock program, loaded on first use.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn clock(&mut self) -> Result<&mut Program, Error> {
+        let program = self.find("ban_clock")?;
+        if program.fd().is_err() {
+            program.load().map_err(|e| program_error("load the clock program", e))?;
+        }
+        Ok(program)
+    }
+
+    /// Runs the packet program over `frame`, `repeat` times (`BPF_PROG_TEST_RUN`). Its XDP action
+    /// and the time for one run.
+    ///
+    /// # Errors
+    /// If the kernel refuses, as it does a frame shorter than an Ethernet header.
+    pub fn run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), Error> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let result = self.program()?.test_run(options);
+        let result = result.map_err(|e| program_error("run the program", e))?;
+        Ok((result.return_value, result.duration))
+    }
+
+    fn find(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+        let program = self.ebpf.program_mut(name).ok_or(Error::Missing { name })?;
+        program.try_into().map_err(|e| program_error("find the program", e))
+    }
+
+    /// A pinned map.
+    ///
+    /// # Errors
+    /// If the object has none of that name.
+    pub fn map(&self, name: &'static str) -> Result<&MapData, Error> {
+        use aya::maps::Map;
+        match self.ebpf.map(name) {
+            Some(
+                Map::HashMap(data)
+                | Map::LpmTrie(data)
+                | Map::Array(data)
+                | Map::PerCpuArray(data)
+                | Map::RingBuf(data),
+            ) => Ok(data),
+            _ => Err(Error::Missing { name }),
+        }
+    }
+}
+
+/// The running kernel's release, as uname(2) says.
+#[must_use]
+pub fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn load_error(error: EbpfError) -> Error {
+    match error {
+        EbpfError::ProgramError(error) => program_error("load the program", error),
+        error if denied(&error) => Error::Permission { what: "use bpf(2)" },
+        error => Error::Load { source: Box::new(error) },
+    }
+}
+
+fn program_error(what: &'static str, error: ProgramError) -> Error {
+    match error {
+        error if denied(&error) => Error::Permission { what },
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            Error::Rejected { tail: tail(&log), log, source: io_error }
+        }
+        error => Error::Program { what, source: Box::new(error) },
+    }
+}
+
+fn denied(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// The last lines of a verifier log that say why: without its statistics.
+fn tail(log: &str) -> String {
+    let useful = |line: &&str| {
+        !line.trim().is_empty()
+            && !["processed ", "verification time", "stack depth", "peak_states"]
+                .iter()
+                .any(|noise| line.starts_with(noise))
+    };
+    let lines: Vec<&str> = log.lines().filter(useful).collect();
+    lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_log_ends_with_the_reason() {
+        let log = "0: R1=ctx()\n5: (61) r2 = *(u32 *)(r1 +0)\n6: (71) r3 = *(u8 *)(r2 +0)\n\
+                   invalid access to packet, off=0 size=1, R2(id=0,off=0,r=0)\n\
+                   R2 offset is outside of the packet\n\
+                   verification time 12 usec\nstack depth 0\nprocessed 7 insns (limit 1000000)\n";
+        assert_eq!(
+            tail(log),
+            "6: (71) r3 = *(u8 *)(r2 +0) | invalid access to packet, off=0 size=1, \
+             R2(id=0,off=0,r=0) | R2 offset is outside of the packet"
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! The pin folder: `<pins>/v<ABI>/` with the maps, `links/` in it with the attachments. Owned by
+//! one agent at a time.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use ban_common::ABI;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, statfs};
+
+use super::{Error, link};
+
+/// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The locked pin folder. The lock is flock(2) on the folder `<pins>` itself: bpffs holds no
+/// files, and the lock dies with the process.
+#[derive(Debug)]
+pub struct Pinned {
+    root: PathBuf,
+    _lock: std::os::fd::OwnedFd,
+}
+
+impl Pinned {
+    /// Makes the folders that are missing, and takes the lock.
+    ///
+    /// # Errors
+    /// If the path is not on bpffs, may not be written, or belongs to a running agent.
+    pub fn open(root: &Path) -> Result<Pinned, Error> {
+        check_bpffs(root)?;
+        make(root)?;
+        let lock = lock(root)?;
+        let pinned = Pinned { root: root.to_owned(), _lock: lock };
+        make(&pinned.links())?;
+        Ok(pinned)
+    }
+
+    /// The folder of this version's maps.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.root.join(format!("v{ABI}"))
+    }
+
+    /// The folder of the links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.maps().join("links")
+    }
+
+    /// The pin of an interface's link.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.links().join(link::pin_name(interface))
+    }
+
+    /// Interfaces that have a pinned link.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn linked(&self) -> Result<Vec<String>, Error> {
+        let links = self.links();
+        let entries = fs::read_dir(&links)
+            .map_err(|e| Error::call("readdir", links.display().to_string(), e))?;
+        Ok(entries.flatten().map(|entry| link::interface_name(&entry.path())).collect())
+    }
+
+    /// Removes everything under the pin path: links first, so that nothing is enforced by
+    /// halves, then the maps of every version. The names of the interfaces that were attached.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn remove(self) -> Result<Vec<String>, Error> {
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |e| Error::call("remove", path, e)
+        };
+        let mut detached = Vec::new();
+        for version in versions(&self.root) {
+            let links = version.join("links");
+            if links.exists() {
+                detached.extend(link::remove_all(&links).map_err(failed(&links))?);
+            }
+            for entry in fs::read_dir(&version).map_err(failed(&version))?.flatten() {
+                fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+            }
+            fs::remove_dir(&version).map_err(failed(&version))?;
+        }
+        fs::remove_dir(&self.root).map_err(failed(&self.root))?;
+        detached.sort();
+        detached.dedup();
+        Ok(detached)
+    }
+}
+
+/// Removes every link and pin under `root`. The names of the interfaces that were attached;
+/// none if there was nothing.
+///
+/// # Errors
+/// If an agent is running on them, or the kernel refuses.
+pub fn detach(root: &Path) -> Result<Vec<String>, Error> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    Pinned::open(root)?.remove()
+}
+
+/// The folders of all versions under `root`.
+fn versions(root: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.is_dir());
+    found.sort();
+    found
+}
+
+fn check_bpffs(root: &Path) -> Result<(), Error> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let found = statfs(existing)
+        .map_err(|e| Error::call("statfs", existing.display().to_string(), e.into()))?;
+    #[expect(clippy::useless_conversion, reason = "the width of f_type depends on the target")]
+    if i64::from(found.f_type) != BPF_FS_MAGIC {
+        return Err(Error::NoBpffs { path: root.to_owned() });
+    }
+    Ok(())
+}
+
+fn make(path: &Path) -> Result<(), Error> {
+    match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::Permission { what: "write to the BPF file system" })
+        }
+        Err(e) => Err(Error::call("mkdir", path.display().to_string(), e)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn lock(root: &Path) -> Result<std::os::fd::OwnedFd, Error> {
+    let failed = |e: rustix::io::Errno| Error::call("flock", root.display().to_string(), e.into());
+    let folder = open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Running { path: root.to_owned() }),
+        Err(e) => Err(failed(e)),
+    }
+}

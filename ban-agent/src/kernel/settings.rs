@@ -1,0 +1,98 @@
+//! The program's settings, in memory that it reads directly.
+
+use std::mem::offset_of;
+
+use ban_common::{SLOTS, Settings};
+
+use super::{clock::JiffyClock, error::Error, load::Loaded, mapped::Mapped};
+
+/// The one entry of the map `settings`.
+#[derive(Debug)]
+pub(super) struct Controls(Mapped);
+
+impl Controls {
+    /// Maps the settings that `loaded` reads.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn new(loaded: &Loaded) -> Result<Controls, Error> {
+        Ok(Controls(Mapped::new("settings", loaded.map("settings")?)?))
+    }
+
+    fn write_u32(&self, offset: usize, value: u32) {
+        let index = offset / 8;
+        let shift = if (offset % 8 == 0) == cfg!(target_endian = "little") { 0 } else { 32 };
+        let old = self.0.get(index);
+        self.0.set(index, old & !(u64::from(u32::MAX) << shift) | u64::from(value) << shift);
+    }
+
+    fn read_u32(&self, offset: usize) -> u32 {
+        let shift = if (offset % 8 == 0) == cfg!(target_endian = "little") { 0 } else { 32 };
+        u32::try_from((self.0.get(offset / 8) >> shift) & u64::from(u32::MAX)).unwrap_or(0)
+    }
+
+    /// Counts without dropping, or drops.
+    pub(super) fn dry_run(&self, on: bool) {
+        self.write_u32(offset_of!(Settings, dry_run), on.into());
+    }
+
+    /// Whether it only counts.
+    #[must_use]
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.read_u32(offset_of!(Settings, dry_run)) != 0
+    }
+
+    /// Reports one drop in about so many, a power of two being exact; 0: none.
+    pub(super) fn sample(&self, every: u32) {
+        let mask = match every {
+            0 => u32::MAX,
+            every => every.checked_next_power_of_two().map_or(u32::MAX >> 1, |power| power - 1),
+        };
+        self.write_u32(offset_of!(Settings, sample_mask), mask);
+    }
+
+    /// How many prefixes the tries hold, and the site hash by length.
+    pub(super) fn counts(&self, nets_v4: u32, nets_v6: u32, sites: [u32; 3]) {
+        self.write_u32(offset_of!(Settings, nets_v4), nets_v4);
+        self.write_u32(offset_of!(Settings, nets_v6), nets_v6);
+        for (index, count) in sites.into_iter().enumerate() {
+            self.write_u32(offset_of!(Settings, sites) + index * 4, count);
+        }
+    }
+
+    /// How many prefixes the allow list holds.
+    pub(super) fn allowed(&self, v4: u32, v6: u32) {
+        self.write_u32(offset_of!(Settings, allow_v4), v4);
+        self.write_u32(offset_of!(Settings, allow_v6), v6);
+    }
+
+    /// Notes how deadlines are to be read.
+    pub(super) fn clock(&self, clock: &JiffyClock) {
+        self.0.set(offset_of!(Settings, boot_ns) / 8, clock.boot_ns);
+        self.0.set(offset_of!(Settings, jiffies) / 8, clock.jiffies);
+    }
+
+    /// How deadlines that are there were written; `None` in a fresh map.
+    #[must_use]
+    pub(super) fn noted_clock(&self, now: &JiffyClock) -> Option<JiffyClock> {
+        let boot_ns = self.0.get(offset_of!(Settings, boot_ns) / 8);
+        let jiffies = self.0.get(offset_of!(Settings, jiffies) / 8);
+        (boot_ns != 0).then_some(JiffyClock { boot_ns, jiffies, ..*now })
+    }
+
+    /// The slot of an interface (0 is for test runs): its own, or a free one, or one of an interface that is gone.
+    #[must_use]
+    pub(super) fn slot(&self, ifindex: u32, alive: impl Fn(u32) -> bool) -> Option<u32> {
+        let holder = |slot: &u32| self.read_u32(slot_offset(*slot));
+        let found = (1..SLOTS).find(|slot| holder(slot) == ifindex);
+        let slot = found
+            .or_else(|| (1..SLOTS).find(|slot| holder(slot) == 0))
+            .or_else(|| (1..SLOTS).find(|slot| !alive(holder(slot))))?;
+        self.write_u32(slot_offset(slot), ifindex);
+        Some(slot)
+    }
+}
+
+fn slot_offset(slot: u32) -> usize {
+    offset_of!(Settings, slots) + slot as usize * 4
+}

@@ -1,0 +1,556 @@
+//! The program on the interfaces: start, swap, stop. Dropping [`Xdp`] leaves everything in force.
+
+use std::{path::PathBuf, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use ban_common::{Event, SLOTS, Verdict};
+
+use super::{
+    Drop, Enforcer, Held, Hits, Mode, Verdicts,
+    clock::JiffyClock,
+    error::Error,
+    interface::{self, Interface},
+    link::{Link, Place, program_by_id},
+    load::Loaded,
+    maps::Maps,
+    pins::Pinned,
+};
+use crate::{clock::Now, ledger::Op, net::IpNet};
+
+/// `enum xdp_action`, include/uapi/linux/bpf.h.
+const XDP_DROP: u32 = 1;
+
+/// How to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names; empty: those that hold the default route.
+    pub interfaces: Vec<String>,
+    /// Where in the stack.
+    pub mode: Mode,
+    /// The pin folder, on bpffs.
+    pub pins: PathBuf,
+    /// Size of the ban maps, per family.
+    pub max_bans: u32,
+    /// Count, and pass.
+    pub dry_run: bool,
+    /// Take the place of another XDP program.
+    pub replace: bool,
+    /// One event for about so many drops; 0: none.
+    pub sample_every: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            interfaces: Vec::new(),
+            mode: Mode::Auto,
+            pins: PathBuf::from("/sys/fs/bpf/ban-agent"),
+            max_bans: ban_common::DEFAULT_BANS,
+            dry_run: false,
+            replace: false,
+            sample_every: 1_024,
+        }
+    }
+}
+
+/// An interface that runs the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Where the program runs.
+    pub place: Place,
+    /// Which counters are its own.
+    slot: u32,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// The kernel side of a running agent.
+#[derive(Debug)]
+pub struct Xdp {
+    options: Options,
+    pins: Pinned,
+    maps: Maps,
+    attached: Vec<Attached>,
+    /// A copy of the program for test runs, then one for each of `attached`.
+    programs: Vec<Loaded>,
+}
+
+/// How to take back what was done to one interface.
+enum Undo {
+    /// The link is new.
+    Created(Link, PathBuf),
+    /// The link ran this program before.
+    Swapped(Link, u32),
+}
+
+impl Undo {
+    fn run(self) {
+        let result = match self {
+            Undo::Created(link, pin) => {
+                std::fs::remove_file(pin).and_then(|()| link.detach())
+            }
+            Undo::Swapped(link, program) => {
+                program_by_id(program).and_then(|program| link.update(program))
+            }
+        };
+        if let Err(error) = result {
+            log::error!("cannot take back an attachment: {error}");
+        }
+    }
+}
+
+impl Xdp {
+    /// Loads the program over the pinned maps and puts it on the interfaces; where an earlier
+    /// agent's program runs, it is swapped without a gap.
+    ///
+    /// # Errors
+    /// If anything fails; then everything is as it was before.
+    pub fn start(options: Options) -> Result<Xdp, Error> {
+        let interfaces = resolve(&options.interfaces)?;
+        Xdp::start_on(options, interfaces)
+    }
+
+    /// As [`Xdp::start`], on no interface: for `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// If anything fails; then everything is as it was before.
+    pub fn load(options: Options) -> Result<Xdp, Error> {
+        Xdp::start_on(options, Vec::new())
+    }
+
+    fn start_on(
+        options: Options,
+        interfaces: Vec<(Interface, Vec<String>)>,
+    ) -> Result<Xdp, Error> {
+        let fresh = !options.pins.join(format!("v{}", ban_common::ABI)).exists();
+        let pins = Pinned::open(&options.pins)?;
+        match Xdp::attach_all(&options, &pins, interfaces) {
+            Ok((maps, attached, programs)) => {
+                let xdp = Xdp { options, pins, maps, attached, programs };
+                xdp.release_others()?;
+                Ok(xdp)
+            }
+            Err(error) => {
+                if fresh && let Err(left) = pins.remove() {
+                    log::warn!("pins are left over: {left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_all(
+        options: &Options,
+        pins: &Pinned,
+        interfaces: Vec<(Interface, Vec<String>)>,
+    ) -> Result<(Maps, Vec<Attached>, Vec<Loaded>), Error> {
+        let folder = pins.maps();
+        let mut first = Loaded::new(folder.as_path(), options.max_bans, 0)?;
+        let clock = JiffyClock::measure(first.clock()?)?;
+        let maps = Maps::new(&first, clock)?;
+        maps.controls.dry_run(options.dry_run);
+        maps.controls.sample(options.sample_every);
+        let alive = |index| interfaces.iter().any(|(found, _)| found.index == index);
+        let mut programs = vec![first];
+        let mut slots = Vec::new();
+        for (interface, _) in &interfaces {
+            let too_many =
+                || Error::TooManyInterfaces { count: interfaces.len(), limit: SLOTS };
+            let slot = maps.controls.slot(interface.index, alive).ok_or_else(too_many)?;
+            programs.push(Loaded::new(folder.as_path(), options.max_bans, slot)?);
+            slots.push(slot);
+        }
+        let mut attached = Vec::new();
+        let mut undo = Vec::new();
+        for (((interface, warnings), program), slot) in
+            interfaces.into_iter().zip(programs.iter_mut().skip(1)).zip(slots)
+        {
+            match attach(options, pins, &interface, program) {
+                Ok((place, warning, step)) => {
+                    undo.push(step);
+                    attached.push(Attached {
+                        name: interface.name,
+                        ifindex: interface.index,
+                        place,
+                        slot,
+                        warnings: warnings.into_iter().chain(warning).collect(),
+                    });
+                }
+                Err(error) => {
+                    undo.into_iter().rev().for_each(Undo::run);
+                    return Err(error);
+                }
+            }
+        }
+        Ok((maps, attached, programs))
+    }
+
+    /// Takes the program off interfaces that an earlier agent protected and we do not.
+    fn release_others(&self) -> Result<(), Error> {
+        for name in self.pins.linked()? {
+            if self.attached.iter().any(|attached| attached.name == name) {
+                continue;
+            }
+            let pin = self.pins.link(&name);
+            let failed = |e| Error::call("detach", name.clone(), e);
+            if let Some(link) = Link::open(&pin).map_err(failed)? {
+                // Fails only where the interface itself is gone.
+                drop(link.detach());
+            }
+            std::fs::remove_file(&pin).map_err(failed)?;
+            log::info!("released {name}, which is not configured any more");
+        }
+        Ok(())
+    }
+
+    /// Takes the program off all interfaces and removes every pin: nothing is enforced any more.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn detach(self) -> Result<Vec<String>, Error> {
+        let Xdp { pins, maps, programs, .. } = self;
+        drop(maps);
+        drop(programs);
+        pins.remove()
+    }
+
+    /// The interfaces, with mode and warnings.
+    #[must_use]
+    pub fn interfaces(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Counters of all interfaces together.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn verdicts(&self) -> Result<Verdicts, Error> {
+        self.maps.verdicts(None)
+    }
+
+    /// Counters of one interface.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn verdicts_of(&self, attached: &Attached) -> Result<Verdicts, Error> {
+        self.maps.verdicts(Some(attached.slot))
+    }
+
+    /// Count without dropping, or drop.
+    pub fn set_dry_run(&self, on: bool) {
+        self.maps.controls.dry_run(on);
+    }
+
+    /// Whether it only counts.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.maps.controls.is_dry_run()
+    }
+
+    /// One event for about `every` drops; 0: none.
+    pub fn set_sampling(&self, every: u32) {
+        self.maps.controls.sample(every);
+    }
+
+    /// How many bans fit, per family.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.maps.capacity()
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// How deadlines are converted.
+    #[must_use]
+    pub fn clock(&self) -> JiffyClock {
+        self.maps.clock
+    }
+
+    /// Writes all deadlines again if the machine slept. Cheap if it did not.
+    ///
+    /// # Errors
+    /// If the clocks cannot be read or the maps not be written.
+    pub fn check_clock(&mut self) -> Result<bool, Error> {
+        if !self.maps.clock.shifted() {
+            return Ok(false);
+        }
+        let Some(program) = self.programs.first_mut() else { return Ok(false) };
+        let clock = JiffyClock::measure(program.clock()?)?;
+        self.maps.set_clock(clock)?;
+        Ok(true)
+    }
+
+    /// Runs the program over `frame`, `repeat` times, without any interface. Its verdict, and
+    /// the time for one run.
+    ///
+    /// # Errors
+    /// If the kernel refuses, as it does a frame shorter than an Ethernet header.
+    pub fn judge(&mut self, frame: &[u8], repeat: u32) -> Result<(Verdict, Duration), Error> {
+        let before = self.maps.verdicts(Some(0))?;
+        let Some(program) = self.programs.first_mut() else {
+            return Err(Error::Missing { name: "ban_agent" });
+        };
+        let (action, time) = program.run(frame, repeat)?;
+        let after = self.maps.verdicts(Some(0))?;
+        let counted = after.counts.iter().zip(&before.counts);
+        let verdict = counted
+            .filter(|((_, after), (_, before))| after.packets > before.packets)
+            .map(|((verdict, _), _)| *verdict)
+            .next();
+        match verdict {
+            Some(verdict) if (action == XDP_DROP) == (verdict == Verdict::Drop) => {
+                Ok((verdict, time))
+            }
+            _ => Err(Error::Judgement { action, counted: verdict }),
+        }
+    }
+
+    /// The sampled drops; once.
+    ///
+    /// # Errors
+    /// If the ring cannot be mapped.
+    pub fn events(&self) -> Result<Events, Error> {
+        let failed = |source| Error::Map { name: "events", source: Box::new(source) };
+        let map = MapData::from_pin(self.pins.maps().join("events")).map_err(failed)?;
+        let ring = RingBuf::try_from(aya::maps::Map::RingBuf(map)).map_err(failed)?;
+        Ok(Events { ring })
+    }
+
+    /// The program's own rare log lines, for the `log` crate: flush it now and then.
+    #[must_use]
+    pub fn logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        let program = self.programs.first_mut()?;
+        aya_log::EbpfLogger::init(&mut program.ebpf).ok()
+    }
+}
+
+impl Enforcer for Xdp {
+    fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
+        self.check_clock()?;
+        Ok(self.maps.apply(ops, now)?)
+    }
+
+    fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>> {
+        Ok(self.maps.hits(prefixes)?)
+    }
+
+    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
+        Ok(self.maps.held(Now::read())?)
+    }
+
+    fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
+        Ok(self.maps.allow(prefixes)?)
+    }
+}
+
+/// Sampled drops, as they come. The descriptor is readable when there are some.
+pub struct Events {
+    ring: RingBuf<MapData>,
+}
+
+impl Events {
+    /// The next one, if there is one now.
+    pub fn next(&mut self) -> Option<Drop> {
+        let item = self.ring.next()?;
+        let bytes: &[u8; size_of::<Event>()] = item.first_chunk()?;
+        // SAFETY: Event is repr(C), integers only, without padding (asserted where it is
+        // defined); the array has its size, and transmute_copy reads unaligned.
+        let event: Event = unsafe { std::mem::transmute_copy(bytes) };
+        Some(event.into())
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl std::os::fd::AsRawFd for Events {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl From<Event> for Drop {
+    fn from(event: Event) -> Drop {
+        let address = if event.family == 6 {
+            event.address.into()
+        } else {
+            let [a, b, c, d, ..] = event.address;
+            [a, b, c, d].into()
+        };
+        let target = u8::try_from(event.protocol).ok().zip(u16::try_from(event.port).ok());
+        Drop {
+            address,
+            ifindex: event.ifindex,
+            length: event.length,
+            target: target.filter(|(protocol, _)| *protocol != 0),
+            dry_run: event.verdict == Verdict::DryRun as u32,
+        }
+    }
+}
+
+/// The interfaces behind the configured names, each once, with what the operator should know.
+fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
+    let all = interface::list()?;
+    let defaults = if names.is_empty() { interface::default_route() } else { Vec::new() };
+    let names = if names.is_empty() { &defaults } else { names };
+    if names.is_empty() {
+        return Err(Error::NoDefaultRoute);
+    }
+    let mut found: Vec<(Interface, Vec<String>)> = Vec::new();
+    for name in names {
+        let missing = || Error::NoInterface {
+            name: name.clone(),
+            known: all.iter().map(|interface| interface.name.clone()).collect(),
+        };
+        let mut interface = all.iter().find(|other| other.name == *name).ok_or_else(missing)?;
+        let mut warnings = Vec::new();
+        while interface.kind == "vlan"
+            && let Some(parent) = all.iter().find(|other| other.index == interface.lower)
+        {
+            warnings.push(format!(
+                "{} is a VLAN of {}: protecting {}, tagged frames included, before they are \
+                 sorted to their VLANs",
+                interface.name, parent.name, parent.name
+            ));
+            interface = parent;
+        }
+        if let Some((_, known)) = found.iter_mut().find(|(other, _)| other.index == interface.index)
+        {
+            known.extend(warnings);
+        } else {
+            found.push((interface.clone(), warnings));
+        }
+    }
+    Ok(found)
+}
+
+/// Puts the program on one interface. The place, a warning, and how to take it back.
+fn attach(
+    options: &Options,
+    pins: &Pinned,
+    interface: &Interface,
+    loaded: &mut Loaded,
+) -> Result<(Place, Option<String>, Undo), Error> {
+    let pin = pins.link(&interface.name);
+    let failed = |call| {
+        let name = interface.name.clone();
+        move |e| Error::call(call, name, e)
+    };
+    let program = loaded.program()?.fd().map_err(|source| Error::Program {
+        what: "use the program",
+        source: Box::new(source),
+    })?;
+    if let Some(link) = Link::open(&pin).map_err(failed("open the pinned link"))? {
+        let info = link.info().map_err(failed("read the pinned link"))?;
+        if info.ifindex == interface.index && fits(options.mode, interface) {
+            link.update(program).map_err(failed("swap the program"))?;
+            let warning = interface.generic.then(|| generic_warning(interface, None));
+            let place = if interface.generic { Place::Generic } else { Place::Native };
+            return Ok((place, warning, Undo::Swapped(link, info.program)));
+        }
+        // Its interface is gone and this one only has the same name, or the mode has changed.
+        drop(link.detach());
+        std::fs::remove_file(&pin).map_err(failed("unpin"))?;
+    }
+    if options.replace {
+        evict(interface)?;
+    }
+    let (link, warning) = create(options.mode, interface, program)?;
+    let place = if warning.is_none() && options.mode != Mode::Generic {
+        Place::Native
+    } else {
+        Place::Generic
+    };
+    link.pin(&pin).map_err(failed("pin the link"))?;
+    Ok((place, warning, Undo::Created(link, pin)))
+}
+
+/// Whether what runs is what is asked for.
+fn fits(mode: Mode, interface: &Interface) -> bool {
+    match mode {
+        Mode::Auto => true,
+        Mode::Native => !interface.generic,
+        Mode::Generic => interface.generic,
+    }
+}
+
+fn create(
+    mode: Mode,
+    interface: &Interface,
+    program: &aya::programs::ProgramFd,
+) -> Result<(Link, Option<String>), Error> {
+    use std::os::fd::AsFd as _;
+    let attach = |place| Link::create(program.as_fd(), interface.index, place);
+    let busy = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
+    let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    let first = if mode == Mode::Generic { Place::Generic } else { Place::Native };
+    let error = match attach(first) {
+        Ok(link) => return Ok((link, None)),
+        Err(error) => error,
+    };
+    if busy(&error) {
+        return Err(Error::SlotTaken {
+            interface: interface.name.clone(),
+            owner: owner(interface),
+        });
+    }
+    if denied(&error) {
+        return Err(Error::Permission { what: "attach to a network interface" });
+    }
+    match mode {
+        Mode::Native => {
+            Err(Error::NoNative { interface: interface.name.clone(), source: error })
+        }
+        Mode::Generic => Err(Error::call("attach", interface.name.clone(), error)),
+        Mode::Auto => attach(Place::Generic)
+            .map(|link| (link, Some(generic_warning(interface, Some(&error)))))
+            .map_err(|e| Error::call("attach", interface.name.clone(), e)),
+    }
+}
+
+fn generic_warning(interface: &Interface, error: Option<&std::io::Error>) -> String {
+    let why = error.map_or_else(String::new, |e| format!(" ({e})"));
+    format!(
+        "{} has no native XDP{why}: running in generic mode, which costs more than twice as much \
+         per packet",
+        interface.name
+    )
+}
+
+/// The program that holds the slot, for people.
+fn owner(interface: &Interface) -> String {
+    let id = interface.program;
+    let name = aya::programs::loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned));
+    match name {
+        Some(name) if !name.is_empty() => format!("'{name}' (id {id})"),
+        _ => format!("with id {id}"),
+    }
+}
+
+/// Takes another's program off the interface.
+fn evict(interface: &Interface) -> Result<(), Error> {
+    if interface.program == 0 {
+        return Ok(());
+    }
+    let failed = |e| Error::call("remove the XDP program of", interface.name.clone(), e);
+    for link in Link::all().map_err(failed)? {
+        if link.info().is_ok_and(|info| info.ifindex == interface.index) {
+            return link.detach().map_err(failed);
+        }
+    }
+    interface::clear(interface)
+}

@@ -1,0 +1,187 @@
+//! Behind the gate: exact bans, then prefixes, the allow list last.
+//!
+//! Nothing drops before the allow list was asked, so it always wins; and it is asked only when
+//! something would drop, so legitimate traffic never pays for it.
+
+use aya_ebpf::{
+    btf_maps::lpm_trie::Key, helpers::generated::bpf_jiffies64, programs::XdpContext,
+};
+use ban_common::{Ban, NetV4, SITE_LENGTHS, Settings, Site, Verdict};
+
+use crate::{
+    count,
+    maps::{ALLOW_V4, ALLOW_V6, BAN_V4, BAN_V6, NET_V4, NET_V6, SETTINGS, SITE_V6},
+    parse::read,
+    scope,
+};
+
+/// The packet under judgement.
+struct Packet<'a> {
+    ctx: &'a XdpContext,
+    /// Where its IP header begins.
+    at: usize,
+    v6: bool,
+    /// `jiffies64`.
+    now: u64,
+    /// The best reason so far not to drop.
+    reason: Verdict,
+}
+
+impl Packet<'_> {
+    /// Whether `ban` holds for this packet now.
+    #[inline(always)]
+    fn held_by(&mut self, ban: *mut Ban) -> bool {
+        // SAFETY: a pointer into a map value that a lookup just returned and the verifier
+        // checked; the agent may write it meanwhile, field by field.
+        let (ends, ports_end, set) = unsafe {
+            (
+                (&raw const (*ban).ends_jiffies).read_volatile(),
+                (&raw const (*ban).ports_end_jiffies).read_volatile(),
+                (&raw const (*ban).port_set).read_volatile(),
+            )
+        };
+        if self.now < ends {
+            return true;
+        }
+        if ports_end == 0 || self.now >= ports_end {
+            self.reason = Verdict::Expired;
+            return false;
+        }
+        let target = if self.v6 {
+            scope::target_v6(self.ctx, self.at)
+        } else {
+            scope::target_v4(self.ctx, self.at)
+        };
+        match target {
+            Ok(target) if scope::covers(set, target) => return true,
+            Ok(_) => self.reason = Verdict::OtherPort,
+            Err(reason) => self.reason = reason,
+        }
+        false
+    }
+}
+
+/// The verdict on an IPv4 packet whose /24 holds a ban.
+#[inline(never)]
+pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return Verdict::Unbanned as u32 };
+    let mut packet = start(ctx, at, false);
+    let address = source.to_ne_bytes();
+    let mut ban = BAN_V4.get_ptr_mut(address).filter(|ban| packet.held_by(*ban));
+    if ban.is_none() && settings.nets_v4 != 0 {
+        ban = net_v4(&mut packet, address);
+    }
+    let Some(ban) = ban else { return packet.reason as u32 };
+    if settings.allow_v4 != 0 && ALLOW_V4.get(&Key::new(32, address)).is_some() {
+        return Verdict::Allowed as u32;
+    }
+    let mut wide = [0; 16];
+    if let Some(start) = wide.first_chunk_mut() {
+        *start = address;
+    }
+    sentence::<FRAGS>(&packet, settings, ban, &wide)
+}
+
+/// The verdict on an IPv6 packet whose /48 may hold a ban.
+#[inline(never)]
+pub(crate) fn v6<const FRAGS: bool>(ctx: &XdpContext, at: usize) -> u32 {
+    let Some(settings) = SETTINGS.get(0) else { return Verdict::Unbanned as u32 };
+    let Some(address) = read::<[u8; 16]>(ctx, at + 8) else { return Verdict::Malformed as u32 };
+    let mut packet = start(ctx, at, true);
+    let mut ban = BAN_V6.get_ptr_mut(address).filter(|ban| packet.held_by(*ban));
+    if ban.is_none() {
+        ban = site_v6(&mut packet, settings, &address);
+    }
+    if ban.is_none() && settings.nets_v6 != 0 {
+        ban = net_v6(&mut packet, address);
+    }
+    let Some(ban) = ban else { return packet.reason as u32 };
+    if settings.allow_v6 != 0 && ALLOW_V6.get(&Key::new(128, address)).is_some() {
+        return Verdict::Allowed as u32;
+    }
+    sentence::<FRAGS>(&packet, settings, ban, &address)
+}
+
+#[inline(always)]
+fn start(ctx: &XdpContext, at: usize, v6: bool) -> Packet<'_> {
+    // SAFETY: takes no argument, has no condition; the kernel inlines it to one load.
+    let now = unsafe { bpf_jiffies64() };
+    Packet { ctx, at, v6, now, reason: Verdict::Unbanned }
+}
+
+/// The longest banned prefix that holds; outer ones may hold where an inner one does not.
+#[inline(always)]
+fn net_v4(packet: &mut Packet<'_>, address: [u8; 4]) -> Option<*mut Ban> {
+    let mut key = Key::new(32, NetV4 { address, pad: [0; 4] });
+    for _ in 0..=32 {
+        let ban = lookup_net(NET_V4.get(&key))?;
+        if packet.held_by(ban) {
+            return Some(ban);
+        }
+        key.prefix_len = outer(ban)?;
+    }
+    None
+}
+
+/// As [`net_v4`].
+#[inline(always)]
+fn net_v6(packet: &mut Packet<'_>, address: [u8; 16]) -> Option<*mut Ban> {
+    let mut key = Key::new(128, address);
+    for _ in 0..=128 {
+        let ban = lookup_net(NET_V6.get(&key))?;
+        if packet.held_by(ban) {
+            return Some(ban);
+        }
+        key.prefix_len = outer(ban)?;
+    }
+    None
+}
+
+#[inline(always)]
+fn lookup_net(found: Option<&Ban>) -> Option<*mut Ban> {
+    found.map(|ban| core::ptr::from_ref(ban).cast_mut())
+}
+
+/// Length of the next prefix to try around `ban`.
+#[inline(always)]
+fn outer(ban: *mut Ban) -> Option<u32> {
+    // SAFETY: as in `held_by`.
+    unsafe { (&raw const (*ban).prefix).read_volatile() }.checked_sub(1)
+}
+
+#[inline(always)]
+fn site_v6(packet: &mut Packet<'_>, settings: &Settings, address: &[u8; 16]) -> Option<*mut Ban> {
+    let top = u64::from_be_bytes(*address.first_chunk()?);
+    for (prefix, count) in SITE_LENGTHS.iter().zip(&settings.sites) {
+        if *count == 0 {
+            continue;
+        }
+        let network = (top & (u64::MAX << (64 - prefix))).to_be_bytes();
+        if let Some(ban) = SITE_V6.get_ptr_mut(Site { network, prefix: *prefix })
+            && packet.held_by(ban)
+        {
+            return Some(ban);
+        }
+    }
+    None
+}
+
+/// Banned, and not on the allow list: counts it.
+#[inline(always)]
+fn sentence<const FRAGS: bool>(
+    packet: &Packet<'_>,
+    settings: &Settings,
+    ban: *mut Ban,
+    address: &[u8; 16],
+) -> u32 {
+    let length = count::length::<FRAGS>(packet.ctx);
+    // SAFETY: as in `held_by`. Plain adds: two CPUs may lose a count to each other, which costs
+    // less than an atomic on every drop.
+    unsafe {
+        (*ban).packets += 1;
+        (*ban).bytes += length;
+    }
+    let verdict = if settings.dry_run == 0 { Verdict::Drop } else { Verdict::DryRun };
+    count::sample(packet.ctx, settings, address, packet.at, (verdict, packet.v6, length));
+    verdict as u32
+}

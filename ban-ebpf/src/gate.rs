@@ -1,0 +1,96 @@
+//! The fast way out: one load tells that a source is certainly not banned.
+//!
+//! Legitimate traffic must end here; everything behind it is out of line, so that this path
+//! needs no stack beyond one key and no saved registers.
+
+use aya_ebpf::programs::XdpContext;
+use ban_common::{Verdict, gate_v4, gate_v6};
+
+use crate::{
+    bans,
+    maps::{GATE_V4, GATE_V6},
+    parse::{self, ETH_LEN, IPV4, IPV4_LEN, IPV6, IPV6_LEN},
+};
+
+/// The verdict on a frame.
+#[inline(always)]
+pub(crate) fn decide<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+    let data = ctx.data();
+    let end = ctx.data_end();
+    if data + ETH_LEN + IPV4_LEN > end {
+        return stunted(ctx);
+    }
+    // SAFETY: 34 bytes were checked above.
+    let kind = unsafe { ((data + 12) as *const u16).read_unaligned() };
+    if kind == IPV4 {
+        // SAFETY: as above: bytes 26..30.
+        let source = unsafe { ((data + ETH_LEN + 12) as *const u32).read_unaligned() };
+        return if open_v4(source) {
+            bans::v4::<FRAGS>(ctx, source, ETH_LEN)
+        } else {
+            Verdict::Clear as u32
+        };
+    }
+    if kind == IPV6 {
+        if data + ETH_LEN + IPV6_LEN > end {
+            return Verdict::Malformed as u32;
+        }
+        // SAFETY: 54 bytes were checked: bytes 22..30.
+        let top = unsafe { ((data + ETH_LEN + 8) as *const u64).read_unaligned() };
+        return if open_v6(top) {
+            bans::v6::<FRAGS>(ctx, ETH_LEN)
+        } else {
+            Verdict::Clear as u32
+        };
+    }
+    unusual::<FRAGS>(ctx)
+}
+
+/// Too short for IPv4 without a tag.
+#[inline(never)]
+fn stunted(ctx: &XdpContext) -> u32 {
+    match parse::untag(ctx) {
+        Some((kind, _)) if kind != IPV4 && kind != IPV6 => Verdict::Other as u32,
+        _ => Verdict::Malformed as u32,
+    }
+}
+
+/// Tagged, or no IP at all.
+#[inline(never)]
+fn unusual<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+    let Some((kind, at)) = parse::untag(ctx) else { return Verdict::Malformed as u32 };
+    if kind == IPV4 {
+        // The last byte first: a header that is cut off must not be judged by its beginning.
+        if parse::read::<u8>(ctx, at + IPV4_LEN - 1).is_none() {
+            return Verdict::Malformed as u32;
+        }
+        return match parse::read(ctx, at + 12) {
+            Some(source) if open_v4(source) => bans::v4::<FRAGS>(ctx, source, at),
+            Some(_) => Verdict::Clear as u32,
+            None => Verdict::Malformed as u32,
+        };
+    }
+    if kind == IPV6 {
+        if parse::read::<u8>(ctx, at + IPV6_LEN - 1).is_none() {
+            return Verdict::Malformed as u32;
+        }
+        return match parse::read(ctx, at + 8) {
+            Some(top) if open_v6(top) => bans::v6::<FRAGS>(ctx, at),
+            Some(_) => Verdict::Clear as u32,
+            None => Verdict::Malformed as u32,
+        };
+    }
+    Verdict::Other as u32
+}
+
+#[inline(always)]
+fn open_v4(source: u32) -> bool {
+    let (word, bit) = gate_v4(u32::from_be(source));
+    GATE_V4.get(word).is_some_and(|bits| bits & bit != 0)
+}
+
+#[inline(always)]
+fn open_v6(top: u64) -> bool {
+    let (word, mask) = gate_v6(top);
+    GATE_V6.get(word).is_some_and(|bits| bits & mask == mask)
+}

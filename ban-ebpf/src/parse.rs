@@ -1,0 +1,49 @@
+//! Reading a frame. Every read is one bounds-checked helper; a read that fails means "pass".
+
+use aya_ebpf::programs::XdpContext;
+
+pub(crate) const ETH_LEN: usize = 14;
+pub(crate) const IPV4_LEN: usize = 20;
+pub(crate) const IPV6_LEN: usize = 40;
+
+// EtherTypes as they lie in memory.
+pub(crate) const IPV4: u16 = 0x0800_u16.to_be();
+pub(crate) const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN: u16 = 0x8100_u16.to_be();
+const QINQ: u16 = 0x88a8_u16.to_be();
+const QINQ_OLD: u16 = 0x9100_u16.to_be();
+
+/// Offsets are kept below this; no header we read lies further in. (A mask: the verifier has to
+/// see the bound of a variable offset.)
+const REACH: usize = 0x7ff;
+
+/// Reads a `T` at a variable offset, `None` if the frame is too short.
+#[inline(always)]
+pub(crate) fn read<T: Copy>(ctx: &XdpContext, at: usize) -> Option<T> {
+    if at > REACH {
+        return None;
+    }
+    let start = ctx.data() + (at & REACH);
+    if start + size_of::<T>() > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the whole value lies inside the frame (checked above, in the verifier's terms);
+    // unaligned reads are what packets are made of.
+    Some(unsafe { (start as *const T).read_unaligned() })
+}
+
+/// Skips at most two VLAN tags behind the MAC addresses; the EtherType and where its header
+/// begins.
+#[inline(always)]
+pub(crate) fn untag(ctx: &XdpContext) -> Option<(u16, usize)> {
+    let mut at = ETH_LEN;
+    let mut kind: u16 = read(ctx, at - 2)?;
+    for _ in 0..2 {
+        if kind != VLAN && kind != QINQ && kind != QINQ_OLD {
+            break;
+        }
+        at += 4;
+        kind = read(ctx, at - 2)?;
+    }
+    Some((kind, at))
+}
