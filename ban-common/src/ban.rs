@@ -50,32 +50,29 @@ pub struct Site {
 
 const _: () = assert!(size_of::<Site>() == 12 && align_of::<Site>() == 4);
 
-/// How many different port sets can be in use at once.
-pub const PORT_SETS: u32 = 4096;
-/// Ranges in one set.
-pub const PORTS_PER_SET: usize = 16;
+/// How many different port sets can be in use at once, less one: number 0 is never used.
+pub const PORT_SETS: u32 = 128;
 
-/// Destination ports of one protocol; both ends belong to it.
+/// The ports that a ban is limited to: a bit for each. Sets are shared: jails have few.
+///
+/// The bit of a port is the number that its two bytes make where they lie in memory, so that
+/// the program needs neither a loop nor a swap.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ports {
-    /// First port.
-    pub low: u16,
-    /// Last port.
-    pub high: u16,
-    /// IP protocol number: 6 or 17; 0 ends the set.
-    pub protocol: u32,
-}
-
-/// The ports that a ban is limited to. Sets are shared: jails have few.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortSet {
-    /// Used ranges first.
-    pub ports: [Ports; PORTS_PER_SET],
+    /// For TCP.
+    pub tcp: [u64; 1024],
+    /// For UDP.
+    pub udp: [u64; 1024],
 }
 
-const _: () = assert!(size_of::<PortSet>() == 128);
+impl Default for PortSet {
+    fn default() -> Self {
+        PortSet { tcp: [0; 1024], udp: [0; 1024] }
+    }
+}
+
+const _: () = assert!(size_of::<PortSet>() == 16_384);
 
 #[cfg(feature = "user")]
 mod pod {

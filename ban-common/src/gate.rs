@@ -22,7 +22,6 @@ pub const fn gate_v6(top: u64) -> (u32, u64) {
     let site = if cfg!(target_endian = "little") { top << 16 } else { top & !0xffff };
     // Multiplicative hashing (Knuth 6.4): only the upper bits of the product are well mixed.
     let hash = (site ^ (site >> 29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    #[expect(clippy::cast_possible_truncation, reason = "18 bits are left")]
     let word = (hash >> 46) as u32;
     let bits = (1 << ((hash >> 40) & 63)) | (1 << ((hash >> 34) & 63)) | (1 << ((hash >> 28) & 63));
     (word, bits)

@@ -11,7 +11,7 @@ mod gate;
 mod settings;
 mod verdict;
 
-pub use ban::{Ban, NetV4, PORT_SETS, PORTS_PER_SET, PortSet, Ports, SITE_LENGTHS, Site};
+pub use ban::{Ban, NetV4, PORT_SETS, PortSet, SITE_LENGTHS, Site};
 pub use event::Event;
 pub use gate::{GATE_WORDS, gate_v4, gate_v6};
 pub use settings::Settings;

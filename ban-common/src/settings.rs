@@ -21,8 +21,8 @@ pub struct Settings {
     pub allow_v4: u32,
     /// Prefixes in `allow_v6`.
     pub allow_v6: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Bans that name ports; 0 saves reading any.
+    pub scoped: u32,
     /// `CLOCK_BOOTTIME` in nanoseconds at which `jiffies` was read: how an agent that comes back
     /// reads the deadlines that an earlier one wrote.
     pub boot_ns: u64,
@@ -42,7 +42,7 @@ impl Default for Settings {
             sites: [0; 3],
             allow_v4: 0,
             allow_v6: 0,
-            pad: 0,
+            scoped: 0,
             boot_ns: 0,
             jiffies: 0,
             slots: [0; SLOTS as usize],

@@ -3,31 +3,35 @@
 //! Nothing drops before the allow list was asked, so it always wins; and it is asked only when
 //! something would drop, so legitimate traffic never pays for it.
 
-use aya_ebpf::{
-    btf_maps::lpm_trie::Key, helpers::generated::bpf_jiffies64, programs::XdpContext,
-};
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::generated::bpf_jiffies64, programs::XdpContext};
 use ban_common::{Ban, NetV4, SITE_LENGTHS, Settings, Site, Verdict};
 
 use crate::{
     count,
     maps::{ALLOW_V4, ALLOW_V6, BAN_V4, BAN_V6, NET_V4, NET_V6, SETTINGS, SITE_V6},
     parse::read,
-    scope,
+    scope::{self, Target},
 };
 
 /// The packet under judgement.
-struct Packet<'a> {
-    ctx: &'a XdpContext,
-    /// Where its IP header begins.
-    at: usize,
-    v6: bool,
+struct Packet {
     /// `jiffies64`.
     now: u64,
-    /// The best reason so far not to drop.
-    reason: Verdict,
+    /// Where it goes, if any ban asks.
+    target: Target,
+    /// The verdict if nothing holds: the best reason so far.
+    reason: u32,
 }
 
-impl Packet<'_> {
+impl Packet {
+    #[inline(always)]
+    fn new(ctx: &XdpContext, settings: &Settings, at: usize, v6: bool) -> Packet {
+        let target = if settings.scoped == 0 { Target::UNREAD } else { scope::target(ctx, at, v6) };
+        // SAFETY: takes no argument, has no condition; the kernel inlines it to one load.
+        let now = unsafe { bpf_jiffies64() };
+        Packet { now, target, reason: Verdict::Unbanned as u32 }
+    }
+
     /// Whether `ban` holds for this packet now.
     #[inline(always)]
     fn held_by(&mut self, ban: *mut Ban) -> bool {
@@ -43,21 +47,17 @@ impl Packet<'_> {
         if self.now < ends {
             return true;
         }
-        if ports_end == 0 || self.now >= ports_end {
-            self.reason = Verdict::Expired;
+        if self.now >= ports_end {
+            self.reason = Verdict::Expired as u32;
             return false;
         }
-        let target = if self.v6 {
-            scope::target_v6(self.ctx, self.at)
-        } else {
-            scope::target_v4(self.ctx, self.at)
-        };
-        match target {
-            Ok(target) if scope::covers(set, target) => return true,
-            Ok(_) => self.reason = Verdict::OtherPort,
-            Err(reason) => self.reason = reason,
+        match self.target.within(set) {
+            Ok(()) => true,
+            Err(reason) => {
+                self.reason = reason;
+                false
+            }
         }
-        false
     }
 }
 
@@ -65,13 +65,13 @@ impl Packet<'_> {
 #[inline(never)]
 pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return Verdict::Unbanned as u32 };
-    let mut packet = start(ctx, at, false);
+    let mut packet = Packet::new(ctx, settings, at, false);
     let address = source.to_ne_bytes();
     let mut ban = BAN_V4.get_ptr_mut(address).filter(|ban| packet.held_by(*ban));
     if ban.is_none() && settings.nets_v4 != 0 {
         ban = net_v4(&mut packet, address);
     }
-    let Some(ban) = ban else { return packet.reason as u32 };
+    let Some(ban) = ban else { return packet.reason };
     if settings.allow_v4 != 0 && ALLOW_V4.get(&Key::new(32, address)).is_some() {
         return Verdict::Allowed as u32;
     }
@@ -79,7 +79,7 @@ pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) ->
     if let Some(start) = wide.first_chunk_mut() {
         *start = address;
     }
-    sentence::<FRAGS>(&packet, settings, ban, &wide)
+    sentence::<FRAGS>(ctx, settings, ban, (&wide, at, false))
 }
 
 /// The verdict on an IPv6 packet whose /48 may hold a ban.
@@ -87,7 +87,7 @@ pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) ->
 pub(crate) fn v6<const FRAGS: bool>(ctx: &XdpContext, at: usize) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return Verdict::Unbanned as u32 };
     let Some(address) = read::<[u8; 16]>(ctx, at + 8) else { return Verdict::Malformed as u32 };
-    let mut packet = start(ctx, at, true);
+    let mut packet = Packet::new(ctx, settings, at, true);
     let mut ban = BAN_V6.get_ptr_mut(address).filter(|ban| packet.held_by(*ban));
     if ban.is_none() {
         ban = site_v6(&mut packet, settings, &address);
@@ -95,23 +95,16 @@ pub(crate) fn v6<const FRAGS: bool>(ctx: &XdpContext, at: usize) -> u32 {
     if ban.is_none() && settings.nets_v6 != 0 {
         ban = net_v6(&mut packet, address);
     }
-    let Some(ban) = ban else { return packet.reason as u32 };
+    let Some(ban) = ban else { return packet.reason };
     if settings.allow_v6 != 0 && ALLOW_V6.get(&Key::new(128, address)).is_some() {
         return Verdict::Allowed as u32;
     }
-    sentence::<FRAGS>(&packet, settings, ban, &address)
-}
-
-#[inline(always)]
-fn start(ctx: &XdpContext, at: usize, v6: bool) -> Packet<'_> {
-    // SAFETY: takes no argument, has no condition; the kernel inlines it to one load.
-    let now = unsafe { bpf_jiffies64() };
-    Packet { ctx, at, v6, now, reason: Verdict::Unbanned }
+    sentence::<FRAGS>(ctx, settings, ban, (&address, at, true))
 }
 
 /// The longest banned prefix that holds; outer ones may hold where an inner one does not.
 #[inline(always)]
-fn net_v4(packet: &mut Packet<'_>, address: [u8; 4]) -> Option<*mut Ban> {
+fn net_v4(packet: &mut Packet, address: [u8; 4]) -> Option<*mut Ban> {
     let mut key = Key::new(32, NetV4 { address, pad: [0; 4] });
     for _ in 0..=32 {
         let ban = lookup_net(NET_V4.get(&key))?;
@@ -125,7 +118,7 @@ fn net_v4(packet: &mut Packet<'_>, address: [u8; 4]) -> Option<*mut Ban> {
 
 /// As [`net_v4`].
 #[inline(always)]
-fn net_v6(packet: &mut Packet<'_>, address: [u8; 16]) -> Option<*mut Ban> {
+fn net_v6(packet: &mut Packet, address: [u8; 16]) -> Option<*mut Ban> {
     let mut key = Key::new(128, address);
     for _ in 0..=128 {
         let ban = lookup_net(NET_V6.get(&key))?;
@@ -150,7 +143,7 @@ fn outer(ban: *mut Ban) -> Option<u32> {
 }
 
 #[inline(always)]
-fn site_v6(packet: &mut Packet<'_>, settings: &Settings, address: &[u8; 16]) -> Option<*mut Ban> {
+fn site_v6(packet: &mut Packet, settings: &Settings, address: &[u8; 16]) -> Option<*mut Ban> {
     let top = u64::from_be_bytes(*address.first_chunk()?);
     for (prefix, count) in SITE_LENGTHS.iter().zip(&settings.sites) {
         if *count == 0 {
@@ -169,12 +162,12 @@ fn site_v6(packet: &mut Packet<'_>, settings: &Settings, address: &[u8; 16]) -> 
 /// Banned, and not on the allow list: counts it.
 #[inline(always)]
 fn sentence<const FRAGS: bool>(
-    packet: &Packet<'_>,
+    ctx: &XdpContext,
     settings: &Settings,
     ban: *mut Ban,
-    address: &[u8; 16],
+    source: (&[u8; 16], usize, bool),
 ) -> u32 {
-    let length = count::length::<FRAGS>(packet.ctx);
+    let length = count::length::<FRAGS>(ctx);
     // SAFETY: as in `held_by`. Plain adds: two CPUs may lose a count to each other, which costs
     // less than an atomic on every drop.
     unsafe {
@@ -182,6 +175,6 @@ fn sentence<const FRAGS: bool>(
         (*ban).bytes += length;
     }
     let verdict = if settings.dry_run == 0 { Verdict::Drop } else { Verdict::DryRun };
-    count::sample(packet.ctx, settings, address, packet.at, (verdict, packet.v6, length));
+    count::sample(ctx, settings, source, verdict as u32, length);
     verdict as u32
 }

@@ -1,12 +1,8 @@
 //! Counters per verdict and interface, and sampled events. Never a log line per packet.
 
-use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::generated::bpf_xdp_get_buff_len,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
 use aya_log_ebpf::warn;
-use ban_common::{Count, Event, ROWS, Settings, Verdict};
+use ban_common::{Count, Event, ROWS, Settings};
 
 use crate::{
     maps::{EVENTS, SLOT, VERDICTS},
@@ -42,28 +38,28 @@ pub(crate) fn length<const FRAGS: bool>(ctx: &XdpContext) -> u64 {
     length
 }
 
-/// Reports one drop in so many. `at`: where the IP header begins.
+/// Reports one drop in so many. `source`: address, where its IP header begins, and if it is IPv6.
 #[inline(always)]
 pub(crate) fn sample(
     ctx: &XdpContext,
     settings: &Settings,
-    address: &[u8; 16],
-    at: usize,
-    event: (Verdict, bool, u64),
+    source: (&[u8; 16], usize, bool),
+    verdict: u32,
+    length: u64,
 ) {
-    let (verdict, v6, length) = event;
-    let Some(row) = VERDICTS.get_ptr_mut(SLOT.load() * ROWS + verdict as u32) else { return };
+    let Some(row) = VERDICTS.get_ptr_mut(SLOT.load() * ROWS + verdict) else { return };
     // SAFETY: this CPU's own row.
     let seen = unsafe { (*row).packets };
     if settings.sample_mask == u32::MAX || seen & u64::from(settings.sample_mask) != 0 {
         return;
     }
+    let (address, at, v6) = source;
     let mut event = Event {
         address: *address,
         family: if v6 { 6 } else { 4 },
         ifindex: 0,
         length: length as u32,
-        verdict: verdict as u32,
+        verdict,
         protocol: 0,
         port: 0,
     };
@@ -73,12 +69,7 @@ pub(crate) fn sample(
 #[inline(never)]
 fn report(ctx: &XdpContext, event: &mut Event, at: usize) {
     event.ifindex = ctx.ingress_ifindex() as u32;
-    let target =
-        if event.family == 6 { scope::target_v6(ctx, at) } else { scope::target_v4(ctx, at) };
-    if let Ok(target) = target {
-        event.protocol = target.protocol;
-        event.port = target.port;
-    }
+    (event.protocol, event.port) = scope::target(ctx, at, event.family == 6).parts();
     if EVENTS.output(*event, 0).is_err() {
         lost(ctx);
     }

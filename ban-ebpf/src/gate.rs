@@ -9,7 +9,7 @@ use ban_common::{Verdict, gate_v4, gate_v6};
 use crate::{
     bans,
     maps::{GATE_V4, GATE_V6},
-    parse::{self, ETH_LEN, IPV4, IPV4_LEN, IPV6, IPV6_LEN},
+    parse::{self, ETH_LEN, IPV4, IPV4_LEN, IPV6, IPV6_LEN, load},
 };
 
 /// The verdict on a frame.
@@ -21,10 +21,10 @@ pub(crate) fn decide<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
         return stunted(ctx);
     }
     // SAFETY: 34 bytes were checked above.
-    let kind = unsafe { ((data + 12) as *const u16).read_unaligned() };
+    let kind = unsafe { load::<u16>(data + 12) };
     if kind == IPV4 {
         // SAFETY: as above: bytes 26..30.
-        let source = unsafe { ((data + ETH_LEN + 12) as *const u32).read_unaligned() };
+        let source = unsafe { load::<u32>(data + ETH_LEN + 12) };
         return if open_v4(source) {
             bans::v4::<FRAGS>(ctx, source, ETH_LEN)
         } else {
@@ -36,12 +36,8 @@ pub(crate) fn decide<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
             return Verdict::Malformed as u32;
         }
         // SAFETY: 54 bytes were checked: bytes 22..30.
-        let top = unsafe { ((data + ETH_LEN + 8) as *const u64).read_unaligned() };
-        return if open_v6(top) {
-            bans::v6::<FRAGS>(ctx, ETH_LEN)
-        } else {
-            Verdict::Clear as u32
-        };
+        let top = unsafe { load::<u64>(data + ETH_LEN + 8) };
+        return if open_v6(top) { bans::v6::<FRAGS>(ctx, ETH_LEN) } else { Verdict::Clear as u32 };
     }
     unusual::<FRAGS>(ctx)
 }

@@ -23,13 +23,26 @@ pub(crate) fn read<T: Copy>(ctx: &XdpContext, at: usize) -> Option<T> {
     if at > REACH {
         return None;
     }
-    let start = ctx.data() + (at & REACH);
+    // Opaque, so that the compiler checks and reads through one and the same register: the
+    // verifier follows registers, not arithmetic.
+    let start = core::hint::black_box(ctx.data() + (at & REACH));
     if start + size_of::<T>() > ctx.data_end() {
         return None;
     }
-    // SAFETY: the whole value lies inside the frame (checked above, in the verifier's terms);
-    // unaligned reads are what packets are made of.
-    Some(unsafe { (start as *const T).read_unaligned() })
+    // SAFETY: the whole value lies inside the frame, as was just checked.
+    Some(unsafe { load(start) })
+}
+
+/// Loads a `T` from the frame in one instruction.
+///
+/// # Safety
+/// The `T` at `start` lies inside the frame. It need not be aligned: BPF loads are defined for
+/// any address (where the hardware wants alignment, the verifier refuses the program), whereas
+/// `read_unaligned` would load byte by byte.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy>(start: usize) -> T {
+    // SAFETY: passed on to the caller.
+    unsafe { (start as *const T).read_volatile() }
 }
 
 /// Skips at most two VLAN tags behind the MAC addresses; the EtherType and where its header

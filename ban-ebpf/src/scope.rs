@@ -1,7 +1,7 @@
 //! Port-scoped bans: does this packet go to one of the banned ports?
 
 use aya_ebpf::programs::XdpContext;
-use ban_common::{PORTS_PER_SET, Verdict};
+use ban_common::Verdict;
 
 use crate::{maps::PORT_SETS_MAP, parse::read};
 
@@ -17,16 +17,51 @@ const OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 const MAX_EXTENSIONS: usize = 6;
 
-/// Protocol and destination port of a packet.
+/// Where a packet goes, in one register: a destination port of TCP or UDP, or why there is none.
 #[derive(Clone, Copy)]
-pub(crate) struct Target {
-    pub(crate) protocol: u32,
-    pub(crate) port: u32,
+pub(crate) struct Target(u32);
+
+impl Target {
+    const UDP: u32 = 1 << 16;
+    const KNOWN: u32 = 1 << 17;
+
+    /// For packets of which nobody asks.
+    pub(crate) const UNREAD: Target = Target(Verdict::OtherPort as u32);
+
+    /// Protocol and port, `(0, 0)` if there are none.
+    #[inline(always)]
+    pub(crate) fn parts(self) -> (u32, u32) {
+        if self.0 & Target::KNOWN == 0 {
+            return (0, 0);
+        }
+        let protocol = if self.0 & Target::UDP == 0 { TCP } else { UDP };
+        (u32::from(protocol), u32::from(u16::from_be(self.0 as u16)))
+    }
+
+    /// Whether it belongs to the port set; `Err`: the verdict that follows if not.
+    #[inline(always)]
+    pub(crate) fn within(self, port_set: u32) -> Result<(), u32> {
+        if self.0 & Target::KNOWN == 0 {
+            return Err(self.0);
+        }
+        let Some(set) = PORT_SETS_MAP.get(port_set) else { return Err(Verdict::OtherPort as u32) };
+        let bits = if self.0 & Target::UDP == 0 { &set.tcp } else { &set.udp };
+        match bits.get((self.0 as usize & 0xffff) >> 6) {
+            Some(bits) if bits >> (self.0 & 63) & 1 != 0 => Ok(()),
+            _ => Err(Verdict::OtherPort as u32),
+        }
+    }
 }
 
-/// Where an IPv4 packet goes; `Err`: why that cannot be told.
+/// Where the packet goes whose IP header begins at `at`.
+#[inline(never)]
+pub(crate) fn target(ctx: &XdpContext, at: usize, v6: bool) -> Target {
+    let found = if v6 { target_v6(ctx, at) } else { target_v4(ctx, at) };
+    found.unwrap_or_else(|reason| Target(reason as u32))
+}
+
 #[inline(always)]
-pub(crate) fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
+fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
     let first: u8 = read(ctx, at).ok_or(Verdict::Malformed)?;
     let length = usize::from(first & 15) * 4;
     if length < 20 {
@@ -40,18 +75,11 @@ pub(crate) fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> 
     port(ctx, protocol, at + length)
 }
 
-/// Where an IPv6 packet goes; `Err`: why that cannot be told.
 #[inline(always)]
-pub(crate) fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
+fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
     let mut next: u8 = read(ctx, at + 6).ok_or(Verdict::Malformed)?;
     let mut at = at + 40;
     for _ in 0..MAX_EXTENSIONS {
-        let length: u8 = match next {
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTH | OPTIONS | MOBILITY => {
-                read(ctx, at + 1).ok_or(Verdict::Malformed)?
-            }
-            _ => break,
-        };
         let size = match next {
             FRAGMENT => {
                 let offset: u16 = read(ctx, at + 2).ok_or(Verdict::Malformed)?;
@@ -60,8 +88,9 @@ pub(crate) fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> 
                 }
                 8
             }
-            AUTH => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
+            HOP_BY_HOP | ROUTING | OPTIONS | MOBILITY => (units(ctx, at)? + 1) * 8,
+            AUTH => (units(ctx, at)? + 2) * 4,
+            _ => break,
         };
         next = read(ctx, at).ok_or(Verdict::Malformed)?;
         at += size;
@@ -69,30 +98,19 @@ pub(crate) fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> 
     port(ctx, next, at)
 }
 
+/// The length field of an extension header.
 #[inline(always)]
-fn port(ctx: &XdpContext, protocol: u8, at: usize) -> Result<Target, Verdict> {
-    if protocol != TCP && protocol != UDP {
-        return Err(Verdict::OtherPort);
-    }
-    let port: u16 = read(ctx, at + 2).ok_or(Verdict::Malformed)?;
-    Ok(Target { protocol: u32::from(protocol), port: u32::from(u16::from_be(port)) })
+fn units(ctx: &XdpContext, at: usize) -> Result<usize, Verdict> {
+    read::<u8>(ctx, at + 1).map(usize::from).ok_or(Verdict::Malformed)
 }
 
-/// Whether `target` belongs to the port set.
 #[inline(always)]
-pub(crate) fn covers(port_set: u32, target: Target) -> bool {
-    let Some(set) = PORT_SETS_MAP.get(port_set) else { return false };
-    for index in 0..PORTS_PER_SET {
-        let Some(ports) = set.ports.get(index) else { return false };
-        if ports.protocol == 0 {
-            return false;
-        }
-        if ports.protocol == target.protocol
-            && u32::from(ports.low) <= target.port
-            && target.port <= u32::from(ports.high)
-        {
-            return true;
-        }
-    }
-    false
+fn port(ctx: &XdpContext, protocol: u8, at: usize) -> Result<Target, Verdict> {
+    let udp = match protocol {
+        TCP => 0,
+        UDP => Target::UDP,
+        _ => return Err(Verdict::OtherPort),
+    };
+    let port: u16 = read(ctx, at + 2).ok_or(Verdict::Malformed)?;
+    Ok(Target(Target::KNOWN | udp | u32::from(port)))
 }

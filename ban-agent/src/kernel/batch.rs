@@ -215,10 +215,7 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         match self.all_by_batch() {
             Ok(entries) => Ok(entries),
             Err(e)
-                if matches!(
-                    e.raw_os_error(),
-                    Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)
-                ) =>
+                if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)) =>
             {
                 self.all_by_key()
             }

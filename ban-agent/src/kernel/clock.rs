@@ -105,8 +105,7 @@ impl JiffyClock {
 fn slept() -> u64 {
     let boot = clock_gettime(ClockId::Boottime);
     let awake = clock_gettime(ClockId::Monotonic);
-    nanoseconds(boot.tv_sec, boot.tv_nsec)
-        .saturating_sub(nanoseconds(awake.tv_sec, awake.tv_nsec))
+    nanoseconds(boot.tv_sec, boot.tv_nsec).saturating_sub(nanoseconds(awake.tv_sec, awake.tv_nsec))
 }
 
 fn nanoseconds(seconds: i64, nanos: i64) -> u64 {

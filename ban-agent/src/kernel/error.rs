@@ -105,7 +105,9 @@ pub enum Error {
         name: &'static str,
     },
     /// A pinned map is not what this agent expects.
-    #[error("map {name} has keys of {key} and values of {value} bytes, which is not this agent's layout")]
+    #[error(
+        "map {name} has keys of {key} and values of {value} bytes, which is not this agent's layout"
+    )]
     Layout {
         /// Its name.
         name: &'static str,
@@ -119,14 +121,6 @@ pub enum Error {
     PortSets {
         /// How many there can be.
         limit: u32,
-    },
-    /// Too many ranges in a port set.
-    #[error("a ban names {found} port ranges, at most {limit} are possible")]
-    PortRanges {
-        /// In the ban.
-        found: usize,
-        /// Possible.
-        limit: usize,
     },
     /// A map is full and nothing can be evicted.
     #[error("map {name} is full with {max} entries")]
@@ -197,7 +191,6 @@ impl Error {
             | Error::Missing { .. }
             | Error::Judgement { .. }
             | Error::PortSets { .. }
-            | Error::PortRanges { .. }
             | Error::Call { .. } => return None,
         })
     }

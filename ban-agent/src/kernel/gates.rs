@@ -250,7 +250,10 @@ fn site(net: Ipv6Net) -> u64 {
 
 fn split(net: Ipv6Net) -> [u64; 2] {
     let bits = u128::from(net.network());
-    [u64::try_from(bits >> 64).unwrap_or(0), u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0)]
+    [
+        u64::try_from(bits >> 64).unwrap_or(0),
+        u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0),
+    ]
 }
 
 #[cfg(test)]

@@ -184,7 +184,9 @@ fn interface(body: &[u8]) -> Option<Interface> {
             IFLA_MTU => interface.mtu = u32_at(value, 0).unwrap_or(0),
             IFLA_LINK => interface.lower = u32_at(value, 0).unwrap_or(0),
             IFLA_MASTER => interface.master = u32_at(value, 0).unwrap_or(0),
-            IFLA_LINKINFO => interface.kind = nested(value, IFLA_INFO_KIND).map_or_else(String::new, text),
+            IFLA_LINKINFO => {
+                interface.kind = nested(value, IFLA_INFO_KIND).map_or_else(String::new, text)
+            }
             IFLA_XDP => {
                 let program = nested(value, IFLA_XDP_PROG_ID).and_then(|id| u32_at(id, 0));
                 interface.program = program.unwrap_or(0);

@@ -16,8 +16,19 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ba
 
 /// Maps that are pinned, by their names in the object.
 pub const PINNED: [&str; 13] = [
-    "ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6", "allow_v4", "allow_v6", "port_sets",
-    "gate_v4", "gate_v6", "settings", "verdicts", "events",
+    "ban_v4",
+    "ban_v6",
+    "site_v6",
+    "net_v4",
+    "net_v6",
+    "allow_v4",
+    "allow_v6",
+    "port_sets",
+    "gate_v4",
+    "gate_v6",
+    "settings",
+    "verdicts",
+    "events",
 ];
 /// Those whose size is `max_bans`.
 pub(super) const SIZED: [&str; 5] = ["ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6"];
@@ -52,7 +63,8 @@ impl Loaded {
         if version < KernelVersion::new(5, 15, 0) {
             return Err(Error::OldKernel { found: release(), needed: FLOOR });
         }
-        let name = if version < KernelVersion::new(5, 18, 0) { "ban_agent_flat" } else { "ban_agent" };
+        let name =
+            if version < KernelVersion::new(5, 18, 0) { "ban_agent_flat" } else { "ban_agent" };
         let mut loader = EbpfLoader::new();
         loader.override_global("SLOT", &slot, true);
         if log::log_enabled!(log::Level::Trace) {
@@ -153,10 +165,11 @@ fn program_error(what: &'static str, error: ProgramError) -> Error {
     }
 }
 
+/// EPERM only: the verifier says EACCES for a program that it does not like.
 fn denied(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+        if error.downcast_ref::<io::Error>().is_some_and(|e| e.raw_os_error() == Some(libc::EPERM))
         {
             return true;
         }

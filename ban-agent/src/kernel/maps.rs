@@ -13,7 +13,7 @@ use super::{
     gates::{GateV4, GateV6},
     load::Loaded,
     mapped::Mapped,
-    ports::{PortSets, set_of},
+    ports::PortSets,
     settings::Controls,
     tables::{AllowV4, Entries, Key, LpmV6, Tables},
 };
@@ -106,11 +106,7 @@ impl Maps {
             if let Some(count) = self.known.slot(key) {
                 *count += 1;
             }
-            if ban.port_set != 0
-                && let Some(set) = self.port_sets.get(&ban.port_set)?
-            {
-                self.sets.adopt(ban.port_set, set);
-            }
+            self.sets.adopt(ban.port_set, || self.port_sets.get(&ban.port_set))?;
         }
         self.show_counts();
         self.gate_v4.rewrite();
@@ -126,7 +122,9 @@ impl Maps {
     }
 
     fn show_counts(&self) {
-        self.controls.counts(self.known.nets_v4, self.known.nets_v6, self.known.sites);
+        let Known { nets_v4, nets_v6, sites } = self.known;
+        self.controls.counts(nets_v4, nets_v6, sites);
+        self.controls.scoped(self.sets.users());
     }
 
     /// Moves to another measurement of the clocks: every deadline is written again.
@@ -145,11 +143,14 @@ impl Maps {
         let mut entries = Entries::default();
         for (key, ban) in all {
             let convert = |deadline| old.convert(deadline, &self.clock);
-            entries.push(*key, Ban {
-                ends_jiffies: convert(ban.ends_jiffies),
-                ports_end_jiffies: convert(ban.ports_end_jiffies),
-                ..*ban
-            });
+            entries.push(
+                *key,
+                Ban {
+                    ends_jiffies: convert(ban.ends_jiffies),
+                    ports_end_jiffies: convert(ban.ports_end_jiffies),
+                    ..*ban
+                },
+            );
         }
         self.tables.set(&entries, |_| {})
     }
@@ -190,6 +191,7 @@ impl Maps {
             }
         }
         self.controls.counts(known.nets_v4, known.nets_v6, known.sites);
+        self.controls.scoped(self.sets.users());
         for key in fresh {
             match key.prefix() {
                 Some(IpNet::V4(net)) => gate_v4.add(net),
@@ -207,7 +209,7 @@ impl Maps {
         for op in ops {
             let Op::Clear(prefix) = op else { continue };
             let key = Key::of(*prefix);
-            if !self.sets.is_empty()
+            if self.sets.users() > 0
                 && let Some(ban) = self.tables.get(&key)?
             {
                 self.sets.release(ban.port_set);
@@ -233,9 +235,8 @@ impl Maps {
         if enforced.scoped == Boot(0) || enforced.ports.is_empty() {
             return Ok(0);
         }
-        let set = set_of(&enforced.ports)?;
-        let (number, new) = self.sets.take(set)?;
-        if new {
+        let (number, entry) = self.sets.take(&enforced.ports)?;
+        if let Some(set) = entry {
             self.port_sets.set(&number, &set)?;
         }
         Ok(number)
@@ -280,7 +281,7 @@ impl Maps {
             let enforced = Enforced {
                 all: self.clock.boot_of(ban.ends_jiffies),
                 scoped: self.clock.boot_of(ban.ports_end_jiffies),
-                ports: self.sets.ranges(ban.port_set),
+                ports: self.sets.ports(ban.port_set),
             };
             Some(Held {
                 prefix: key.prefix()?,
@@ -321,8 +322,7 @@ impl Maps {
             let slots = slot.map_or(0..SLOTS, |slot| slot..slot + 1);
             for slot in slots {
                 let index = slot * ROWS + row;
-                let counts =
-                    self.verdicts.get(&index, 0).map_err(|e| map_error("verdicts", e))?;
+                let counts = self.verdicts.get(&index, 0).map_err(|e| map_error("verdicts", e))?;
                 for count in counts.iter() {
                     total.packets += count.packets;
                     total.bytes += count.bytes;

@@ -15,9 +15,9 @@ mod maps;
 mod model;
 mod pins;
 mod ports;
+mod settings;
 mod sys;
 mod tables;
-mod settings;
 mod xdp;
 
 use std::net::IpAddr;
@@ -78,7 +78,7 @@ pub enum Mode {
 
 /// A sampled drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drop {
+pub struct Dropped {
     /// The source.
     pub address: IpAddr,
     /// The interface that received it.

@@ -2,98 +2,90 @@
 //!
 //! Pure bookkeeping; the caller writes the entries.
 
-use std::collections::HashMap;
-
-use ban_common::{PORT_SETS, PORTS_PER_SET, PortSet};
+use ban_common::{PORT_SETS, PortSet};
 
 use super::error::Error;
-use crate::net::{PortRange, Proto};
+use crate::net::{PortRange, Ports, Proto};
 
-const TCP: u32 = 6;
-const UDP: u32 = 17;
-
-/// Which set has which number, and how many bans use it. Number 0 is the empty set.
+/// Which set has which number, and how many bans use it. Number 0 is never used.
 #[derive(Debug, Default)]
 pub(super) struct PortSets {
-    numbers: HashMap<PortSet, u32>,
-    /// By number, from 1 on: the set and its users.
-    used: Vec<(PortSet, u32)>,
+    /// By number, from 1 on: the ports, joined, and their users.
+    used: Vec<(Ports, u32)>,
 }
 
 impl PortSets {
-    /// The number of `set`, one user more; `true` if the map entry has to be written first.
+    /// The number of the set of `ports`, one user more; the entry, if it has to be written first.
     ///
     /// # Errors
     /// If there are too many different sets.
-    pub(super) fn take(&mut self, set: PortSet) -> Result<(u32, bool), Error> {
-        if let Some(number) = self.numbers.get(&set) {
-            if let Some((_, users)) = self.slot(*number) {
-                *users += 1;
-            }
-            return Ok((self.numbers.get(&set).copied().unwrap_or(0), false));
-        }
-        let free = self.used.iter().position(|(_, users)| *users == 0);
-        let index = free.unwrap_or(self.used.len());
+    pub(super) fn take(&mut self, ports: &[PortRange]) -> Result<(u32, Option<PortSet>), Error> {
+        let ports = join(ports);
+        let known = self.used.iter().position(|(set, users)| *users > 0 && *set == ports);
+        let free = || self.used.iter().position(|(_, users)| *users == 0);
+        let index = known.or_else(free).unwrap_or(self.used.len());
         let number = u32::try_from(index + 1).unwrap_or(PORT_SETS);
         if number >= PORT_SETS {
             return Err(Error::PortSets { limit: PORT_SETS - 1 });
         }
-        if let Some(slot) = self.used.get_mut(index) {
-            self.numbers.remove(&slot.0);
-            *slot = (set, 1);
-        } else {
-            self.used.push((set, 1));
+        let entry = known.is_none().then(|| encode(&ports));
+        match self.used.get_mut(index) {
+            Some(slot) if known.is_some() => slot.1 += 1,
+            Some(slot) => *slot = (ports, 1),
+            None => self.used.push((ports, 1)),
         }
-        self.numbers.insert(set, number);
-        Ok((number, true))
+        Ok((number, entry))
     }
 
     /// One user less of set `number`.
     pub(super) fn release(&mut self, number: u32) {
-        if let Some((_, users)) = self.slot(number) {
+        let index = (number as usize).checked_sub(1);
+        if let Some((_, users)) = index.and_then(|index| self.used.get_mut(index)) {
             *users = users.saturating_sub(1);
         }
     }
 
-    /// Notes a user of a set that is in the map already.
-    pub(super) fn adopt(&mut self, number: u32, set: PortSet) {
-        let Some(index) = (number as usize).checked_sub(1) else { return };
+    /// Notes a user of a set that is in the map already; `entry` reads it.
+    ///
+    /// # Errors
+    /// Those of `entry`.
+    pub(super) fn adopt(
+        &mut self,
+        number: u32,
+        entry: impl FnOnce() -> Result<Option<PortSet>, Error>,
+    ) -> Result<(), Error> {
+        let Some(index) = (number as usize).checked_sub(1) else { return Ok(()) };
         if self.used.len() <= index {
-            self.used.resize(index + 1, (PortSet::default(), 0));
+            self.used.resize(index + 1, (Vec::new(), 0));
         }
-        if let Some(slot) = self.used.get_mut(index) {
-            slot.0 = set;
-            slot.1 += 1;
-            self.numbers.insert(set, number);
+        if let Some((ports, users)) = self.used.get_mut(index) {
+            if *users == 0 {
+                *ports = entry()?.map_or_else(Vec::new, |set| decode(&set));
+            }
+            *users += 1;
         }
+        Ok(())
     }
 
-    /// Whether no set was ever used.
+    /// The ports of set `number`.
     #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.used.is_empty()
-    }
-
-    /// The ranges of set `number`.
-    #[must_use]
-    pub(super) fn ranges(&self, number: u32) -> Vec<PortRange> {
+    pub(super) fn ports(&self, number: u32) -> Ports {
         let index = (number as usize).checked_sub(1);
-        index.and_then(|index| self.used.get(index)).map_or_else(Vec::new, |(set, _)| ranges(set))
+        index.and_then(|index| self.used.get(index)).map_or_else(Vec::new, |(set, _)| set.clone())
     }
 
-    fn slot(&mut self, number: u32) -> Option<&mut (PortSet, u32)> {
-        self.used.get_mut((number as usize).checked_sub(1)?)
+    /// How many bans use a set.
+    #[must_use]
+    pub(super) fn users(&self) -> u32 {
+        self.used.iter().map(|(_, users)| users).sum()
     }
 }
 
-/// The map entry of `ports`.
-///
-/// # Errors
-/// If there are more ranges than an entry holds, even after those that touch are joined.
-pub(super) fn set_of(ports: &[PortRange]) -> Result<PortSet, Error> {
+/// Sorts, and joins ranges that touch.
+fn join(ports: &[PortRange]) -> Ports {
     let mut sorted = ports.to_vec();
     sorted.sort_unstable();
-    let mut joined: Vec<PortRange> = Vec::new();
+    let mut joined: Ports = Vec::new();
     for range in sorted {
         match joined.last_mut() {
             Some(last) if last.proto == range.proto && range.low <= last.high.saturating_add(1) => {
@@ -102,28 +94,37 @@ pub(super) fn set_of(ports: &[PortRange]) -> Result<PortSet, Error> {
             _ => joined.push(range),
         }
     }
-    if joined.len() > PORTS_PER_SET {
-        return Err(Error::PortRanges { found: joined.len(), limit: PORTS_PER_SET });
-    }
-    let mut set = PortSet::default();
-    for (slot, range) in set.ports.iter_mut().zip(joined) {
-        let protocol = match range.proto {
-            Proto::Tcp => TCP,
-            Proto::Udp => UDP,
-        };
-        *slot = ban_common::Ports { low: range.low, high: range.high, protocol };
-    }
-    Ok(set)
+    joined
 }
 
-fn ranges(set: &PortSet) -> Vec<PortRange> {
-    let used = set.ports.iter().take_while(|ports| ports.protocol != 0);
-    used.map(|ports| PortRange {
-        proto: if ports.protocol == UDP { Proto::Udp } else { Proto::Tcp },
-        low: ports.low,
-        high: ports.high,
-    })
-    .collect()
+fn encode(ports: &[PortRange]) -> PortSet {
+    let mut set = PortSet::default();
+    for range in ports {
+        let words = match range.proto {
+            Proto::Tcp => &mut set.tcp,
+            Proto::Udp => &mut set.udp,
+        };
+        for port in range.low..=range.high {
+            // As the port lies in a packet, read as a native number.
+            let bit = port.to_be();
+            if let Some(word) = words.get_mut(usize::from(bit >> 6)) {
+                *word |= 1 << (bit & 63);
+            }
+        }
+    }
+    set
+}
+
+fn decode(set: &PortSet) -> Ports {
+    let mut ports = Vec::new();
+    for (proto, words) in [(Proto::Tcp, &set.tcp), (Proto::Udp, &set.udp)] {
+        let all = (0..=u16::MAX).filter(|port| {
+            let bit = port.to_be();
+            words.get(usize::from(bit >> 6)).is_some_and(|word| word >> (bit & 63) & 1 != 0)
+        });
+        ports.extend(all.map(|port| PortRange { proto, low: port, high: port }));
+    }
+    join(&ports)
 }
 
 #[cfg(test)]
@@ -132,31 +133,36 @@ mod tests {
     use crate::net::parse_ports;
 
     #[test]
-    fn ranges_that_touch_are_joined() {
-        let set = set_of(&parse_ports("tcp/80,443,81-90").unwrap()).unwrap();
-        let shown: Vec<_> = ranges(&set).iter().map(ToString::to_string).collect();
+    fn sets_survive_the_map() {
+        for text in ["tcp/22", "tcp/80,443", "udp/1-65535", "tcp/1000-2000,1500-3000,3001"] {
+            let ports = parse_ports(text).unwrap();
+            assert_eq!(decode(&encode(&ports)), join(&ports), "{text}");
+        }
+        let joined = join(&parse_ports("tcp/80,443,81-90").unwrap());
+        let shown: Vec<_> = joined.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["tcp/80-90", "tcp/443"]);
-        let many: Vec<_> = (0..17).map(|n| format!("tcp/{}", n * 2 + 1)).collect();
-        let many: Vec<_> = many.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
-        assert!(matches!(set_of(&many), Err(Error::PortRanges { found: 17, limit: 16 })));
     }
 
     #[test]
     fn sets_are_shared_and_reused() {
         let mut sets = PortSets::default();
-        let ssh = set_of(&parse_ports("tcp/22").unwrap()).unwrap();
-        let web = set_of(&parse_ports("tcp/80,443").unwrap()).unwrap();
-        let dns = set_of(&parse_ports("udp/53").unwrap()).unwrap();
-        assert_eq!(sets.take(ssh).unwrap(), (1, true));
-        assert_eq!(sets.take(web).unwrap(), (2, true));
-        assert_eq!(sets.take(ssh).unwrap(), (1, false));
+        let mut take = |text: &str, sets: &mut PortSets| {
+            let (number, entry) = sets.take(&parse_ports(text).unwrap()).unwrap();
+            (number, entry.is_some())
+        };
+        assert_eq!(take("tcp/22", &mut sets), (1, true));
+        assert_eq!(take("tcp/80,443", &mut sets), (2, true));
+        assert_eq!(take("tcp/22", &mut sets), (1, false));
         sets.release(1);
-        assert_eq!(sets.take(dns).unwrap(), (3, true), "set 1 still has a user");
+        assert_eq!(take("udp/53", &mut sets), (3, true), "set 1 still has a user");
         sets.release(1);
-        assert_eq!(sets.take(ssh).unwrap(), (1, false), "unused, but not overwritten yet");
-        sets.release(1);
-        let ntp = set_of(&parse_ports("udp/123").unwrap()).unwrap();
-        assert_eq!(sets.take(ntp).unwrap(), (1, true));
-        assert_eq!(sets.take(ssh).unwrap(), (4, true));
+        assert_eq!(take("udp/123", &mut sets), (1, true), "set 1 is free");
+        assert_eq!(take("tcp/22", &mut sets), (4, true));
+        assert_eq!(sets.users(), 4);
+        for port in 1..PORT_SETS - 4 {
+            sets.take(&parse_ports(&format!("tcp/{}", port + 1_000)).unwrap()).unwrap();
+        }
+        let full = sets.take(&parse_ports("tcp/9").unwrap());
+        assert!(matches!(full, Err(Error::PortSets { limit: 127 })));
     }
 }

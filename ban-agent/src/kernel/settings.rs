@@ -21,13 +21,13 @@ impl Controls {
 
     fn write_u32(&self, offset: usize, value: u32) {
         let index = offset / 8;
-        let shift = if (offset % 8 == 0) == cfg!(target_endian = "little") { 0 } else { 32 };
+        let shift = if offset.is_multiple_of(8) == cfg!(target_endian = "little") { 0 } else { 32 };
         let old = self.0.get(index);
         self.0.set(index, old & !(u64::from(u32::MAX) << shift) | u64::from(value) << shift);
     }
 
     fn read_u32(&self, offset: usize) -> u32 {
-        let shift = if (offset % 8 == 0) == cfg!(target_endian = "little") { 0 } else { 32 };
+        let shift = if offset.is_multiple_of(8) == cfg!(target_endian = "little") { 0 } else { 32 };
         u32::try_from((self.0.get(offset / 8) >> shift) & u64::from(u32::MAX)).unwrap_or(0)
     }
 
@@ -58,6 +58,11 @@ impl Controls {
         for (index, count) in sites.into_iter().enumerate() {
             self.write_u32(offset_of!(Settings, sites) + index * 4, count);
         }
+    }
+
+    /// How many bans name ports.
+    pub(super) fn scoped(&self, bans: u32) {
+        self.write_u32(offset_of!(Settings, scoped), bans);
     }
 
     /// How many prefixes the allow list holds.

@@ -225,7 +225,11 @@ impl Tables {
     ///
     /// # Errors
     /// The first failure; `fresh` has been called for all that were written before.
-    pub(super) fn set(&mut self, entries: &Entries, mut fresh: impl FnMut(Key)) -> Result<(), Error> {
+    pub(super) fn set(
+        &mut self,
+        entries: &Entries,
+        mut fresh: impl FnMut(Key),
+    ) -> Result<(), Error> {
         self.v4.set(&entries.v4)?.into_iter().for_each(|key| fresh(Key::V4(key)));
         self.net_v4.set(&entries.net_v4)?.into_iter().for_each(|key| fresh(Key::NetV4(key)));
         self.v6.set(&entries.v6)?.into_iter().for_each(|key| fresh(Key::V6(key)));

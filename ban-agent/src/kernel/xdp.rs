@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use ban_common::{Event, SLOTS, Verdict};
 
 use super::{
-    Drop, Enforcer, Held, Hits, Mode, Verdicts,
+    Dropped, Enforcer, Held, Hits, Mode, Verdicts,
     clock::JiffyClock,
     error::Error,
     interface::{self, Interface},
@@ -90,9 +90,7 @@ enum Undo {
 impl Undo {
     fn run(self) {
         let result = match self {
-            Undo::Created(link, pin) => {
-                std::fs::remove_file(pin).and_then(|()| link.detach())
-            }
+            Undo::Created(link, pin) => std::fs::remove_file(pin).and_then(|()| link.detach()),
             Undo::Swapped(link, program) => {
                 program_by_id(program).and_then(|program| link.update(program))
             }
@@ -122,10 +120,7 @@ impl Xdp {
         Xdp::start_on(options, Vec::new())
     }
 
-    fn start_on(
-        options: Options,
-        interfaces: Vec<(Interface, Vec<String>)>,
-    ) -> Result<Xdp, Error> {
+    fn start_on(options: Options, interfaces: Vec<(Interface, Vec<String>)>) -> Result<Xdp, Error> {
         let fresh = !options.pins.join(format!("v{}", ban_common::ABI)).exists();
         let pins = Pinned::open(&options.pins)?;
         match Xdp::attach_all(&options, &pins, interfaces) {
@@ -158,8 +153,7 @@ impl Xdp {
         let mut programs = vec![first];
         let mut slots = Vec::new();
         for (interface, _) in &interfaces {
-            let too_many =
-                || Error::TooManyInterfaces { count: interfaces.len(), limit: SLOTS };
+            let too_many = || Error::TooManyInterfaces { count: interfaces.len(), limit: SLOTS };
             let slot = maps.controls.slot(interface.index, alive).ok_or_else(too_many)?;
             programs.push(Loaded::new(folder.as_path(), options.max_bans, slot)?);
             slots.push(slot);
@@ -356,9 +350,11 @@ pub struct Events {
     ring: RingBuf<MapData>,
 }
 
-impl Events {
+impl Iterator for Events {
+    type Item = Dropped;
+
     /// The next one, if there is one now.
-    pub fn next(&mut self) -> Option<Drop> {
+    fn next(&mut self) -> Option<Dropped> {
         let item = self.ring.next()?;
         let bytes: &[u8; size_of::<Event>()] = item.first_chunk()?;
         // SAFETY: Event is repr(C), integers only, without padding (asserted where it is
@@ -380,8 +376,8 @@ impl std::os::fd::AsRawFd for Events {
     }
 }
 
-impl From<Event> for Drop {
-    fn from(event: Event) -> Drop {
+impl From<Event> for Dropped {
+    fn from(event: Event) -> Dropped {
         let address = if event.family == 6 {
             event.address.into()
         } else {
@@ -389,7 +385,7 @@ impl From<Event> for Drop {
             [a, b, c, d].into()
         };
         let target = u8::try_from(event.protocol).ok().zip(u16::try_from(event.port).ok());
-        Drop {
+        Dropped {
             address,
             ifindex: event.ifindex,
             length: event.length,
@@ -447,10 +443,10 @@ fn attach(
         let name = interface.name.clone();
         move |e| Error::call(call, name, e)
     };
-    let program = loaded.program()?.fd().map_err(|source| Error::Program {
-        what: "use the program",
-        source: Box::new(source),
-    })?;
+    let program = loaded
+        .program()?
+        .fd()
+        .map_err(|source| Error::Program { what: "use the program", source: Box::new(source) })?;
     if let Some(link) = Link::open(&pin).map_err(failed("open the pinned link"))? {
         let info = link.info().map_err(failed("read the pinned link"))?;
         if info.ifindex == interface.index && fits(options.mode, interface) {
@@ -509,9 +505,7 @@ fn create(
         return Err(Error::Permission { what: "attach to a network interface" });
     }
     match mode {
-        Mode::Native => {
-            Err(Error::NoNative { interface: interface.name.clone(), source: error })
-        }
+        Mode::Native => Err(Error::NoNative { interface: interface.name.clone(), source: error }),
         Mode::Generic => Err(Error::call("attach", interface.name.clone(), error)),
         Mode::Auto => attach(Place::Generic)
             .map(|link| (link, Some(generic_warning(interface, Some(&error)))))
