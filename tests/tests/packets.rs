@@ -1,6 +1,8 @@
 //! The frame table: description, frame, expected verdict, by the real program through
 //! `BPF_PROG_TEST_RUN`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ban_agent::{

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn sets_are_shared_and_reused() {
         let mut sets = PortSets::default();
-        let mut take = |text: &str, sets: &mut PortSets| {
+        let take = |text: &str, sets: &mut PortSets| {
             let (number, entry) = sets.take(&parse_ports(text).unwrap()).unwrap();
             (number, entry.is_some())
         };
