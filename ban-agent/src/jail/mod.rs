@@ -1,6 +1,7 @@
 //! Counts the failures of an address and says when it has to be banned. Pure: `now` is an
 //! argument.
 
+mod breaker;
 mod count;
 mod escalate;
 mod offence;
@@ -16,7 +17,10 @@ use crate::{
     source,
 };
 
-pub use self::offence::{Decision, Jail, Sentence, Stats};
+pub use self::{
+    breaker::{Breaker, Limits, Trip},
+    offence::{Decision, Jail, Sentence, Stats},
+};
 
 /// A jail as the configuration resolved it.
 #[derive(Clone, Debug, PartialEq)]

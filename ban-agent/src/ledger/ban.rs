@@ -105,16 +105,21 @@ impl Names {
         self.holder_numbers.get(holder).copied()
     }
 
+    /// A claim of these, if there ever was one.
+    pub(super) fn find(&self, holder: &Holder, ports: &Ports) -> Option<Packed> {
+        let holder = self.number_of(holder)?;
+        let ports = match self.port_numbers.get(ports) {
+            Some(&number) => number,
+            None => *self.port_numbers.get(&sorted(ports))?,
+        };
+        Some(Packed { until: Boot::default(), holder, ports })
+    }
+
     pub(super) fn pack(&mut self, holder: &Holder, ports: &Ports, until: Boot) -> Packed {
         let holder = number(&mut self.holders, &mut self.holder_numbers, holder);
         let ports = match self.port_numbers.get(ports) {
             Some(&number) => number,
-            None => {
-                let mut sorted = ports.clone();
-                sorted.sort_unstable();
-                sorted.dedup();
-                number(&mut self.ports, &mut self.port_numbers, &sorted)
-            }
+            None => number(&mut self.ports, &mut self.port_numbers, &sorted(ports)),
         };
         Packed { until, holder, ports }
     }
@@ -127,6 +132,13 @@ impl Names {
             ports: self.ports(claim.ports).to_vec(),
         }
     }
+}
+
+fn sorted(ports: &Ports) -> Ports {
+    let mut ports = ports.clone();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
 }
 
 fn number<T: Clone + Eq + std::hash::Hash>(

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     clock::Boot,
-    net::{IpNet, PrefixMap},
+    net::{IpNet, Ports, PrefixMap},
 };
 
 /// Deadlines looked at to find a ban that may make room. Beyond them the table is as good as
@@ -53,6 +53,13 @@ impl Ban<'_> {
     pub fn is_held_by(&self, holder: &Holder) -> bool {
         let number = self.names.number_of(holder);
         self.claims.iter().any(|claim| Some(claim.holder) == number)
+    }
+
+    /// End of the claim of `holder` on exactly these ports, if it has one.
+    #[must_use]
+    pub fn end_of(&self, holder: &Holder, ports: &Ports) -> Option<Boot> {
+        let wanted = self.names.find(holder, ports)?;
+        self.claims.iter().find(|claim| claim.is(&wanted)).map(|claim| claim.until)
     }
 
     /// What the kernel has to hold for it.
@@ -249,8 +256,12 @@ impl Ledger {
     }
 
     fn end_refused(&mut self, plan: &mut Plan) {
-        let prefixes: Vec<IpNet> = self.bans.iter().map(|(prefix, _)| prefix).collect();
-        for prefix in prefixes {
+        let protected = self.guard.protected().map(|(prefix, _)| prefix);
+        let guarded = self.guard.allowed().chain(protected);
+        let inside: BTreeSet<IpNet> = guarded
+            .flat_map(|guarded| self.bans.within(guarded).map(|(prefix, _)| prefix))
+            .collect();
+        for prefix in inside {
             let Some(ban) = self.get(prefix) else { continue };
             let holders = ban.claims.iter().map(|claim| claim.holder);
             let refused: Vec<u32> = holders

@@ -5,6 +5,7 @@ mod ban;
 mod book;
 #[cfg(test)]
 mod tests;
+mod widen;
 
 use std::{fmt, sync::Arc};
 
@@ -16,6 +17,7 @@ use crate::{
 pub use self::{
     allow::{Protected, Refusal},
     book::{Ban, Ledger},
+    widen::Widen,
 };
 
 /// Who holds a claim.
@@ -46,8 +48,19 @@ pub struct Claim {
     pub holder: Holder,
     /// Until when; [`Boot::NEVER`]: permanent.
     pub until: Boot,
-    /// On which ports, sorted; empty: all traffic.
+    /// On which ports; empty: all traffic.
     pub ports: Ports,
+}
+
+impl Claim {
+    /// The one form of equal claims: host bits clear, ports sorted.
+    #[must_use]
+    pub fn canonical(&self) -> Claim {
+        let mut claim = Claim { prefix: self.prefix.trunc(), ..self.clone() };
+        claim.ports.sort_unstable();
+        claim.ports.dedup();
+        claim
+    }
 }
 
 /// What a claim has changed.

@@ -26,8 +26,8 @@ pub(super) struct Span {
 
 impl Key {
     pub(super) fn of(claim: &Claim) -> Key {
-        let Claim { prefix, holder, ports, .. } = claim;
-        Key { prefix: *prefix, holder: holder.clone(), ports: ports.clone() }
+        let Claim { prefix, holder, ports, .. } = claim.canonical();
+        Key { prefix, holder, ports }
     }
 }
 

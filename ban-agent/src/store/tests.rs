@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     clock::Boot,
+    ledger::{Ledger, Plan},
     net::{parse_ports, parse_prefix},
     source::Mark,
 };
@@ -144,6 +145,23 @@ fn what_was_released_is_not_resurrected() {
     assert_eq!(prefixes, [numbered(9).prefix, numbered(10).prefix]);
     other.close();
     store.close();
+}
+
+#[test]
+fn what_the_ledger_ends_is_what_was_recorded() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let ports = parse_ports("tcp/443,80,80").unwrap();
+    let given = Claim { ports, ..claim("192.0.2.1", jail("a"), Boot(START.0 + 5)) };
+    let (mut ledger, mut plan) = (Ledger::new(9), Plan::default());
+    ledger.claim(&given, false, start().boot, &mut plan);
+    ledger.expire(given.until, &mut plan);
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&given, None, start());
+    assert!(durable(&mut store));
+    store.release(&plan.ended[0].claim);
+    store.close();
+    assert_eq!(loaded(&path, start()), []);
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! Stops a jail that bans more than an attack explains: a wrong pattern, a proxy's address in
+//! every line. It goes on counting; the operator lets it go on banning.
+
+use std::{collections::VecDeque, fmt};
+
+use crate::clock::Boot;
+
+/// The span that bans are counted over, in ms.
+const SPAN: u64 = 60_000;
+/// Connected clients among the banned are no majority of anything below this many.
+const FEW: usize = 10;
+
+/// What a jail may do in a minute; `None`: as much as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Bans.
+    pub bans: Option<usize>,
+    /// Share of the clients that are connected, `0.0..=1.0`.
+    pub share: Option<f64>,
+}
+
+/// Why a jail was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trip {
+    /// More bans than this in a minute.
+    Bans(usize),
+    /// So many of so many connected clients within a minute.
+    Clients(usize, usize),
+}
+
+impl fmt::Display for Trip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trip::Bans(limit) => write!(f, "more than {limit} bans within a minute"),
+            Trip::Clients(hit, all) => {
+                write!(f, "{hit} of {all} connected clients would be banned within a minute")
+            }
+        }
+    }
+}
+
+/// Watches the sentences of one jail.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    limits: Limits,
+    /// The last minute's bans; whether each hit a connected client.
+    recent: VecDeque<(Boot, bool)>,
+    clients: usize,
+    tripped: Option<Trip>,
+}
+
+impl Breaker {
+    /// A breaker that has seen nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Breaker {
+        Breaker { limits, ..Breaker::default() }
+    }
+
+    /// Whether one more ban may be: of a connected client, where so many are `connected`.
+    ///
+    /// # Errors
+    /// Why not; stays so until [`Breaker::resume`].
+    pub fn admit(&mut self, is_client: bool, connected: usize, now: Boot) -> Result<(), Trip> {
+        if let Some(trip) = self.tripped {
+            return Err(trip);
+        }
+        self.forget(now);
+        if let Some(limit) = self.limits.bans
+            && self.recent.len() >= limit
+        {
+            return Err(*self.tripped.insert(Trip::Bans(limit)));
+        }
+        let clients = self.clients + usize::from(is_client);
+        if let Some(share) = self.limits.share
+            && is_client
+            && clients > FEW
+            && exceeds(clients, share, connected)
+        {
+            return Err(*self.tripped.insert(Trip::Clients(clients, connected)));
+        }
+        if self.limits != Limits::default() {
+            self.recent.push_back((now, is_client));
+            self.clients = clients;
+        }
+        Ok(())
+    }
+
+    /// Why the jail is stopped, if it is.
+    #[must_use]
+    pub fn tripped(&self) -> Option<Trip> {
+        self.tripped
+    }
+
+    /// Lets the jail ban again, with a fresh minute; says whether it was stopped.
+    pub fn resume(&mut self) -> bool {
+        self.recent.clear();
+        self.clients = 0;
+        self.tripped.take().is_some()
+    }
+
+    fn forget(&mut self, now: Boot) {
+        while let Some(&(when, was_client)) = self.recent.front()
+            && when.plus(SPAN) <= now
+        {
+            self.recent.pop_front();
+            self.clients -= usize::from(was_client);
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of clients are far below 2^53")]
+fn exceeds(part: usize, share: f64, whole: usize) -> bool {
+    part as f64 > share * whole as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_bans_in_a_minute_stop_it_until_it_is_resumed() {
+        let mut breaker = Breaker::new(Limits { bans: Some(3), share: None });
+        for second in [0, 1, 2, 60, 61, 62] {
+            assert_eq!(breaker.admit(false, 0, Boot(second * 1000)), Ok(()), "{second}");
+        }
+        let trip = Err(Trip::Bans(3));
+        assert_eq!(breaker.admit(false, 0, Boot(63_000)), trip);
+        assert_eq!(breaker.admit(false, 0, Boot(1_000_000)), trip);
+        assert!(breaker.resume() && !breaker.resume());
+        assert_eq!(breaker.admit(false, 0, Boot(1_000_000)), Ok(()));
+    }
+
+    #[test]
+    fn too_many_of_the_connected_stop_it() {
+        let mut breaker = Breaker::new(Limits { bans: None, share: Some(0.25) });
+        for number in 0..100 {
+            assert_eq!(breaker.admit(false, 100, Boot(number)), Ok(()));
+        }
+        for number in 0..25 {
+            assert_eq!(breaker.admit(true, 100, Boot(number)), Ok(()));
+        }
+        assert_eq!(breaker.admit(true, 100, Boot(50)), Err(Trip::Clients(26, 100)));
+        assert_eq!(breaker.tripped(), Some(Trip::Clients(26, 100)));
+    }
+
+    #[test]
+    fn a_handful_of_clients_is_no_share() {
+        let mut breaker = Breaker::new(Limits { bans: None, share: Some(0.1) });
+        for number in 0..10 {
+            assert_eq!(breaker.admit(true, 10, Boot(number)), Ok(()));
+        }
+        assert!(breaker.admit(true, 10, Boot(10)).is_err());
+    }
+
+    #[test]
+    fn without_limits_nothing_is_kept() {
+        let mut breaker = Breaker::default();
+        for number in 0..1000 {
+            breaker.admit(true, 1, Boot(number)).unwrap();
+        }
+        assert!(breaker.recent.is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! Bans a network once enough of its members are banned. The wider claim is derived from the
+//! members' claims alone: it lasts as long as enough of them do, and widens over nobody that is
+//! guarded.
+
+use super::{Claim, Ledger};
+use crate::{
+    clock::Boot,
+    net::{IpNet, PrefixSet},
+};
+
+/// When the bans of its members become the ban of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Widen {
+    /// How many banned members it takes; at least 2.
+    pub members: usize,
+    /// Lengths that IPv4 bans are widened to, the longest first: `[24]`.
+    pub v4: Vec<u8>,
+    /// Lengths that IPv6 bans are widened to, the longest first: `[64, 48]`.
+    pub v6: Vec<u8>,
+}
+
+impl Ledger {
+    /// The wider claim that follows from `claim`, which was just made. Make that one, too, and
+    /// ask again: a /128 may lead to a /64, and that to a /48.
+    #[must_use]
+    pub fn widened(&self, claim: &Claim, rule: &Widen, onlink: &PrefixSet) -> Option<Claim> {
+        let (prefix, members) = rule.step(claim.prefix)?;
+        if self.refusal(prefix, &claim.holder, false).is_some() || onlink.overlap(prefix).is_some()
+        {
+            return None;
+        }
+        let mut ends: Vec<Boot> = self
+            .within(prefix)
+            .filter(|ban| members.contains(&ban.prefix.prefix_len()))
+            .filter_map(|ban| ban.end_of(&claim.holder, &claim.ports))
+            .collect();
+        let needed = rule.members.max(2).checked_sub(1)?;
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        let until = *ends.get(needed)?;
+        Some(Claim { prefix, until, ..claim.clone() })
+    }
+}
+
+impl Widen {
+    /// The network that `prefix` would be widened to, and the lengths of that network's members.
+    fn step(&self, prefix: IpNet) -> Option<(IpNet, std::ops::RangeInclusive<u8>)> {
+        let lengths = match prefix {
+            IpNet::V4(_) => &self.v4,
+            IpNet::V6(_) => &self.v6,
+        };
+        let mut narrower = prefix.max_prefix_len();
+        for &length in lengths {
+            if length < prefix.prefix_len() {
+                let wider = IpNet::new(prefix.addr(), length).ok()?.trunc();
+                return Some((wider, length + 1..=narrower));
+            }
+            narrower = length;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::{Holder, Plan, Protected},
+        net::parse_prefix,
+    };
+
+    fn net(text: &str) -> IpNet {
+        parse_prefix(text).unwrap()
+    }
+
+    fn rule() -> Widen {
+        Widen { members: 3, v4: vec![24], v6: vec![64, 48] }
+    }
+
+    /// Bans each, and says what the bans were widened to.
+    fn widened(
+        ledger: &mut Ledger,
+        jail: &str,
+        bans: &[(&str, u64)],
+        onlink: &PrefixSet,
+    ) -> Vec<String> {
+        let mut widened = Vec::new();
+        for (prefix, until) in bans {
+            let holder = Holder::Jail(jail.into());
+            let claim =
+                Claim { prefix: net(prefix), holder, until: Boot(*until), ports: Vec::new() };
+            let mut next = Some(claim);
+            let mut first = true;
+            while let Some(claim) = next {
+                ledger.claim(&claim, false, Boot(0), &mut Plan::default());
+                if !std::mem::take(&mut first) {
+                    widened.push(format!("{} {}", claim.prefix, claim.until.0));
+                }
+                next = ledger.widened(&claim, &rule(), onlink);
+            }
+        }
+        widened
+    }
+
+    #[test]
+    fn three_members_make_a_network() {
+        let mut ledger = Ledger::new(100);
+        let none = PrefixSet::default();
+        let two = [("192.0.2.1", 30), ("192.0.2.2", 10), ("192.0.2.2", 11), ("192.0.3.3", 99)];
+        assert!(widened(&mut ledger, "a", &two, &none).is_empty());
+        // Another jail's members do not count.
+        assert!(widened(&mut ledger, "b", &[("192.0.2.3", 20)], &none).is_empty());
+        // It lasts as long as three members do, and longer if one comes that does.
+        assert_eq!(widened(&mut ledger, "a", &[("192.0.2.4", 20)], &none), ["192.0.2.0/24 11"]);
+        assert_eq!(widened(&mut ledger, "a", &[("192.0.2.5", 25)], &none), ["192.0.2.0/24 20"]);
+    }
+
+    #[test]
+    fn ports_widen_with_their_bans_in_any_order() {
+        let (mut ledger, mut plan) = (Ledger::new(9), Plan::default());
+        let ports = crate::net::parse_ports("tcp/443,80").unwrap();
+        let members = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|text| Claim {
+            prefix: net(text),
+            holder: Holder::Jail("a".into()),
+            until: Boot(9),
+            ports: ports.clone(),
+        });
+        for claim in &members {
+            ledger.claim(claim, false, Boot(0), &mut plan);
+        }
+        let wider = ledger.widened(&members[2], &rule(), &PrefixSet::default()).unwrap();
+        assert_eq!((wider.prefix, wider.ports), (net("192.0.2.0/24"), ports));
+    }
+
+    #[test]
+    fn networks_make_wider_networks() {
+        let mut ledger = Ledger::new(100);
+        let none = PrefixSet::default();
+        let bans: Vec<(String, u64)> = (0..3)
+            .flat_map(|subnet| (1..4).map(move |host| (format!("2001:db8:0:{subnet}::{host}"), 50)))
+            .collect();
+        let bans: Vec<(&str, u64)> = bans.iter().map(|(text, end)| (text.as_str(), *end)).collect();
+        let expected = ["2001:db8::/64 50", "2001:db8:0:1::/64 50", "2001:db8:0:2::/64 50"];
+        let all = widened(&mut ledger, "a", &bans, &none);
+        assert_eq!(all[..3], expected);
+        assert_eq!(all[3..], ["2001:db8::/48 50"]);
+    }
+
+    #[test]
+    fn never_over_what_is_guarded() {
+        let bans = [("192.0.2.1", 30), ("192.0.2.2", 30), ("192.0.2.3", 30)];
+        let none = PrefixSet::default();
+        let mut allowing = Ledger::new(100);
+        allowing.set_allowed(&[net("192.0.2.200")], &mut Plan::default());
+        assert!(widened(&mut allowing, "a", &bans, &none).is_empty());
+        let mut own = Ledger::new(100);
+        own.set_protected(&[(net("192.0.2.200"), Protected::Own)], &mut Plan::default());
+        assert!(widened(&mut own, "a", &bans, &none).is_empty());
+        let onlink = [net("192.0.2.128/25")].into_iter().collect();
+        assert!(widened(&mut Ledger::new(100), "a", &bans, &onlink).is_empty());
+        assert_eq!(widened(&mut Ledger::new(100), "a", &bans, &none).len(), 1);
+    }
+}
