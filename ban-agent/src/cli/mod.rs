@@ -1,9 +1,120 @@
-//! The command line: one file per verb.
+//! The command line: one file per verb. It talks to the agent over its socket; only `run`,
+//! `check`, `test`, `replay`, `doctor` and `detach` work without one.
 
-use std::process::ExitCode;
+mod args;
+mod ban;
+mod check;
+mod detach;
+mod doctor;
+mod failure;
+mod list;
+mod output;
+mod replay;
+mod run;
+mod show;
+mod status;
+mod test;
+
+use std::{io::Write as _, process::ExitCode};
+
+pub use args::Cli;
+use args::Verb;
+use clap::{CommandFactory as _, Parser as _};
+use failure::Failure;
+
+use crate::{
+    config,
+    control::{Document, Request, Text, call},
+};
 
 /// Entry point of the binary.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    logging(&cli);
+    match dispatch(&cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.verb {
+        Verb::Run(args) => run::run(cli, args),
+        Verb::Status { jail } => status::run(cli, jail.clone()),
+        Verb::List { jail, limit } => list::run(cli, jail.clone(), *limit),
+        Verb::Show { address } => show::run(cli, *address),
+        Verb::Ban(args) => ban::ban(cli, args),
+        Verb::Unban(args) => ban::unban(cli, args),
+        Verb::Test(args) => test::run(cli, args),
+        Verb::Replay(args) => replay::run(cli, args),
+        Verb::Check => check::run(cli),
+        Verb::ExportConfig => {
+            output::print(&config::export(&config::load(&cli.config)?))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Reload => tell(cli, &Request::Reload),
+        Verb::Doctor => doctor::run(cli),
+        Verb::Detach => detach::run(cli),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ban-agent", &mut script);
+            output::print(&String::from_utf8_lossy(&script))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Man { dir } => {
+            std::fs::create_dir_all(dir)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+                .map_err(|error| Failure::new(2, format!("{}: {error}", dir.display())))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// A request whose answer is a sentence.
+fn tell(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
+    let document = call(&cli.socket(), request)?;
+    if cli.json() {
+        output::json(&document)?;
+    } else if let Document::Text(Text { message, .. }) = &document {
+        output::print(&format!("{message}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `-q` errors only, `-v` debug, `-vv` trace; `RUST_LOG` wins. Under systemd the journal adds
+/// the time itself.
+fn logging(cli: &Cli) {
+    let default = match (cli.quiet, cli.verbose, &cli.verb) {
+        (true, ..) => "error",
+        (_, 0, Verb::Run(_)) => "info",
+        (_, 0, _) => "warn",
+        // the loader's own debugging fills pages
+        (_, 1, _) => "debug,aya=info,aya_obj=info",
+        _ => "trace",
+    };
+    let mut builder =
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default));
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format(|out, record| {
+            let priority = match record.level() {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            writeln!(out, "<{priority}>{}", record.args())
+        });
+    }
+    builder.target(env_logger::Target::Stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -4,6 +4,7 @@
 //! main file, and `conf.d/*.toml` beside it. A shipped jail runs only if a file names it.
 
 mod duration;
+mod export;
 mod layer;
 mod raw;
 mod resolve;
@@ -16,9 +17,10 @@ use std::{
 };
 
 pub use duration::{BadDuration, format_duration, parse_duration};
+pub use export::export;
 pub use raw::Mode;
 
-use crate::{filter, jail, net::IpNet};
+use crate::{fail2ban, filter, jail, net::IpNet};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
@@ -51,7 +53,17 @@ pub enum Error {
     },
     /// The fail2ban configuration that `[agent] fail2ban` names is wrong.
     #[error(transparent)]
-    Fail2ban(#[from] anyhow::Error),
+    Fail2ban(Box<fail2ban::Error>),
+    /// One of its filters does not compile.
+    #[error("{}: jail {jail}: {source}", folder.display())]
+    Fail2banFilter {
+        /// The fail2ban configuration.
+        folder: PathBuf,
+        /// The jail that uses the filter.
+        jail: String,
+        /// What is wrong with it.
+        source: Box<filter::Error>,
+    },
 }
 
 impl Error {
@@ -62,7 +74,7 @@ impl Error {
             Error::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("create {} or name another file with --config", path.display()))
             }
-            Error::Read { .. } | Error::Fail2ban(_) => None,
+            Error::Read { .. } | Error::Fail2ban(_) | Error::Fail2banFilter { .. } => None,
             Error::Invalid { hint, .. } => hint.clone(),
         }
     }

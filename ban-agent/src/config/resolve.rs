@@ -1,18 +1,19 @@
 //! From merged layers to the specs that the stages take.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Agent, Config, DEFAULT_SOCKET, Error,
     layer::{self, Layer},
     raw::{self, OneOrMany, Raw},
 };
-use crate::{fail2ban, filter, jail, net::IpNet, source};
+use crate::{
+    fail2ban,
+    filter::{self, Filter},
+    jail,
+    net::IpNet,
+    source,
+};
 
 /// The specs of `layers`.
 pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
@@ -42,8 +43,9 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
             config.disabled.push(name.clone());
         }
     }
-    if let Some(dir) = config.agent.fail2ban.clone() {
-        add_fail2ban(&mut config, &dir)?;
+    if let Some(folder) = &raw.agent.fail2ban {
+        let loaded = fail2ban::load(folder).map_err(|error| Error::Fail2ban(Box::new(error)))?;
+        adopt(&mut config, folder, loaded)?;
     }
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
@@ -51,20 +53,28 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// Adds the jails of a fail2ban configuration; a jail of our own with the same name stays.
-fn add_fail2ban(config: &mut Config, dir: &Path) -> Result<(), Error> {
-    let loaded = fail2ban::load(dir).map_err(|error| Error::Fail2ban(error.into()))?;
+/// Adds fail2ban's jails; a jail of our own with the same name wins.
+fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded) -> Result<(), Error> {
     for jail in loaded.jails {
+        Filter::compile(&jail.filter).map_err(|source| Error::Fail2banFilter {
+            folder: folder.to_owned(),
+            jail: jail.name.to_string(),
+            source: Box::new(source),
+        })?;
         if config.jails.iter().any(|own| own.name == jail.name) {
             let name = &jail.name;
-            let warning = format!("jail {name}: ours is used, not the one in {}", dir.display());
-            config.warnings.push(warning);
-            continue;
+            let folder = folder.display();
+            config.warnings.push(format!("jail {name}: ours is used, not the one in {folder}"));
+        } else {
+            config.disabled.retain(|name| **name != *jail.name);
+            config.jails.push(jail);
         }
-        config.disabled.retain(|name| **name != *jail.name);
-        config.jails.push(jail);
     }
     config.jails.sort_by(|a, b| a.name.cmp(&b.name));
+    let disabled = loaded.disabled.into_iter().filter(|name| !config.disabled.contains(name));
+    let disabled: Vec<String> =
+        disabled.filter(|name| config.jails.iter().all(|jail| *jail.name != **name)).collect();
+    config.disabled.extend(disabled);
     config.warnings.extend(loaded.unsupported.iter().map(ToString::to_string));
     config.files.extend(loaded.files);
     Ok(())
@@ -114,7 +124,31 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         let hint = Some("add failregex = ['^…<ADDR>…$']".into());
         return Err(layer::invalid(layers, &["filters", name], message, hint));
     }
+    if let Err(error) = Filter::compile(&spec) {
+        return Err(bad_pattern(layers, &spec, &error));
+    }
     Ok(spec)
+}
+
+/// The place of the pattern that does not compile.
+fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> Error {
+    let (key, text) = match error {
+        filter::Error::Pattern { key, pattern, .. } => (*key, pattern.as_str()),
+        filter::Error::NoAddress { pattern, .. } => ("failregex", pattern.as_str()),
+        filter::Error::Date { pattern, .. } => ("datepattern", pattern.as_str()),
+        filter::Error::Zone { zone, .. } => ("logtimezone", zone.as_str()),
+        filter::Error::NoPattern(_) => ("failregex", ""),
+    };
+    let list = match key {
+        "failregex" => spec.failregex.as_slice(),
+        "ignoreregex" => &spec.ignoreregex,
+        "datepattern" => &spec.datepattern,
+        _ => &[],
+    };
+    let index = list.iter().position(|pattern| pattern == text).map(|index| index.to_string());
+    let mut keys = vec!["filters", spec.name.as_str(), key];
+    keys.extend(index.as_deref());
+    layer::invalid(layers, &keys, error.to_string(), None)
 }
 
 fn jail(
@@ -195,8 +229,13 @@ fn sources(
             let message = format!("jail '{name}': logpath '{path}' is not absolute");
             return Err(layer::invalid(layers, &["jails", name, "logpath"], message, None));
         }
-        let path = PathBuf::from(path);
-        sources.push(source::Spec::File { path, start: source::Start::Beginning });
+        // as in fail2ban: `/path tail` starts at the end of a file that is not known yet
+        let (path, start) = match path.rsplit_once(char::is_whitespace) {
+            Some((path, "tail")) => (path.trim_end(), source::Start::End),
+            Some((path, "head")) => (path.trim_end(), source::Start::Beginning),
+            _ => (path.as_str(), source::Start::Beginning),
+        };
+        sources.push(source::Spec::File { path: path.into(), start });
     }
     let matches = own.journalmatch.as_ref().or(defaults.journalmatch.as_ref());
     if let Some(matches) = matches {

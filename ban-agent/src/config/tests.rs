@@ -146,3 +146,45 @@ fn jails_of_fail2ban_join_ours() {
         "{message}"
     );
 }
+
+/// serde lists the keys that it knows when it meets one that it does not.
+fn known_keys(section: &str) -> Vec<String> {
+    let (_, _, hint) = failure(&format!("[{section}]\n\"~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~\" = 1\n"));
+    let list = hint.strip_prefix("known keys here: ").unwrap();
+    list.split(", ").map(Into::into).collect()
+}
+
+#[test]
+fn every_key_is_documented() {
+    let text = include_str!("../../../docs/configuration.md");
+    for (section, title) in
+        [("agent", "## `[agent]`"), ("jails.x", "## `[jails.NAME]`"), ("filters.x", "## `[filters")]
+    {
+        let start = text.find(title).unwrap();
+        let part = text[start..].split("\n## ").next().unwrap();
+        for key in known_keys(section) {
+            assert!(part.contains(&format!("| `{key}` |")), "{section}: {key} is not documented");
+        }
+    }
+}
+
+#[test]
+fn an_export_resolves_to_the_same_jails() {
+    let text = format!(
+        "{GOOD}\"bantime.increment\" = true\n\"bantime.maxtime\" = \"1w\"\n\
+         [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\n\
+         [jails.log]\nfilter = \"web\"\nsyslog = \"udp://127.0.0.1:5514\"\nlogpath = \"/x tail\"\n\
+         ignoreregex = ['friend']\n"
+    );
+    let config = load_text(&text).1.unwrap();
+    assert_eq!(config.jails.len(), 3);
+    let again = load_text(&export(&config)).1.unwrap();
+    let unnamed = |config: &Config| {
+        let mut jails = config.jails.clone();
+        for jail in &mut jails {
+            Arc::make_mut(&mut jail.filter).name.clear();
+        }
+        jails
+    };
+    assert_eq!(unnamed(&again), unnamed(&config));
+}

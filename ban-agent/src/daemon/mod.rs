@@ -1,1 +1,172 @@
 //! Joins the stages into the running agent: tasks, channels, signals.
+//!
+//! One task owns the ledger, the maps and the store (`core`); everybody else sends it a
+//! [`message::Message`]. Each jail has a task (`worker`), each source one (`intake`).
+
+mod answer;
+mod core;
+mod deadline;
+mod intake;
+mod message;
+mod notary;
+mod wiring;
+mod worker;
+
+use std::path::PathBuf;
+
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use self::{core::Core, message::Message};
+use crate::{
+    clock::Now,
+    config::{self, Config},
+    control::{Call, Server, ServerError},
+    filter,
+    kernel::{self, Xdp},
+    protect,
+    store::{self, Store},
+};
+
+/// What `run` was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, for a reload.
+    pub path: PathBuf,
+    /// The configuration with the command line over it.
+    pub config: Config,
+    /// Take an XDP slot that another program holds.
+    pub replace: bool,
+}
+
+/// Why the agent could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's side.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Own addresses and gateways.
+    #[error(transparent)]
+    Protect(#[from] protect::Error),
+    /// A reload.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// A filter.
+    #[error(transparent)]
+    Filter(filter::Error),
+    /// A timer or a signal handler.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+impl Error {
+    /// The documented exit code.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Error::Kernel(error) if error.is_permission() => 4,
+            Error::Config(_) | Error::Filter(_) => 78,
+            _ => 2,
+        }
+    }
+
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Kernel(error) => error.hint(),
+            Error::Config(error) => error.hint(),
+            Error::Control(ServerError::Busy(_)) => {
+                Some("stop it first, or give this one its own --socket and [agent] pins".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn kernel_options(agent: &config::Agent, replace: bool) -> kernel::Options {
+    kernel::Options {
+        interfaces: agent.interfaces.clone(),
+        mode: match agent.mode {
+            config::Mode::Auto => kernel::Mode::Auto,
+            config::Mode::Native => kernel::Mode::Native,
+            config::Mode::Generic => kernel::Mode::Generic,
+        },
+        pins: agent.pins.clone(),
+        max_bans: agent.max_bans,
+        dry_run: agent.dry_run,
+        replace,
+        ..kernel::Options::default()
+    }
+}
+
+/// Messages that may wait for the core: a burst of sentences, and no more.
+const QUEUE: usize = 1024;
+
+/// Runs the agent until SIGTERM, SIGINT or `detach`. Enforcement outlives it.
+///
+/// # Errors
+/// If it cannot start; then nothing was attached or changed.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let agent = &options.config.agent;
+    let server = Server::open(&agent.socket, agent.socket_group.as_deref()).await?;
+    let store = Store::open(&agent.state)?;
+    let xdp = Xdp::start(kernel_options(agent, options.replace))?;
+    let (sender, messages) = mpsc::channel(QUEUE);
+    let (acks, handled) = mpsc::unbounded_channel();
+    let now = Now::read();
+    let mut core = Core::new(options, xdp, store, sender.clone(), acks, now);
+    core.protect(sender.clone())?;
+    core.restore(now);
+    core.start_jails()?;
+    forward_signals(&sender)?;
+    let (calls, mut asked) = mpsc::channel::<Call>(16);
+    let serving = tokio::spawn(server.serve(calls));
+    tokio::spawn(async move {
+        while let Some(call) = asked.recv().await {
+            if sender.send(Message::Call(call)).await.is_err() {
+                return;
+            }
+        }
+    });
+    tell_systemd(&[NotifyState::Ready]);
+    log::info!("ready");
+    let result = core.run(messages, handled).await;
+    serving.abort();
+    result
+}
+
+/// Tells systemd, if it started us; elsewhere nothing happens.
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("cannot notify systemd: {error}");
+    }
+}
+
+fn forward_signals(sender: &mpsc::Sender<Message>) -> Result<(), Error> {
+    for (kind, message) in [
+        (SignalKind::terminate(), (|| Message::Stop) as fn() -> Message),
+        (SignalKind::interrupt(), || Message::Stop),
+        (SignalKind::hangup(), || Message::Reload),
+    ] {
+        let mut signals = signal(kind).map_err(|error| Error::System("handle signals", error))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if sender.send(message()).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}

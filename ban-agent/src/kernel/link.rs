@@ -42,6 +42,17 @@ pub enum Place {
     Generic,
 }
 
+impl Place {
+    /// The word for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Native => "native",
+            Place::Generic => "generic",
+        }
+    }
+}
+
 /// The part of `struct bpf_link_info` that matters for XDP.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

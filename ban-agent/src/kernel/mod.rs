@@ -32,7 +32,7 @@ pub use self::{
     link::Place,
     load::{Loaded, PINNED, release},
     model::Memory,
-    pins::{Pinned, detach},
+    pins::{Pinned, check_bpffs, detach},
     xdp::{Attached, Events, Options, Xdp},
 };
 use crate::{

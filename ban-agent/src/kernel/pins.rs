@@ -115,7 +115,11 @@ fn versions(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn check_bpffs(root: &Path) -> Result<(), Error> {
+/// Whether pins can lie at `root`.
+///
+/// # Errors
+/// If it is not on a bpffs.
+pub fn check_bpffs(root: &Path) -> Result<(), Error> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let found = statfs(existing)
         .map_err(|e| Error::call("statfs", existing.display().to_string(), e.into()))?;

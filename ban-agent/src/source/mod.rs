@@ -11,7 +11,7 @@ mod stats;
 mod stdin;
 mod syslog;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -185,5 +185,16 @@ pub async fn run(
         Spec::Journal { matches } => journal::run(matches, resume, limits, stats, out).await,
         Spec::Syslog { listen } => syslog::run(listen, limits, stats, out).await,
         Spec::Stdin => stdin::run(limits, stats, out).await,
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Spec::File { path, .. } => write!(f, "{}", path.display()),
+            Spec::Journal { matches } => write!(f, "journal {}", matches.join(" ")),
+            Spec::Syslog { listen } => f.write_str(listen),
+            Spec::Stdin => f.write_str("stdin"),
+        }
     }
 }

@@ -37,8 +37,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 pub(super) enum Message {
     Claim(Key, Span),
     Release(Key),
-    /// So many more bans, and when the last one was.
-    Banned((IpNet, Holder), u32, i64),
+    Banned((IpNet, Holder), i64),
     Ground((IpNet, Holder), Ground),
     Position(Arc<str>, Position),
     Barrier(oneshot::Sender<()>),
@@ -151,7 +150,7 @@ impl Writer {
         match message {
             Message::Claim(key, span) => self.pending.claim(key, Some(span)),
             Message::Release(key) => self.pending.claim(key, None),
-            Message::Banned(who, bans, at) => self.pending.banned(who, bans, at),
+            Message::Banned(who, at) => self.pending.banned(who, at),
             Message::Ground(who, ground) => self.pending.ground(who, ground),
             Message::Position(origin, position) => {
                 self.lazy.get_or_insert_with(Instant::now);
@@ -179,10 +178,9 @@ impl Writer {
                 self.shared.set(State::Sound);
             }
             Err(error) => {
-                self.retry = Some(Instant::now() + PATIENCE);
-                // Those who are told that it failed can see why.
-                self.shared.set(State::Degraded(chain(&error)));
                 self.pending.failed();
+                self.retry = Some(Instant::now() + PATIENCE);
+                self.shared.set(State::Degraded(chain(&error)));
             }
         }
         if self.retry.is_none() && self.purged.is_none_or(|then| then.elapsed() > PURGE_EVERY) {

@@ -1,0 +1,143 @@
+//! `ban-agent ban` and `ban-agent unban`: print what changed, what did not, and why.
+
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use ipnet::IpNet;
+
+use super::{
+    Cli,
+    args::{Ban, Unban},
+    failure::Failure,
+    output,
+};
+use crate::{
+    config,
+    control::{Changes, Document, Outcome, Request, call},
+    net,
+};
+
+pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
+    for rule in &args.ports {
+        net::parse_ports(rule).map_err(|error| Failure::new(2, error))?;
+    }
+    let request = Request::Ban {
+        targets: targets(&args.targets)?,
+        duration: duration(args.duration.as_deref())?,
+        jail: args.jail.clone(),
+        ports: args.ports.clone(),
+        reason: args.reason.clone(),
+        force: args.force,
+    };
+    changes(cli, &request)
+}
+
+pub(super) fn unban(cli: &Cli, args: &Unban) -> Result<ExitCode, Failure> {
+    let request =
+        Request::Unban { targets: targets(&args.targets)?, all: args.all, jail: args.jail.clone() };
+    changes(cli, &request)
+}
+
+fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    match config::parse_duration(text).map_err(|error| Failure::new(2, error))? {
+        None => Ok(Some(crate::control::Term::Forever)),
+        Some(duration) if duration.is_zero() => {
+            Err(Failure::new(2, "a ban of no time bans nobody").hint("-1 is for ever"))
+        }
+        Some(duration) => Ok(Some(crate::control::Term::Millis(
+            u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        ))),
+    }
+}
+
+fn targets(words: &[String]) -> Result<Vec<IpNet>, Failure> {
+    let mut targets = Vec::with_capacity(words.len());
+    for word in words {
+        if word == "-" {
+            read_list(io::stdin().lock(), &mut targets)?;
+        } else {
+            targets.push(net::parse_prefix(word).map_err(|error| Failure::new(2, error))?);
+        }
+    }
+    Ok(targets)
+}
+
+/// A block list: one address or prefix a line, `#` comments. All of it, or nothing.
+fn read_list(input: impl io::BufRead, targets: &mut Vec<IpNet>) -> Result<(), Failure> {
+    for (index, line) in input.split(b'\n').enumerate() {
+        let line = line.map_err(|error| Failure::new(2, format!("standard input: {error}")))?;
+        let line = String::from_utf8_lossy(&line);
+        let word = line.split('#').next().unwrap_or_default().trim();
+        if word.is_empty() {
+            continue;
+        }
+        let target = net::parse_prefix(word).map_err(|error| {
+            Failure::new(2, format!("standard input, line {}: {error}", index + 1))
+                .hint("nothing was changed; mend or delete the line")
+        })?;
+        targets.push(target);
+    }
+    Ok(())
+}
+
+fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
+    let document = call(&cli.socket(), request)?;
+    let Document::Changes(changes) = &document else {
+        return Err(Failure::new(2, "odd answer"));
+    };
+    if cli.json() {
+        output::json(&document)?;
+    } else if !cli.quiet {
+        output::print(&human(changes))?;
+    }
+    let negative =
+        |outcome: &Outcome| matches!(outcome, Outcome::Refused | Outcome::Absent | Outcome::Full);
+    Ok(ExitCode::from(u8::from(changes.changes.iter().any(|change| negative(&change.result)))))
+}
+
+/// A line for each target, or a count where there are many of a kind.
+fn human(changes: &Changes) -> String {
+    const MANY: usize = 20;
+    let mut text = String::new();
+    for outcome in Outcome::ALL {
+        let same: Vec<_> =
+            changes.changes.iter().filter(|change| change.result == *outcome).collect();
+        for change in same.iter().take(MANY) {
+            let address = if change.prefix.prefix_len() == change.prefix.max_prefix_len() {
+                change.prefix.addr().to_string()
+            } else {
+                change.prefix.to_string()
+            };
+            let _ = write!(text, "{address}: {}", outcome.describe());
+            if matches!(
+                outcome,
+                Outcome::Banned | Outcome::Extended | Outcome::Unchanged | Outcome::Held
+            ) {
+                let _ = write!(text, ", ends {}", output::until(change.until));
+            }
+            if let Some(reason) = &change.reason {
+                let _ = write!(text, " ({reason})");
+            }
+            text.push('\n');
+        }
+        if same.len() > MANY {
+            let _ = writeln!(text, "… and {} more {}", same.len() - MANY, outcome.describe());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_list_is_read_whole_or_not_at_all() {
+        let mut targets = Vec::new();
+        let list = "# list\n203.0.113.7\n\n2001:db8::/32 # net\r\n";
+        read_list(list.as_bytes(), &mut targets).unwrap();
+        assert_eq!(targets.len(), 2);
+        let error = read_list(&b"203.0.113.7\nexample.org\n"[..], &mut targets).unwrap_err();
+        assert!(format!("{error:?}").contains("line 2"), "{error:?}");
+    }
+}

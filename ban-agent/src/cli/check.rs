@@ -1,0 +1,98 @@
+//! `ban-agent check`: validates the configuration and prints the resolved jails.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{Cli, failure::Failure, output};
+use crate::{
+    config::{self, Config, format_duration},
+    control::SCHEMA,
+    jail,
+};
+
+pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let config = config::load(&cli.config)?;
+    if cli.json() {
+        output::object(&document(&config))?;
+    } else if !cli.quiet {
+        output::print(&human(&config))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    files: Vec<String>,
+    warnings: &'a [String],
+    jails: Vec<Jail<'a>>,
+    disabled: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Jail<'a> {
+    name: &'a str,
+    filter: &'a str,
+    reads: Vec<String>,
+    maxretry: u32,
+    findtime: u64,
+    bantime: Option<u64>,
+    ports: Vec<String>,
+    ignoreip: &'a [ipnet::IpNet],
+}
+
+fn document(config: &Config) -> Document<'_> {
+    Document {
+        schema: SCHEMA,
+        files: config.files.iter().map(|path| path.display().to_string()).collect(),
+        warnings: &config.warnings,
+        jails: config.jails.iter().map(describe).collect(),
+        disabled: &config.disabled,
+    }
+}
+
+fn describe(jail: &jail::Spec) -> Jail<'_> {
+    Jail {
+        name: &jail.name,
+        filter: &jail.filter.name,
+        reads: jail.sources.iter().map(ToString::to_string).collect(),
+        maxretry: jail.maxretry,
+        findtime: jail.findtime.as_secs(),
+        bantime: jail.bantime.map(|time| time.as_secs()),
+        ports: jail.ports.iter().map(ToString::to_string).collect(),
+        ignoreip: &jail.ignoreip,
+    }
+}
+
+fn human(config: &Config) -> String {
+    let mut text = String::new();
+    for path in &config.files {
+        let _ = writeln!(text, "{}: good", path.display());
+    }
+    for warning in &config.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    let rows: Vec<Vec<String>> = config.jails.iter().map(row).collect();
+    if !rows.is_empty() {
+        let header = ["JAIL", "FILTER", "MAXRETRY", "FINDTIME", "BANTIME", "PORTS", "READS"];
+        text.push_str(&output::table(&header, &rows));
+    }
+    if !config.disabled.is_empty() {
+        let _ = writeln!(text, "off: {}", config.disabled.join(", "));
+    }
+    text
+}
+
+fn row(jail: &jail::Spec) -> Vec<String> {
+    let shown = describe(jail);
+    vec![
+        shown.name.into(),
+        shown.filter.into(),
+        shown.maxretry.to_string(),
+        format_duration(jail.findtime),
+        jail.bantime.map_or("for ever".into(), format_duration),
+        if shown.ports.is_empty() { "all".into() } else { shown.ports.join(" ") },
+        shown.reads.join(" "),
+    ]
+}

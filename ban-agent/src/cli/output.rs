@@ -1,0 +1,92 @@
+//! Printing: a closed pipe is no failure, tables are aligned, times are relative for people.
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::Failure;
+use crate::{config::format_duration, control::Document};
+
+/// Writes to standard output.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::broken_pipe()),
+        Err(error) => Err(Failure::new(2, format!("cannot write: {error}"))),
+    }
+}
+
+/// The document of a reply, as `-o json` prints it.
+pub(super) fn json(document: &Document) -> Result<(), Failure> {
+    match document {
+        Document::Status(document) => object(document),
+        Document::List(document) => object(document),
+        Document::Show(document) => object(document),
+        Document::Changes(document) => object(document),
+        Document::Drift(document) => object(document),
+        Document::Text(document) => object(document),
+    }
+}
+
+/// One JSON object and a line end.
+pub(super) fn object(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::new(2, error))?;
+    print(&format!("{text}\n"))
+}
+
+/// Rows in aligned columns; numbers are to be passed as text.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|name| name.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
+    };
+    line(&mut header.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// `in 59m 20s`, `for ever`.
+pub(super) fn until(end: Option<Timestamp>) -> String {
+    let Some(end) = end else { return "for ever".into() };
+    let left = end.as_millisecond() - Timestamp::now().as_millisecond();
+    match u64::try_from(left) {
+        // rounded up: a ban that runs is never shown as over
+        Ok(left) => format!("in {}", format_duration(Duration::from_secs(left.div_ceil(1000)))),
+        Err(_) => "now".into(),
+    }
+}
+
+/// `3m 2s ago`.
+pub(super) fn ago(time: Timestamp) -> String {
+    let past = Timestamp::now().as_millisecond() - time.as_millisecond();
+    format!("{} ago", format_duration(Duration::from_millis(u64::try_from(past).unwrap_or(0))))
+}
+
+/// `1.2 MB`: decimal units, as network people count.
+pub(super) fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = units.get(unit).copied().unwrap_or("B");
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {name}") }
+}

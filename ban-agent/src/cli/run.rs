@@ -1,0 +1,36 @@
+//! `ban-agent run`: the daemon, in the foreground.
+
+use std::process::ExitCode;
+
+use super::{Cli, args::Run, failure::Failure};
+use crate::{
+    config,
+    daemon::{self, Options},
+};
+
+pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
+    let mut config = config::load(&cli.config)?;
+    if !args.interfaces.is_empty() {
+        config.agent.interfaces.clone_from(&args.interfaces);
+    }
+    if let Some(mode) = args.mode {
+        config.agent.mode = mode;
+    }
+    if let Some(socket) = cli.socket_given() {
+        config.agent.socket = socket;
+    }
+    config.agent.dry_run |= args.dry_run;
+    let options = Options { path: cli.config.clone(), config, replace: args.replace };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(2, format!("cannot start threads: {error}")))?;
+    runtime.block_on(daemon::run(options)).map_err(|error| {
+        let failure = Failure::new(error.code(), &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,68 @@
+//! `ban-agent status`: what is wrong first, then interfaces, totals and jails.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use super::{Cli, failure::Failure, output};
+use crate::control::{Document, Request, Status, call};
+
+pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> {
+    let document = call(&cli.socket(), &Request::Status { jail })?;
+    if cli.json() {
+        output::json(&document)?;
+    } else if let Document::Status(status) = &document {
+        output::print(&human(status))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn human(status: &Status) -> String {
+    let mut text = String::new();
+    for warning in &status.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    let _ = writeln!(
+        text,
+        "ban-agent {} [{}], started {}{}",
+        status.version,
+        status.pid,
+        output::ago(status.since),
+        if status.dry_run { ", DRY RUN: nothing is dropped" } else { "" }
+    );
+    let interfaces: Vec<String> = status
+        .interfaces
+        .iter()
+        .map(|interface| format!("{} ({})", interface.name, interface.mode))
+        .collect();
+    let _ = writeln!(text, "interfaces: {}", interfaces.join(", "));
+    let _ = writeln!(
+        text,
+        "bans: {} IPv4, {} IPv6, of {} each; store {}",
+        status.bans.v4, status.bans.v6, status.bans.max, status.store
+    );
+    for verdict in status.verdicts.iter().filter(|verdict| verdict.packets > 0) {
+        let _ = writeln!(
+            text,
+            "  {:<14} {:>12} packets  {:>10}",
+            verdict.name,
+            verdict.packets,
+            output::bytes(verdict.bytes)
+        );
+    }
+    if !status.jails.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .jails
+            .iter()
+            .map(|jail| {
+                let numbers =
+                    [jail.lines, jail.matched, jail.failed, jail.banned, jail.total, jail.ignored];
+                let mut row = vec![jail.name.clone()];
+                row.extend(numbers.iter().map(u64::to_string));
+                row.push(jail.sources.join(" "));
+                row
+            })
+            .collect();
+        let header = ["JAIL", "LINES", "MATCHED", "FAILED", "BANNED", "TOTAL", "IGNORED", "READS"];
+        text.push_str(&output::table(&header, &rows));
+    }
+    text
+}

@@ -1,0 +1,257 @@
+//! `ban-agent test`: what a filter matches in a file. It needs no agent and no privilege.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Cli, args::Test, failure::Failure, output};
+use crate::{
+    config::{self, Config},
+    control::SCHEMA,
+    event::escape,
+    fail2ban,
+    filter::{self, Filter, Outcome, Scanner},
+};
+
+pub(super) fn run(cli: &Cli, args: &Test) -> Result<ExitCode, Failure> {
+    let (name, file) = positionals(args)?;
+    let spec = spec(cli, args, name)?;
+    let filter = Filter::compile(&spec).map_err(|error| Failure::new(78, error))?;
+    let mut tester = Tester::new(&spec, filter, args, cli.json());
+    if file == Path::new("-") {
+        tester.read(io::stdin().lock(), "standard input")?;
+    } else {
+        let opened = File::open(&file)
+            .map_err(|error| Failure::new(2, format!("cannot read {}: {error}", file.display())))?;
+        tester.read(BufReader::with_capacity(1 << 16, opened), &file.display().to_string())?;
+    }
+    tester.finish()
+}
+
+/// With `--failregex` the one positional argument is the file.
+fn positionals(args: &Test) -> Result<(Option<&str>, PathBuf), Failure> {
+    match (&args.filter, &args.file) {
+        (Some(name), Some(file)) => Ok((Some(name), file.clone())),
+        (Some(file), None) if !args.failregex.is_empty() => Ok((None, file.into())),
+        _ => Err(Failure::new(2, "which file?").hint("ban-agent test FILTER FILE, or - as FILE")),
+    }
+}
+
+/// The filter of that name, the jail's, fail2ban's, or one of the given patterns.
+fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Failure> {
+    let mut spec = match name {
+        Some(name) => named(cli, name)?,
+        None => filter::Spec { name: "--failregex".into(), maxlines: 1, ..Default::default() },
+    };
+    if !args.failregex.is_empty() {
+        spec.failregex.clone_from(&args.failregex);
+    }
+    Ok(spec)
+}
+
+fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
+    let config = match config::load(&cli.config) {
+        // without a configuration the shipped filters are there all the same
+        Err(config::Error::Read { path, source })
+            if path == cli.config && source.kind() == io::ErrorKind::NotFound =>
+        {
+            config::shipped()?
+        }
+        config => config?,
+    };
+    if let Some(spec) = own(&config, name) {
+        return Ok(spec);
+    }
+    let folder = config.agent.fail2ban.clone().unwrap_or_else(|| "/etc/fail2ban".into());
+    fail2ban::filter(&folder, name).map_err(|error| {
+        let known: Vec<&str> = config.filters.keys().map(String::as_str).collect();
+        Failure::new(2, format!("there is no filter '{name}': {error}"))
+            .hint(format!("known filters: {}", known.join(", ")))
+    })
+}
+
+fn own(config: &Config, name: &str) -> Option<filter::Spec> {
+    let jail = config.jails.iter().find(|jail| &*jail.name == name).map(|jail| &jail.filter);
+    jail.or_else(|| config.filters.get(name)).map(|spec| (**spec).clone())
+}
+
+/// The document of one line.
+#[derive(Serialize)]
+struct Each {
+    line: u64,
+    matched: bool,
+    ignored: bool,
+    address: Option<String>,
+    time: Option<Timestamp>,
+    fields: BTreeMap<String, String>,
+}
+
+/// The document at the end.
+#[derive(Serialize)]
+struct Summary {
+    schema: u32,
+    lines: u64,
+    matched: u64,
+    ignored: u64,
+    missed: u64,
+    patterns: Vec<Pattern>,
+    seconds: f64,
+}
+
+/// One pattern's share.
+#[derive(Serialize)]
+struct Pattern {
+    failregex: String,
+    matched: u64,
+}
+
+struct Tester<'a> {
+    args: &'a Test,
+    json: bool,
+    scanner: Scanner,
+    now: Timestamp,
+    summary: Summary,
+    spent: Duration,
+    out: String,
+}
+
+impl<'a> Tester<'a> {
+    fn new(spec: &filter::Spec, filter: Filter, args: &'a Test, json: bool) -> Tester<'a> {
+        let patterns = spec
+            .failregex
+            .iter()
+            .map(|failregex| Pattern { failregex: failregex.clone(), matched: 0 })
+            .collect();
+        Tester {
+            args,
+            json,
+            scanner: Scanner::new(Arc::new(filter)),
+            now: args.now.unwrap_or_else(Timestamp::now),
+            summary: Summary {
+                schema: SCHEMA,
+                lines: 0,
+                matched: 0,
+                ignored: 0,
+                missed: 0,
+                patterns,
+                seconds: 0.0,
+            },
+            spent: Duration::ZERO,
+            out: String::new(),
+        }
+    }
+
+    fn read(&mut self, mut input: impl BufRead, name: &str) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let count = input
+                .read_until(b'\n', &mut line)
+                .map_err(|error| Failure::new(2, format!("cannot read {name}: {error}")))?;
+            if count == 0 {
+                return Ok(());
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            self.line(&line)?;
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
+        let start = Instant::now();
+        let outcome = self.scanner.line(line, false, self.now);
+        self.spent += start.elapsed();
+        self.summary.lines += 1;
+        let print = match &outcome {
+            Outcome::Matched(failure) => {
+                self.summary.matched += 1;
+                if let Some(pattern) = self.summary.patterns.get_mut(failure.pattern) {
+                    pattern.matched += 1;
+                }
+                self.args.print_matched
+            }
+            Outcome::Ignored => {
+                self.summary.ignored += 1;
+                self.args.print_ignored
+            }
+            Outcome::Missed | Outcome::Pending => {
+                self.summary.missed += 1;
+                self.args.print_missed
+            }
+        };
+        if self.json && self.args.each {
+            self.each(&outcome)?;
+        } else if !self.json && print {
+            self.out.push_str(&escape(line));
+            self.out.push('\n');
+        }
+        if self.out.len() > 1 << 16 { self.flush() } else { Ok(()) }
+    }
+
+    fn each(&mut self, outcome: &Outcome) -> Result<(), Failure> {
+        let mut each = Each {
+            line: self.summary.lines,
+            matched: false,
+            ignored: *outcome == Outcome::Ignored,
+            address: None,
+            time: None,
+            fields: BTreeMap::new(),
+        };
+        if let Outcome::Matched(failure) = outcome {
+            each.matched = true;
+            each.address = failure
+                .address
+                .map(|address| address.to_string())
+                .or_else(|| failure.id.as_ref().map(|id| escape(id.as_bytes())));
+            each.time = failure.time;
+            each.fields = failure
+                .fields
+                .iter()
+                .map(|(name, value)| (name.clone(), escape(value.as_bytes())))
+                .collect();
+        }
+        let text = serde_json::to_string(&each).map_err(|error| Failure::new(2, error))?;
+        self.out.push_str(&text);
+        self.out.push('\n');
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        output::print(&std::mem::take(&mut self.out))
+    }
+
+    /// Prints the summary; exit code 1 if nothing matched.
+    fn finish(mut self) -> Result<ExitCode, Failure> {
+        self.flush()?;
+        self.summary.seconds = self.spent.as_secs_f64();
+        if self.json {
+            output::object(&self.summary)?;
+        } else {
+            output::print(&human(&self.summary))?;
+        }
+        Ok(ExitCode::from(u8::from(self.summary.matched == 0)))
+    }
+}
+
+fn human(summary: &Summary) -> String {
+    let Summary { lines, matched, ignored, missed, seconds, .. } = summary;
+    let mut text = format!(
+        "{lines} lines: {matched} matched, {ignored} ignored, {missed} missed, in {:.1} ms\n",
+        seconds * 1000.0
+    );
+    for pattern in summary.patterns.iter().filter(|pattern| pattern.matched > 0) {
+        let _ = writeln!(text, "{:>8}  {}", pattern.matched, escape(pattern.failregex.as_bytes()));
+    }
+    text
+}

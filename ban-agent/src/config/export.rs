@@ -1,0 +1,126 @@
+//! Writes a resolved configuration as TOML that resolves to the same jails, wherever they came
+//! from: `ban-agent export-config`.
+
+use std::{path::Path, time::Duration};
+
+use toml::{Table, Value};
+
+use super::Config;
+use crate::{filter, jail, source};
+
+/// The running jails of `config`, and their filters.
+#[must_use]
+pub fn export(config: &Config) -> String {
+    let mut filters = Table::new();
+    let mut jails = Table::new();
+    for spec in &config.jails {
+        // a jail may bend its filter: each gets its own, under its own name
+        filters.insert(spec.name.to_string(), filter(&spec.filter).into());
+        jails.insert(spec.name.to_string(), jail(spec).into());
+    }
+    let mut root = Table::new();
+    root.insert("filters".into(), filters.into());
+    root.insert("jails".into(), jails.into());
+    root.to_string()
+}
+
+fn filter(spec: &filter::Spec) -> Table {
+    let mut table = Table::new();
+    let mut list = |key: &str, values: &[String]| {
+        if !values.is_empty() {
+            table.insert(key.into(), texts(values));
+        }
+    };
+    list("failregex", &spec.failregex);
+    list("ignoreregex", &spec.ignoreregex);
+    list("datepattern", &spec.datepattern);
+    if let Some(prefregex) = &spec.prefregex {
+        table.insert("prefregex".into(), prefregex.clone().into());
+    }
+    if let Some(zone) = &spec.logtimezone {
+        table.insert("logtimezone".into(), zone.clone().into());
+    }
+    if spec.maxlines != 1 {
+        table.insert("maxlines".into(), integer(spec.maxlines));
+    }
+    if spec.usedns {
+        table.insert("usedns".into(), true.into());
+    }
+    table
+}
+
+fn jail(spec: &jail::Spec) -> Table {
+    let mut table = Table::new();
+    table.insert("filter".into(), spec.name.to_string().into());
+    sources(&spec.sources, &mut table);
+    table.insert("maxretry".into(), i64::from(spec.maxretry).into());
+    table.insert("findtime".into(), duration(spec.findtime));
+    table.insert("bantime".into(), spec.bantime.map_or(Value::Integer(-1), duration));
+    let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
+    table.insert("port".into(), if ports.is_empty() { "all".into() } else { texts(&ports) });
+    let ignored: Vec<String> = spec.ignoreip.iter().map(ToString::to_string).collect();
+    table.insert("ignoreip".into(), texts(&ignored));
+    table.insert("prefix_v4".into(), i64::from(spec.prefix_v4).into());
+    table.insert("prefix_v6".into(), i64::from(spec.prefix_v6).into());
+    table.insert("maxmatches".into(), integer(spec.maxmatches));
+    table.insert("max_tracked".into(), integer(spec.max_tracked));
+    if let Some(increment) = &spec.increment {
+        table.insert("bantime.increment".into(), true.into());
+        table.insert("bantime.factor".into(), increment.factor.into());
+        if !increment.multipliers.is_empty() {
+            let multipliers: Vec<Value> =
+                increment.multipliers.iter().map(|number| Value::Float(*number)).collect();
+            table.insert("bantime.multipliers".into(), multipliers.into());
+        }
+        if let Some(time) = increment.maxtime {
+            table.insert("bantime.maxtime".into(), duration(time));
+        }
+        if !increment.rndtime.is_zero() {
+            table.insert("bantime.rndtime".into(), duration(increment.rndtime));
+        }
+        table.insert("bantime.overalljails".into(), increment.overalljails.into());
+    }
+    table
+}
+
+fn sources(sources: &[source::Spec], table: &mut Table) {
+    let mut paths = Vec::new();
+    for source in sources {
+        match source {
+            source::Spec::File { path, start } => paths.push(logpath(path, *start)),
+            source::Spec::Journal { matches } => {
+                table.insert("journalmatch".into(), matches.join(" ").into());
+            }
+            source::Spec::Syslog { listen } => {
+                table.insert("syslog".into(), listen.clone().into());
+            }
+            source::Spec::Stdin => {}
+        }
+    }
+    if !paths.is_empty() {
+        table.insert("logpath".into(), texts(&paths));
+    }
+}
+
+fn logpath(path: &Path, start: source::Start) -> String {
+    match start {
+        source::Start::Beginning => path.display().to_string(),
+        source::Start::End => format!("{} tail", path.display()),
+    }
+}
+
+fn texts(values: &[String]) -> Value {
+    values.iter().map(|value| Value::from(value.as_str())).collect::<Vec<_>>().into()
+}
+
+/// Whole seconds as a number, others as a text that is read back exactly.
+fn duration(duration: Duration) -> Value {
+    match i64::try_from(duration.as_secs()) {
+        Ok(seconds) if duration.subsec_nanos() == 0 => seconds.into(),
+        _ => format!("{}s", duration.as_secs_f64()).into(),
+    }
+}
+
+fn integer(number: usize) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
+}

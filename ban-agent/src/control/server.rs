@@ -1,0 +1,258 @@
+//! The daemon's end of the control socket. It checks who asks and hands requests on; it decides
+//! nothing else.
+
+use std::{
+    io,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream, unix::UCred},
+    sync::{mpsc, oneshot},
+};
+
+use super::{MAX_REQUEST, Refusal, Reply, Request};
+
+/// A request, and where its answer goes.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Takes one answer.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Somebody answers on it.
+    #[error("another agent listens on {}", .0.display())]
+    Busy(PathBuf),
+    /// It cannot be made.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The configured group does not exist.
+    #[error("there is no group '{0}'")]
+    Group(String),
+}
+
+/// The open socket; its file goes with it.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    group: Option<u32>,
+}
+
+impl Server {
+    /// Opens the socket at `path`, mode 0660, for root and `group`.
+    ///
+    /// # Errors
+    /// If another agent listens there, or it cannot be made.
+    pub async fn open(path: &Path, group: Option<&str>) -> Result<Server, ServerError> {
+        let failed = |source| ServerError::Listen { path: path.to_owned(), source };
+        let group = match group {
+            Some(name) => Some(group_id(name).ok_or_else(|| ServerError::Group(name.into()))?),
+            None => None,
+        };
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(ServerError::Busy(path.to_owned()));
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        chown(path, None, group).map_err(failed)?;
+        Ok(Server { listener, path: path.to_owned(), group })
+    }
+
+    /// Takes connections until `calls` is closed.
+    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+        loop {
+            let accepted = tokio::select! {
+                () = calls.closed() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(converse(stream, self.group, calls.clone()));
+                }
+                Err(error) => {
+                    log::warn!("control socket: {error}");
+                    // out of descriptors: wait for some to be closed instead of spinning
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::debug!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+async fn converse(mut stream: UnixStream, group: Option<u32>, calls: mpsc::Sender<Call>) {
+    let reply = match answer(&mut stream, group, &calls).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            log::debug!("control socket: {error}");
+            return;
+        }
+    };
+    let mut line = match serde_json::to_vec(&reply) {
+        Ok(line) => line,
+        Err(error) => {
+            log::error!("control socket: cannot write the answer: {error}");
+            return;
+        }
+    };
+    line.push(b'\n');
+    if let Err(error) = stream.write_all(&line).await {
+        log::debug!("control socket: {error}");
+    }
+}
+
+async fn answer(
+    stream: &mut UnixStream,
+    group: Option<u32>,
+    calls: &mpsc::Sender<Call>,
+) -> io::Result<Reply> {
+    let peer = stream.peer_cred()?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
+    let refuse = |code, message: String, hint: Option<&str>| {
+        Ok(Reply::Error(Refusal { code, message, hint: hint.map(Into::into) }))
+    };
+    if line.last() != Some(&b'\n') {
+        return refuse(2, "the request is too long or was cut off".into(), None);
+    }
+    let request: Request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
+        Err(error) => {
+            return refuse(
+                2,
+                format!("cannot read the request: {error}"),
+                Some("the agent may be of another version: restart it"),
+            );
+        }
+    };
+    if request.changes() && !may_change(&peer, group) {
+        return refuse(
+            4,
+            "not permitted: only root and the control group may change bans".into(),
+            Some("use sudo, or join the group that [agent] socket_group names"),
+        );
+    }
+    let (reply, answer) = oneshot::channel();
+    if calls.send(Call { request, reply }).await.is_err() {
+        return refuse(3, "the agent is stopping".into(), None);
+    }
+    match answer.await {
+        Ok(reply) => Ok(reply),
+        Err(_) => refuse(3, "the agent is stopping".into(), None),
+    }
+}
+
+/// Root may, and so may the configured group. The kernel gives the peer's primary group; its
+/// other groups are those of its user.
+fn may_change(peer: &UCred, group: Option<u32>) -> bool {
+    peer.uid() == 0
+        || group.is_some_and(|group| peer.gid() == group || is_member(peer.uid(), group))
+}
+
+/// The numeric id of a group of `/etc/group`.
+fn group_id(name: &str) -> Option<u32> {
+    groups(|fields| (fields.first() == Some(&name)).then(|| fields.get(2)?.parse().ok()).flatten())
+}
+
+fn is_member(uid: u32, group: u32) -> bool {
+    let Some(user) = user_name(uid) else { return false };
+    groups(|fields| {
+        let same = fields.get(2)?.parse::<u32>().ok()? == group;
+        let listed = fields.get(3)?.split(',').any(|member| member == user);
+        (same && listed).then_some(())
+    })
+    .is_some()
+}
+
+fn groups<T>(find: impl Fn(&[&str]) -> Option<T>) -> Option<T> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    text.lines().find_map(|line| find(&line.split(':').collect::<Vec<_>>()))
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.get(2)?.parse::<u32>().ok()? == uid)
+            .then(|| fields.first().map(|name| (*name).to_owned()))
+            .flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{CallError, Document, SCHEMA, Text, call};
+
+    #[tokio::test]
+    async fn a_call_gets_its_answer_and_a_second_agent_is_refused() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, None).await.unwrap();
+        assert!(matches!(Server::open(&path, None).await, Err(ServerError::Busy(_))));
+        let (sender, mut calls) = mpsc::channel(1);
+        let serving = tokio::spawn(server.serve(sender));
+        let asked = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || call(&path, &Request::Reload))
+        };
+        let taken = calls.recv().await.unwrap();
+        assert_eq!(taken.request, Request::Reload);
+        let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
+        taken.reply.send(Reply::Done(text.clone())).unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), text);
+        drop(calls);
+        serving.await.unwrap();
+        assert!(!path.exists(), "the socket goes with its server");
+        let gone = call(&path, &Request::Reload).unwrap_err();
+        assert!(matches!(gone, CallError::NotRunning { .. }));
+        assert_eq!(gone.code(), 3);
+    }
+
+    #[tokio::test]
+    async fn junk_is_answered_and_hurts_nobody() {
+        use std::io::{Read as _, Write as _};
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, None).await.unwrap();
+        let (sender, _calls) = mpsc::channel(1);
+        tokio::spawn(server.serve(sender));
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"verb\":\"\x00\xff\"}\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+        .await
+        .unwrap();
+        assert!(answer.contains("\"code\":2"), "{answer}");
+    }
+}

@@ -1,0 +1,415 @@
+//! The core task: owns ledger, maps and store, and takes one message after the other.
+//!
+//! Law 4 lives here. A ban goes to the kernel, then to the store, and is reported once the store
+//! has it; an unban goes to the store first. A kernel step that failed stays pending, is retried,
+//! and is visible in `status`.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use super::{
+    Error, Options,
+    deadline::{ClockSteps, Deadline},
+    message::{Handled, Message},
+    notary::{Notary, Receipt},
+    wiring::Wiring,
+};
+use crate::{
+    clock::{Boot, Now},
+    config::{self, Config},
+    event::{Action, Event},
+    jail::Sentence,
+    kernel::{Enforcer as _, Xdp},
+    ledger::{Cause, Change, Claim, Holder, Ledger, Op, Plan},
+    protect::Watcher,
+    source::Position,
+    store::Store,
+};
+
+/// Messages handled together: their bans reach the kernel in one batch.
+const BATCH: usize = 1024;
+/// How long a failed kernel step waits for its next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Everything that the agent decides with.
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) path: PathBuf,
+    pub(super) ledger: Ledger,
+    pub(super) xdp: Xdp,
+    pub(super) store: Store,
+    pub(super) wiring: Wiring,
+    pub(super) positions: HashMap<Arc<str>, Position>,
+    /// Kernel steps that failed.
+    pub(super) pending: VecDeque<Op>,
+    pub(super) kernel_error: Option<String>,
+    pub(super) started: Timestamp,
+    notary: Notary,
+    /// `None` until [`Core::protect`].
+    watcher: Option<Watcher>,
+    leaving: Option<Leaving>,
+}
+
+/// Why the core ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Enforcement stays.
+    Stop,
+    /// Enforcement ends.
+    Detach,
+}
+
+impl Core {
+    pub(super) fn new(
+        options: Options,
+        xdp: Xdp,
+        store: Store,
+        sender: mpsc::Sender<Message>,
+        acks: mpsc::UnboundedSender<Handled>,
+        now: Now,
+    ) -> Core {
+        let max_bans = usize::try_from(options.config.agent.max_bans).unwrap_or(usize::MAX);
+        Core {
+            ledger: Ledger::new(max_bans),
+            notary: Notary::start(options.config.agent.fail2ban_log.clone()),
+            config: options.config,
+            path: options.path,
+            xdp,
+            store,
+            wiring: Wiring::new(sender, acks),
+            positions: HashMap::new(),
+            pending: VecDeque::new(),
+            kernel_error: None,
+            started: now.wall,
+            watcher: None,
+            leaving: None,
+        }
+    }
+
+    /// Takes messages until it is told to end.
+    pub(super) async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        mut handled: mpsc::UnboundedReceiver<Handled>,
+    ) -> Result<(), Error> {
+        let mut deadline = Deadline::new().map_err(|error| Error::System("make a timer", error))?;
+        let mut batch = Vec::with_capacity(BATCH);
+        // systemd restarts an agent that hangs; without systemd nothing wakes up for this
+        let period = sd_notify::watchdog_enabled().map(|period| period / 2);
+        let mut pulse = tokio::time::interval(period.unwrap_or(RETRY));
+        let mut retry = tokio::time::interval(RETRY);
+        let mut steps = ClockSteps::new().map_err(|error| Error::System("make a timer", error))?;
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.leaving.is_none() {
+            let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
+            deadline.set(next).map_err(|error| Error::System("set a timer", error))?;
+            // biased: a flood of messages starves no timer, and positions are recorded after the
+            // sentences that were sent before them
+            tokio::select! {
+                biased;
+                _ = pulse.tick(), if period.is_some() => {
+                    super::tell_systemd(&[NotifyState::Watchdog]);
+                }
+                fired = deadline.reached() => {
+                    fired.map_err(|error| Error::System("wait for a timer", error))?;
+                    self.expire(Now::read());
+                }
+                stepped = steps.next() => {
+                    stepped.map_err(|error| Error::System("watch the clocks", error))?;
+                    self.clocks_changed(Now::read());
+                }
+                _ = retry.tick(), if !self.sound() => {
+                    self.expire(Now::read());
+                    self.retry(Now::read());
+                }
+                count = messages.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.handle(batch.drain(..));
+                }
+                Some(Handled { origin, position }) = handled.recv() => {
+                    self.store.position(&origin, &position);
+                    self.positions.insert(origin, position);
+                }
+            }
+        }
+        drop(messages);
+        self.leave().await
+    }
+
+    /// Whether kernel and store hold all they should; if not, it is tried again every so often.
+    fn sound(&self) -> bool {
+        self.pending.is_empty() && self.store.state().is_sound() && !self.store.wants_snapshot()
+    }
+
+    /// The wall clock was set, or the machine slept. Deadlines do not care, but the ends that the
+    /// maps and the store show are by the wall clock, and the kernel's ticks stood still.
+    fn clocks_changed(&mut self, now: Now) {
+        log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
+        self.expire(now);
+        let ops = self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
+        self.enforce(ops, now);
+        self.snapshot(now);
+    }
+
+    /// Has the store write everything anew.
+    fn snapshot(&mut self, now: Now) {
+        let claims: Vec<Claim> =
+            self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
+        self.store.snapshot(claims.into_iter(), self.positions.iter(), now);
+    }
+
+    async fn leave(self) -> Result<(), Error> {
+        super::tell_systemd(&[NotifyState::Stopping]);
+        let detach = self.leaving == Some(Leaving::Detach);
+        let Core { xdp, store, notary, wiring, .. } = self;
+        drop(wiring);
+        notary.finish().await;
+        store.close();
+        if detach {
+            let interfaces = xdp.detach()?;
+            log::info!("detached from {}; no ban is enforced any more", interfaces.join(", "));
+        } else {
+            log::info!("stopped; the bans stay enforced");
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, messages: impl Iterator<Item = Message>) {
+        let now = Now::read();
+        let mut plan = Plan::default();
+        let mut events = Vec::new();
+        let mut allow = false;
+        for message in messages {
+            match message {
+                Message::Sentence { jail, sentence } => {
+                    self.sentence(jail, sentence, now, &mut plan, &mut events);
+                }
+                Message::Call(call) => {
+                    // a call sees, and is answered after, everything that came before it
+                    self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
+                    self.answer(call, now);
+                }
+                Message::Surroundings(surroundings) => {
+                    self.ledger.set_protected(&surroundings.protected, &mut plan);
+                    allow = true;
+                }
+                Message::Reload => match self.reload() {
+                    Ok(()) => log::info!("configuration reloaded"),
+                    Err(error) => log::error!("configuration not reloaded: {error}"),
+                },
+                Message::Stop => self.leaving = Some(Leaving::Stop),
+            }
+        }
+        self.commit(plan, events, None, now);
+        if allow {
+            self.allow();
+        }
+    }
+
+    pub(super) fn detach(&mut self) {
+        self.leaving = Some(Leaving::Detach);
+    }
+
+    /// Learns what must not be banned, and goes on hearing of it.
+    pub(super) fn protect(&mut self, sender: mpsc::Sender<Message>) -> Result<(), Error> {
+        let (watcher, surroundings) = Watcher::start(move |surroundings| {
+            // the core is gone: nobody needs to know
+            let _ = sender.blocking_send(Message::Surroundings(surroundings));
+        })?;
+        self.watcher = Some(watcher);
+        self.ledger.set_protected(&surroundings.protected, &mut Plan::default());
+        Ok(())
+    }
+
+    /// A jail's sentence becomes its claim.
+    fn sentence(
+        &mut self,
+        jail: Arc<str>,
+        sentence: Sentence,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
+        if let Some(watcher) = &self.watcher {
+            // nothing tells of a login: whoever is about to be banned may have a session by now
+            watcher.look();
+        }
+        let holder = Holder::Jail(Arc::clone(&jail));
+        let duration = self.duration(&jail, &sentence);
+        // as in fail2ban: the ban runs from the last failure, not from when we read of it
+        let until = duration.map_or(Boot::NEVER, |duration| {
+            let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
+            now.boot_of(end)
+        });
+        let claim = Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
+        match self.ledger.claim(&claim, false, now.boot, plan) {
+            Change::New | Change::Joined | Change::Extended => {
+                self.store.claim(&claim, Some(&sentence), now);
+                events.push(event(Action::Ban, &claim, now));
+            }
+            Change::Unchanged(_) => {}
+            Change::Over => {
+                log::debug!("[{jail}] {} would have been banned until before now", claim.prefix);
+            }
+            Change::Refused(refusal) => {
+                log::warn!("[{jail}] {} not banned: {refusal}", claim.prefix);
+            }
+        }
+    }
+
+    /// `bantime`, longer for those who come again.
+    fn duration(&mut self, jail: &str, sentence: &Sentence) -> Option<Duration> {
+        let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
+        if spec.increment.is_none() {
+            return sentence.duration;
+        }
+        let former = self.store.former_bans(sentence.prefix, jail, &spec.increment);
+        spec.bantime_for(former, dice())
+    }
+
+    /// Ends what is due.
+    fn expire(&mut self, now: Now) {
+        let mut plan = Plan::default();
+        self.ledger.expire(now.boot, &mut plan);
+        self.commit(plan, Vec::new(), None, now);
+    }
+
+    /// Carries a plan out, and has it reported once the store has it.
+    pub(super) fn commit(
+        &mut self,
+        plan: Plan,
+        mut events: Vec<Event>,
+        receipt: Option<Receipt>,
+        now: Now,
+    ) {
+        for ended in &plan.ended {
+            self.store.release(&ended.claim);
+            if ended.cause == Cause::Evicted {
+                let prefix = ended.claim.prefix;
+                log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
+            }
+            events.push(event(Action::Unban, &ended.claim, now));
+        }
+        self.enforce(plan.ops, now);
+        if !events.is_empty() || receipt.is_some() {
+            self.notary.report(self.store.barrier(), events, receipt);
+        }
+    }
+
+    /// Brings the kernel in line; what fails is kept, in its order, and tried again.
+    pub(super) fn enforce(&mut self, ops: Vec<Op>, now: Now) {
+        if ops.is_empty() {
+            return;
+        }
+        self.pending.extend(ops);
+        self.retry(now);
+    }
+
+    fn retry(&mut self, now: Now) {
+        if self.store.wants_snapshot() {
+            self.snapshot(now);
+        }
+        if self.pending.is_empty() {
+            return;
+        }
+        let ops = self.pending.make_contiguous();
+        match self.xdp.apply(ops, now) {
+            Ok(()) => {
+                self.pending.clear();
+                if self.kernel_error.take().is_some() {
+                    log::info!("the kernel takes bans again");
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if self.kernel_error.as_ref() != Some(&error) {
+                    log::error!("{} bans are not in the kernel yet: {error}", self.pending.len());
+                }
+                self.kernel_error = Some(error);
+            }
+        }
+    }
+
+    /// Tells the kernel what it must never drop.
+    pub(super) fn allow(&mut self) {
+        let prefixes = self.ledger.never_dropped();
+        if let Err(error) = self.xdp.allow(&prefixes) {
+            log::error!("cannot write the allow list: {error:#}");
+            self.kernel_error = Some(format!("{error:#}"));
+        }
+    }
+
+    /// Starts the jails of the configuration.
+    pub(super) fn start_jails(&mut self) -> Result<(), Error> {
+        self.wiring.apply(&self.config.jails, &self.positions).map_err(Error::Filter)
+    }
+
+    /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
+    /// store stay what they were at the start.
+    pub(super) fn reload(&mut self) -> Result<(), Error> {
+        let config = config::load(&self.path)?;
+        self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
+        let agent = std::mem::replace(&mut self.config, config).agent;
+        let allow = std::mem::replace(&mut self.config.agent, agent).allow;
+        self.config.agent.allow = allow;
+        let mut plan = Plan::default();
+        self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
+        self.allow();
+        self.commit(plan, Vec::new(), None, Now::read());
+        Ok(())
+    }
+
+    /// Takes over what an earlier run left: the store says what is banned, and the kernel is
+    /// brought in line with it, in one batch.
+    pub(super) fn restore(&mut self, now: Now) {
+        let loaded = self.store.load(now);
+        let mut plan = Plan::default();
+        let mut events = Vec::new();
+        self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
+        for claim in loaded.claims {
+            match self.ledger.claim(&claim, true, now.boot, &mut plan) {
+                Change::New | Change::Joined | Change::Extended => {
+                    events.push(event(Action::Restore, &claim, now));
+                }
+                Change::Over => self.store.release(&claim),
+                Change::Unchanged(_) => {}
+                Change::Refused(refusal) => {
+                    log::warn!("{} is not banned any more: {refusal}", claim.prefix);
+                    self.store.release(&claim);
+                }
+            }
+        }
+        self.positions = loaded.positions;
+        self.allow();
+        plan.ops = self.differences(now).unwrap_or(plan.ops);
+        self.commit(plan, events, None, now);
+    }
+}
+
+/// What `claim` means to the world.
+pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
+    Event {
+        at: now.wall,
+        action,
+        holder: claim.holder.clone(),
+        prefix: claim.prefix,
+        until: now.wall_of(claim.until),
+    }
+}
+
+/// From 0 to 1, for `bantime.rndtime`; not secret.
+fn dice() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = RandomState::new().hash_one(0) >> 11;
+    random as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,100 @@
+//! Runs each distinct source once and hands its lines to every jail that reads it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::message::Handled;
+use crate::source::{self, Batch};
+
+/// Batches that may wait between two stages: enough to keep both busy, and little memory.
+const QUEUE: usize = 4;
+
+/// Lines on their way to one jail. When the last jail drops its copy, the position is reported.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) batch: Batch,
+    _receipt: Arc<Receipt>,
+}
+
+#[derive(Debug)]
+struct Receipt {
+    handled: Option<Handled>,
+    acks: mpsc::UnboundedSender<Handled>,
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(handled) = self.handled.take() {
+            // the core is gone: it will read these lines again after its restart
+            let _ = self.acks.send(handled);
+        }
+    }
+}
+
+/// The jails that read one source.
+type Readers = Arc<Mutex<Vec<mpsc::Sender<Delivery>>>>;
+
+/// One running source; it ends when this is dropped, and loses nothing: what no jail handled is
+/// read again from the last position.
+#[derive(Debug)]
+pub(super) struct Intake {
+    readers: Readers,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Intake {
+    /// Starts reading `spec` for `readers`; `resume` knows the stored positions.
+    pub(super) fn start(
+        spec: source::Spec,
+        readers: Vec<mpsc::Sender<Delivery>>,
+        resume: impl Fn(&str) -> Option<source::Position> + Send + 'static,
+        stats: source::Stats,
+        acks: mpsc::UnboundedSender<Handled>,
+    ) -> Intake {
+        let readers = Arc::new(Mutex::new(readers));
+        let (sender, batches) = mpsc::channel(QUEUE);
+        let reading = tokio::spawn(async move {
+            let name = spec.to_string();
+            let limits = source::Limits::default();
+            if let Err(error) = source::run(spec, resume, limits, stats, sender).await {
+                log::error!("{name}: {error}");
+            }
+        });
+        let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
+        Intake { readers, tasks: [reading, handing] }
+    }
+
+    /// Sets who reads it from the next batch on.
+    pub(super) fn set_readers(&self, readers: Vec<mpsc::Sender<Delivery>>) {
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn hand_out(
+    mut batches: mpsc::Receiver<Batch>,
+    readers: Readers,
+    acks: mpsc::UnboundedSender<Handled>,
+) {
+    while let Some(mut batch) = batches.recv().await {
+        let handled = batch
+            .position
+            .take()
+            .map(|position| Handled { origin: Arc::clone(&batch.origin), position });
+        let receipt = Arc::new(Receipt { handled, acks: acks.clone() });
+        let delivery = Delivery { batch, _receipt: receipt };
+        let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for sender in senders {
+            // a jail that a reload ended has no receiver any more
+            let _ = sender.send(delivery.clone()).await;
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Everything that can happen to the ledger, in one place.
+
+use std::sync::Arc;
+
+use crate::{control::Call, jail::Sentence, protect::Surroundings, source::Position};
+
+/// What the core task is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A jail wants a ban.
+    Sentence {
+        /// The jail.
+        jail: Arc<str>,
+        /// The ban.
+        sentence: Sentence,
+    },
+    /// The CLI asks.
+    Call(Call),
+    /// Own addresses, gateways or SSH sessions changed.
+    Surroundings(Surroundings),
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT: end, and leave the bans enforced.
+    Stop,
+}
+
+/// All jails have handled the lines of `origin` up to `position`.
+#[derive(Debug)]
+pub(super) struct Handled {
+    /// The source.
+    pub(super) origin: Arc<str>,
+    /// How far.
+    pub(super) position: Position,
+}

@@ -1,0 +1,69 @@
+//! Reports what happened once the store has it, in order: nobody hears of a ban that a crash
+//! could lose.
+
+use std::path::PathBuf;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    control::Reply,
+    event::{Event, Reporter},
+};
+
+/// An answer that waits for the store.
+pub(super) type Receipt = (oneshot::Sender<Reply>, Reply);
+
+struct Deed {
+    durable: oneshot::Receiver<()>,
+    events: Vec<Event>,
+    receipt: Option<Receipt>,
+}
+
+/// The reporting task.
+pub(super) struct Notary {
+    deeds: mpsc::UnboundedSender<Deed>,
+    task: JoinHandle<()>,
+}
+
+impl Notary {
+    pub(super) fn start(fail2ban_log: Option<PathBuf>) -> Notary {
+        let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
+        let mut reporter = Reporter::new(fail2ban_log);
+        let task = tokio::spawn(async move {
+            while let Some(Deed { durable, events, receipt }) = queue.recv().await {
+                // an error means that the store is degraded: it says so itself, and the ban
+                // stands in the kernel
+                let _ = durable.await;
+                reporter.report(&events);
+                if let Some((sender, reply)) = receipt {
+                    // the asker may have gone
+                    let _ = sender.send(reply);
+                }
+            }
+        });
+        Notary { deeds, task }
+    }
+
+    /// Reports once `durable` is done.
+    pub(super) fn report(
+        &self,
+        durable: oneshot::Receiver<()>,
+        events: Vec<Event>,
+        receipt: Option<Receipt>,
+    ) {
+        if self.deeds.send(Deed { durable, events, receipt }).is_err() {
+            log::error!("the reporting task is gone");
+        }
+    }
+
+    /// Reports what is left.
+    pub(super) async fn finish(self) {
+        drop(self.deeds);
+        if let Err(error) = self.task.await {
+            log::error!("the reporting task failed: {error}");
+        }
+    }
+}

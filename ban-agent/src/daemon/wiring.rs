@@ -1,0 +1,133 @@
+//! Which jail reads which source: starts, keeps and ends their tasks when the configuration
+//! changes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{
+    intake::{Delivery, Intake},
+    message::{Handled, Message},
+    worker::{Counters, Worker},
+};
+use crate::{
+    filter::{self, Filter, Scanner},
+    jail::{self, Jail},
+    source::{self, Position},
+};
+
+/// Batches that may wait for a jail.
+const QUEUE: usize = 4;
+
+/// The tasks of all jails and sources.
+pub(super) struct Wiring {
+    core: mpsc::Sender<Message>,
+    acks: mpsc::UnboundedSender<Handled>,
+    stats: source::Stats,
+    jails: BTreeMap<Arc<str>, Running>,
+    intakes: HashMap<source::Spec, Intake>,
+}
+
+/// One jail's task.
+struct Running {
+    spec: jail::Spec,
+    counters: Arc<Counters>,
+    deliveries: mpsc::Sender<Delivery>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Wiring {
+    pub(super) fn new(core: mpsc::Sender<Message>, acks: mpsc::UnboundedSender<Handled>) -> Wiring {
+        Wiring {
+            core,
+            acks,
+            stats: source::Stats::default(),
+            jails: BTreeMap::new(),
+            intakes: HashMap::new(),
+        }
+    }
+
+    /// Makes the running jails those of `specs`: unchanged ones go on with what they know.
+    ///
+    /// # Errors
+    /// If a filter does not compile; then nothing was changed.
+    pub(super) fn apply(
+        &mut self,
+        specs: &[jail::Spec],
+        positions: &HashMap<Arc<str>, Position>,
+    ) -> Result<(), filter::Error> {
+        let mut compiled = Vec::new();
+        for spec in specs {
+            let same = self.jails.get(&spec.name).is_some_and(|running| running.spec == *spec);
+            if !same {
+                compiled.push((spec, Arc::new(Filter::compile(&spec.filter)?)));
+            }
+        }
+        self.jails.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
+        for (spec, filter) in compiled {
+            self.jails.insert(Arc::clone(&spec.name), self.start(spec, filter));
+        }
+        self.connect(positions);
+        Ok(())
+    }
+
+    fn start(&self, spec: &jail::Spec, filter: Arc<Filter>) -> Running {
+        let counters = Arc::new(Counters::default());
+        let worker = Worker {
+            name: Arc::clone(&spec.name),
+            scanner: Scanner::new(filter),
+            jail: Jail::new(spec),
+            counters: Arc::clone(&counters),
+            core: self.core.clone(),
+        };
+        let (deliveries, receiver) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(worker.run(receiver));
+        Running { spec: spec.clone(), counters, deliveries, task }
+    }
+
+    /// Starts the sources that a jail reads, and ends those that none does.
+    fn connect(&mut self, positions: &HashMap<Arc<str>, Position>) {
+        let mut readers: HashMap<source::Spec, Vec<mpsc::Sender<Delivery>>> = HashMap::new();
+        for running in self.jails.values() {
+            for source in &running.spec.sources {
+                readers.entry(source.clone()).or_default().push(running.deliveries.clone());
+            }
+        }
+        self.intakes.retain(|spec, _| readers.contains_key(spec));
+        for (spec, senders) in readers {
+            if let Some(intake) = self.intakes.get(&spec) {
+                intake.set_readers(senders);
+                continue;
+            }
+            let positions = positions.clone();
+            let resume = move |origin: &str| positions.get(origin).cloned();
+            let (stats, acks) = (self.stats.clone(), self.acks.clone());
+            let intake = Intake::start(spec.clone(), senders, resume, stats, acks);
+            self.intakes.insert(spec, intake);
+        }
+    }
+
+    /// Name, spec and counters of each jail, by name.
+    pub(super) fn jails(&self) -> impl Iterator<Item = (&jail::Spec, &Counters)> {
+        self.jails.values().map(|running| (&running.spec, &*running.counters))
+    }
+
+    /// The spec of one jail.
+    pub(super) fn jail(&self, name: &str) -> Option<&jail::Spec> {
+        self.jails.get(name).map(|running| &running.spec)
+    }
+
+    /// What the sources count.
+    pub(super) fn stats(&self) -> &source::Stats {
+        &self.stats
+    }
+}

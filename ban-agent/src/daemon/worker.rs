@@ -1,0 +1,69 @@
+//! One task for each jail: lines in, sentences out. It owns the jail's filter state and window.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::sync::mpsc;
+
+use super::{intake::Delivery, message::Message};
+use crate::{
+    clock::Now,
+    filter::Scanner,
+    jail::{Decision, Jail},
+};
+
+/// What `status` shows of a jail; written by its task alone.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) lines: AtomicU64,
+    pub(super) matched: AtomicU64,
+    pub(super) ignored: AtomicU64,
+    pub(super) failing: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) total: AtomicU64,
+}
+
+/// One jail at work.
+pub(super) struct Worker {
+    pub(super) name: Arc<str>,
+    pub(super) scanner: Scanner,
+    pub(super) jail: Jail,
+    pub(super) counters: Arc<Counters>,
+    pub(super) core: mpsc::Sender<Message>,
+}
+
+impl Worker {
+    /// Works until the sources or the core are gone.
+    pub(super) async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
+        while let Some(delivery) = deliveries.recv().await {
+            for message in self.judge(&delivery) {
+                if self.core.send(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The sentences that these lines lead to.
+    fn judge(&mut self, delivery: &Delivery) -> Vec<Message> {
+        let now = Now::read();
+        let Worker { name, scanner, jail, counters, .. } = self;
+        let mut sentences = Vec::new();
+        let batch = &delivery.batch;
+        let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
+            if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
+                sentences.push(Message::Sentence { jail: Arc::clone(name), sentence });
+            }
+        });
+        let stats = jail.stats();
+        counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
+        counters.matched.fetch_add(counts.matched, Ordering::Relaxed);
+        counters.ignored.store(stats.ignored, Ordering::Relaxed);
+        counters.failing.store(stats.failing as u64, Ordering::Relaxed);
+        counters.evicted.store(stats.evicted, Ordering::Relaxed);
+        counters.total.store(stats.banned, Ordering::Relaxed);
+        sentences
+    }
+}
