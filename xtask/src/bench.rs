@@ -2,17 +2,20 @@
 
 use anyhow::Result;
 
-use crate::bench_latency;
+use crate::{bench_latency, bench_log};
 
 /// What is measured.
 #[derive(clap::Subcommand)]
 pub(crate) enum What {
     /// From a line that is written to a packet that is dropped
     Latency(bench_latency::Args),
+    /// Lines per second of the log engine
+    Log(bench_log::Args),
 }
 
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
         What::Latency(args) => bench_latency::verb(args),
+        What::Log(args) => bench_log::verb(args),
     }
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_latency;
+mod bench_log;
 mod build;
 mod command;
 mod dist;
