@@ -2,6 +2,7 @@
 //! generated logs in one run. All must find the same number of offences.
 
 mod generate;
+mod meter;
 mod peers;
 
 use std::{fs, path::PathBuf};

@@ -67,7 +67,7 @@ pub(super) fn write(kind: Kind, path: &Path, lines: u64, seed: u64) -> Result<u6
         let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
         let clock = format!("{h:02}:{m:02}:{s:02}");
         let line = match kind {
-            Kind::Sshd => sshd(&mut dice, &clock, bad),
+            Kind::Sshd => sshd(&mut dice, index, &clock, bad),
             Kind::Access => access(&mut dice, &clock, bad),
             Kind::Error => error(&mut dice, &clock, bad),
         };
@@ -77,8 +77,9 @@ pub(super) fn write(kind: Kind, path: &Path, lines: u64, seed: u64) -> Result<u6
     Ok(offences)
 }
 
-fn sshd(dice: &mut Dice, clock: &str, bad: bool) -> String {
-    let pid = 1000 + dice.next(30_000);
+fn sshd(dice: &mut Dice, index: u64, clock: &str, bad: bool) -> String {
+    // No two sessions share a number within the log.
+    let pid = 1000 + index;
     let port = 1024 + dice.next(60_000);
     let user = dice.one_of(&["deploy", "alice", "bob", "backup", "ansible"]);
     let text = if bad {

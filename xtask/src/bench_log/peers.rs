@@ -9,19 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::meter;
 use crate::{command, layout};
-
-/// Measures a command: wall time, processor time and greatest size, as the kernel accounts them
-/// to a finished child. fail2ban brings Python along.
-const METER: &str = "import json,resource,subprocess,sys,time
-begin=time.time()
-done=subprocess.run(sys.argv[2:],stdin=open(sys.argv[1]),stdout=subprocess.PIPE,stderr=subprocess.PIPE)
-wall=time.time()-begin
-use=resource.getrusage(resource.RUSAGE_CHILDREN)
-out=done.stdout.decode('utf-8','replace')
-print(json.dumps({'wall':wall,'cpu':use.ru_utime+use.ru_stime,'rss':use.ru_maxrss,
-'code':done.returncode,'err':done.stderr.decode('utf-8','replace')[-500:],
-'lines':out.count('\\n'),'head':out[:4000]}))";
 
 /// What one run took and found.
 #[derive(Clone, Copy, Debug)]
@@ -135,8 +124,8 @@ pub(super) fn prepare(folder: &Path, ours: bool) -> Result<Peers> {
     let filters = folder.join("fail2ban/filter.d");
     fs::create_dir_all(&filters).with_context(|| format!("cannot create {}", filters.display()))?;
     fs::write(filters.join("nginx-401.conf"), RECIPE).context("cannot write the recipe")?;
-    if command::find("python3").is_none() || (!ours && command::find("fail2ban-regex").is_none()) {
-        bail!("fail2ban and python3 are needed: apt-get install fail2ban");
+    if !ours && command::find("fail2ban-regex").is_none() {
+        bail!("fail2ban is needed: apt-get install fail2ban");
     }
     if !ours && !peers.fail2ban_rs.exists() {
         let root = folder.join("cargo");
@@ -199,38 +188,27 @@ impl Job {
                 ["rg", "-c", "-e", pattern, &file].map(str::to_owned).to_vec()
             }
         };
-        let meter =
-            command::output(Command::new("python3").arg("-c").arg(METER).arg(log).args(&words))?;
-        self.read(&meter)
+        let (program, rest) = words.split_first().context("no program")?;
+        let run = meter::run(Command::new(program).args(rest), log)?;
+        let found = self.found(&run.output)?;
+        Ok(Measured { wall: run.wall, cpu: run.cpu, rss_mb: run.rss_mb, found })
     }
 
-    fn read(&self, meter: &str) -> Result<Measured> {
-        let report: serde_json::Value =
-            serde_json::from_str(meter).context("the meter's report")?;
-        let number = |key: &str| report.get(key).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
-        let text = |key: &str| report.get(key).and_then(serde_json::Value::as_str).unwrap_or("");
-        if number("code") != 0.0 {
-            bail!("it ended with {}: {}", number("code"), text("err"));
-        }
-        let head = text("head");
-        let found = match &self.what {
+    /// The count in what it printed.
+    fn found(&self, output: &str) -> Result<Option<u64>> {
+        Ok(match &self.what {
             What::Ours(_) | What::OursFail2ban(_) => {
-                let counts: serde_json::Value = serde_json::from_str(head).context("our counts")?;
+                let counts: serde_json::Value =
+                    serde_json::from_str(output).context("our counts")?;
                 counts.get("matched").and_then(serde_json::Value::as_u64)
             }
-            What::Fail2banRegex(_) => before(head, " matched"),
-            What::Fail2banRs { .. } => head
+            What::Fail2banRegex(_) => before(output, " matched"),
+            What::Fail2banRs { .. } => output
                 .lines()
                 .find_map(|line| line.trim().strip_prefix("Matches:"))
                 .and_then(|count| count.trim().parse().ok()),
-            What::Sshguard => report.get("lines").and_then(serde_json::Value::as_u64),
-            What::Ripgrep(_) => head.trim().parse().ok(),
-        };
-        Ok(Measured {
-            wall: number("wall"),
-            cpu: number("cpu"),
-            rss_mb: number("rss") / 1024.0,
-            found,
+            What::Sshguard => Some(output.lines().count() as u64),
+            What::Ripgrep(_) => output.trim().parse().ok(),
         })
     }
 }
