@@ -205,7 +205,7 @@ impl Scene {
             (
                 "guess a password",
                 format!(
-                    "{outside} curl -i --interface {} 'http://{}/client/api?command=login&username=a&password=b'",
+                    "for i in $(seq 30); do {outside} curl -sm2 --interface {} 'http://{}/client/api?command=login&username=a&password='$i; echo; done",
                     ATTACKER.0, EDGE.0
                 ),
             ),

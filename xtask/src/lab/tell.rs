@@ -34,7 +34,7 @@ impl Teller {
         };
         let off = if self.colour { "\x1b[0m" } else { "" };
         let time = self.start.elapsed().as_secs_f32();
-        for line in text.lines() {
+        for line in text.lines().map(shortened) {
             self.line(&format!("{time:6.1}s {colour}{who:>8}{off} │ {line}"));
         }
     }
@@ -44,4 +44,13 @@ impl Teller {
     fn line(&self, text: &str) {
         let _gone = writeln!(stdout().lock(), "{text}");
     }
+}
+
+/// Log lines are long; the beginning tells who and what.
+fn shortened(line: &str) -> String {
+    const WIDTH: usize = 120;
+    if line.chars().count() <= WIDTH {
+        return line.to_owned();
+    }
+    line.chars().take(WIDTH - 1).chain(['…']).collect()
 }
