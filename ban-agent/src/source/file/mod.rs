@@ -97,7 +97,7 @@ struct Pace {
 
 impl Pace {
     async fn wait(&mut self) {
-        let close = self.last.elapsed() < PAUSE * 2;
+        let close = self.last.elapsed() < PAUSE / 2;
         self.close = if close { self.close.saturating_add(1) } else { 0 };
         if self.close > BURST {
             time::sleep(PAUSE).await;

@@ -227,3 +227,51 @@ async fn a_directory_that_only_polling_sees() {
     let lines = std::iter::from_fn(|| files.next(std::time::Instant::now()));
     assert_eq!(lines.map(|batch| batch.lines.len()).sum::<usize>(), 4);
 }
+
+/// A writer that rotates as fast as it can, while the source is stopped and started again and
+/// again: events, scans and restarts fall between any two of its steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_rotations() {
+    const FILES: usize = 200;
+    let mut bench = Bench::new("log", |_| ()).await;
+    let path = bench.path("log");
+    // Seen before the storm: where to look for what was rotated away unseen.
+    bench.append("log", "line 0 ends\n");
+    bench.receive().await;
+    let writer = std::thread::spawn(move || {
+        let mut number = 1;
+        for rotation in 0..FILES {
+            let mut file = append(&path, "");
+            for _ in 0..=rotation % 7 * 20 {
+                // In two writes, so that partial lines are seen.
+                file.write_all(format!("line {number}").as_bytes()).unwrap();
+                file.write_all(b" ends\n").unwrap();
+                number += 1;
+            }
+            fs::rename(&path, path.with_file_name(format!("log-20261120-{rotation:04}"))).unwrap();
+            // Writers notice late.
+            file.write_all(format!("line {number} ends\n").as_bytes()).unwrap();
+            number += 1;
+        }
+        append(&path, "end\n");
+        number
+    });
+    let mut batches = 0;
+    while bench.rest.last().is_none_or(|line| line != "end") {
+        bench.receive().await;
+        batches += 1;
+        if batches % 50 == 0 {
+            bench.restart(|_| ()).await;
+        }
+    }
+    let written = writer.join().unwrap();
+    bench.rest.retain(|line| line != "end");
+    let numbers: Vec<usize> = bench
+        .rest
+        .iter()
+        .map(|line| line.strip_prefix("line ").unwrap().strip_suffix(" ends").unwrap())
+        .map(|number| number.parse().unwrap())
+        .collect();
+    let missing: Vec<_> = (0..written).filter(|number| !numbers.contains(number)).collect();
+    assert_eq!((missing, numbers.len()), (Vec::new(), written));
+}
