@@ -54,6 +54,7 @@ pub(crate) fn sample(
         return;
     }
     let (address, at, v6) = source;
+    #[expect(clippy::cast_possible_truncation, reason = "no frame has 4 GiB")]
     let mut event = Event {
         address: *address,
         family: if v6 { 6 } else { 4 },
@@ -67,6 +68,7 @@ pub(crate) fn sample(
 }
 
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the kernel counts interfaces in 32 bits")]
 fn report(ctx: &XdpContext, event: &mut Event, at: usize) {
     event.ifindex = ctx.ingress_ifindex() as u32;
     (event.protocol, event.port) = scope::target(ctx, at, event.family == 6).parts();

@@ -30,6 +30,7 @@ impl Target {
 
     /// Protocol and port, `(0, 0)` if there are none.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the port is the lower half")]
     pub(crate) fn parts(self) -> (u32, u32) {
         if self.0 & Target::KNOWN == 0 {
             return (0, 0);

@@ -203,7 +203,7 @@ impl Scene {
             ("and why", format!("{cli} show {}", ATTACKER.0)),
             ("let him in again", format!("{cli} unban {}", ATTACKER.0)),
             (
-                "guess a password",
+                "guess 30 passwords",
                 format!(
                     "for i in $(seq 30); do {outside} curl -sm2 --interface {} 'http://{}/client/api?command=login&username=a&password='$i; echo; done",
                     ATTACKER.0, EDGE.0
