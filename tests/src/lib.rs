@@ -1,5 +1,6 @@
 //! What the rings of tests share.
 
+pub mod bench;
 pub mod net;
 pub mod packet;
 pub mod privilege;

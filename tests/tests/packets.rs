@@ -7,52 +7,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{Enforcer as _, Options, Xdp},
+    kernel::Enforcer as _,
     ledger::{Enforced, Op},
     net::{IpNet, parse_ports, parse_prefix},
 };
 use ban_common::Verdict::{self, *};
 use tests::{
+    bench::{Bench, all, scoped},
     packet::{FRAGMENT, Frame, ICMP, TCP, UDP},
-    process::Pins,
     require_root,
 };
-
-/// The program over fresh pins that go with it.
-struct Bench {
-    xdp: Xdp,
-    _pins: Pins,
-}
-
-impl Bench {
-    fn new(name: &str) -> Bench {
-        let pins = Pins::new(name);
-        let options =
-            Options { pins: pins.path().to_owned(), max_bans: 4_096, ..Options::default() };
-        Bench { xdp: Xdp::load(options).unwrap(), _pins: pins }
-    }
-
-    fn apply(&mut self, ops: &[Op]) {
-        self.xdp.apply(ops, Now::read()).unwrap();
-    }
-
-    fn ban(&mut self, prefix: &str) {
-        self.apply(&[Op::Set(parse_prefix(prefix).unwrap(), all(Boot::NEVER))]);
-    }
-
-    fn judge(&mut self, frame: &Frame) -> Verdict {
-        self.xdp.judge(frame.bytes(), 1).unwrap().0
-    }
-}
-
-fn all(until: Boot) -> Enforced {
-    Enforced { all: until, scoped: Boot(0), ports: Vec::new() }
-}
-
-fn scoped(ports: &[&str]) -> Enforced {
-    let ports = ports.iter().flat_map(|text| parse_ports(text).unwrap()).collect();
-    Enforced { all: Boot(0), scoped: Boot::NEVER, ports }
-}
 
 fn v4(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
@@ -76,7 +40,7 @@ fn check(bench: &mut Bench, table: &[(&str, Frame, Verdict)]) {
 #[test]
 fn frames() {
     require_root!("the frame table");
-    let mut bench = Bench::new("frames");
+    let mut bench = Bench::new("frames", 4_096);
     let bad4 = v4("203.0.113.7");
     let bad6 = v6("2001:db8:bad::7");
     bench.ban("203.0.113.7");
@@ -147,7 +111,7 @@ fn frames() {
 #[test]
 fn ports() {
     require_root!("port scopes");
-    let mut bench = Bench::new("ports");
+    let mut bench = Bench::new("ports", 4_096);
     let bad4 = v4("203.0.113.7");
     let bad6 = v6("2001:db8:bad::7");
     let rules = scoped(&["tcp/22", "tcp/80,443", "udp/1000-2000"]);
@@ -204,7 +168,7 @@ fn ports() {
 #[test]
 fn scopes_and_deadlines_side_by_side() {
     require_root!("deadlines");
-    let mut bench = Bench::new("deadlines");
+    let mut bench = Bench::new("deadlines", 4_096);
     let now = Now::read();
     let past = Boot(now.boot.0 - 1_000);
     let future = now.boot.plus(3_600_000);
@@ -242,7 +206,7 @@ fn scopes_and_deadlines_side_by_side() {
 #[test]
 fn prefixes_nest() {
     require_root!("prefixes");
-    let mut bench = Bench::new("nets");
+    let mut bench = Bench::new("nets", 4_096);
     let now = Now::read();
     let past = Boot(now.boot.0 - 1_000);
     let set = |text: &str, enforced| Op::Set(parse_prefix(text).unwrap(), enforced);
@@ -309,7 +273,7 @@ fn prefixes_nest() {
 #[test]
 fn the_allow_list_wins() {
     require_root!("the allow list");
-    let mut bench = Bench::new("allow");
+    let mut bench = Bench::new("allow", 4_096);
     bench.ban("203.0.113.0/24");
     bench.ban("203.0.113.7");
     bench.ban("2001:db8::/32");
@@ -344,7 +308,7 @@ fn the_allow_list_wins() {
 #[test]
 fn dry_run_counts_and_passes() {
     require_root!("the dry run");
-    let mut bench = Bench::new("dry");
+    let mut bench = Bench::new("dry", 4_096);
     bench.ban("203.0.113.7");
     let frame = Frame::new().v4(v4("203.0.113.7"), TCP).port(80);
     bench.xdp.set_dry_run(true);
@@ -361,7 +325,7 @@ fn dry_run_counts_and_passes() {
 #[test]
 fn drops_are_sampled() {
     require_root!("events");
-    let mut bench = Bench::new("events");
+    let mut bench = Bench::new("events", 4_096);
     bench.ban("203.0.113.7");
     bench.ban("2001:db8::7");
     bench.xdp.set_sampling(1);

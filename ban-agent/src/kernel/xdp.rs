@@ -1,6 +1,6 @@
 //! The program on the interfaces: start, swap, stop. Dropping [`Xdp`] leaves everything in force.
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use ban_common::{Event, SLOTS, Verdict};
@@ -84,16 +84,14 @@ enum Undo {
     /// The link is new.
     Created(Link, PathBuf),
     /// The link ran this program before.
-    Swapped(Link, u32),
+    Swapped(Link, OwnedFd),
 }
 
 impl Undo {
     fn run(self) {
         let result = match self {
             Undo::Created(link, pin) => std::fs::remove_file(pin).and_then(|()| link.detach()),
-            Undo::Swapped(link, program) => {
-                program_by_id(program).and_then(|program| link.update(program))
-            }
+            Undo::Swapped(link, program) => link.update(program),
         };
         if let Err(error) = result {
             log::error!("cannot take back an attachment: {error}");
@@ -450,10 +448,12 @@ fn attach(
     if let Some(link) = Link::open(&pin).map_err(failed("open the pinned link"))? {
         let info = link.info().map_err(failed("read the pinned link"))?;
         if info.ifindex == interface.index && fits(options.mode, interface) {
+            // Held open: unlike this the program would be gone once it is swapped out.
+            let old = program_by_id(info.program).map_err(failed("open the old program of"))?;
             link.update(program).map_err(failed("swap the program"))?;
             let warning = interface.generic.then(|| generic_warning(interface, None));
             let place = if interface.generic { Place::Generic } else { Place::Native };
-            return Ok((place, warning, Undo::Swapped(link, info.program)));
+            return Ok((place, warning, Undo::Swapped(link, old)));
         }
         // Its interface is gone and this one only has the same name, or the mode has changed.
         drop(link.detach());

@@ -1,0 +1,303 @@
+//! The program on real interfaces, in namespaces: start, swap, stop, and what gets in the way.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use ban_agent::{
+    clock::{Boot, Now},
+    kernel::{self, Enforcer as _, Error, Mode, Options, Place, Xdp},
+};
+use ban_common::Verdict;
+use tests::{
+    bench::{all, set},
+    net::{Namespace, join},
+    process::Pins,
+    require_root,
+};
+
+const BAD: &str = "192.0.2.2";
+
+/// An edge with two links to an attacker.
+struct Stage {
+    edge: Namespace,
+    attacker: Namespace,
+    pins: Pins,
+}
+
+impl Stage {
+    fn new(name: &str) -> Stage {
+        let edge = Namespace::new(&format!("k{name}e")).unwrap();
+        let attacker = Namespace::new(&format!("k{name}a")).unwrap();
+        join(&edge, "edge0", &attacker, "far0").unwrap();
+        join(&edge, "edge1", &attacker, "far1").unwrap();
+        edge.address("edge0", "192.0.2.1/24").unwrap();
+        attacker.address("far0", "192.0.2.2/24").unwrap();
+        let pins = Pins::new(&format!("ban-attach-{name}-{}", std::process::id()));
+        Stage { edge, attacker, pins }
+    }
+
+    fn options(&self, interfaces: &[&str]) -> Options {
+        Options {
+            interfaces: interfaces.iter().map(|&name| name.to_owned()).collect(),
+            pins: self.pins.path().to_owned(),
+            max_bans: 1_024,
+            ..Options::default()
+        }
+    }
+
+    /// Starts inside the edge's namespace.
+    fn start(&self, options: Options) -> Result<Xdp, Error> {
+        inside(&self.edge, move || Xdp::start(options))
+    }
+
+    /// What `ip` says of the XDP program on a device.
+    fn program_on(&self, device: &str) -> Option<u64> {
+        let json = self.edge.ip(&format!("-j link show dev {device}")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json[0]["xdp"]["prog"]["id"].as_u64()
+    }
+}
+
+/// Runs `work` on a thread of its own inside the namespace.
+fn inside<T: Send + 'static>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let path = format!("/run/netns/{}", namespace.name());
+    let thread = thread::spawn(move || {
+        let file = std::fs::File::open(path).unwrap();
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+fn ban(xdp: &mut Xdp) {
+    xdp.apply(&[set(BAD, all(Boot::NEVER))], Now::read()).unwrap();
+}
+
+#[test]
+fn it_starts_stays_and_goes() {
+    require_root!("attachments");
+    let stage = Stage::new("life");
+    let mut xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
+    let shown: Vec<_> = xdp.interfaces().iter().map(|a| (a.name.clone(), a.place)).collect();
+    assert_eq!(shown, [("edge0".into(), Place::Native), ("edge1".into(), Place::Native)]);
+    assert!(xdp.interfaces().iter().all(|attached| attached.warnings.is_empty()));
+    ban(&mut xdp);
+    let ping = || stage.attacker.command("ping").args(["-c1", "-W1", "192.0.2.1"]).output().unwrap();
+    assert!(!ping().status.success(), "banned");
+    let dropped = xdp.verdicts().unwrap().of(Verdict::Drop);
+    assert!(dropped.packets > 0);
+    let edge0 = xdp.interfaces()[0].clone();
+    assert!(xdp.verdicts_of(&edge0).unwrap().of(Verdict::Drop).packets > 0);
+    let edge1 = xdp.interfaces()[1].clone();
+    assert_eq!(xdp.verdicts_of(&edge1).unwrap().of(Verdict::Drop).packets, 0);
+
+    match stage.start(stage.options(&["edge0"])) {
+        Err(Error::Running { path }) => assert_eq!(path, stage.pins.path()),
+        other => panic!("two agents on one set of pins: {other:?}"),
+    }
+
+    let before = stage.program_on("edge0");
+    drop(xdp);
+    assert_eq!(stage.program_on("edge0"), before, "it stays without the agent");
+    assert!(!ping().status.success(), "banned without the agent");
+
+    let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    assert_ne!(stage.program_on("edge0"), before, "swapped");
+    assert_eq!(stage.program_on("edge1"), None, "not configured any more");
+    let held = xdp.held().unwrap();
+    assert_eq!(held.len(), 1);
+    assert!(held[0].hits.packets >= dropped.packets, "counters survive");
+    assert!(!ping().status.success(), "still banned");
+
+    let detached = xdp.detach().unwrap();
+    assert_eq!(detached, ["edge0"]);
+    assert_eq!(stage.program_on("edge0"), None);
+    assert!(!stage.pins.path().exists());
+    assert!(ping().status.success(), "nothing is enforced any more");
+    assert_eq!(kernel::detach(stage.pins.path()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn it_starts_whole_or_not_at_all() {
+    require_root!("failed starts");
+    let stage = Stage::new("whole");
+    let other = Pins::new(&format!("ban-attach-owner-{}", std::process::id()));
+    let owner_options =
+        Options { pins: other.path().to_owned(), ..stage.options(&["edge1"]) };
+    let owner = stage.start(owner_options).unwrap();
+
+    let taken = stage.start(stage.options(&["edge0", "edge1"])).unwrap_err();
+    let Error::SlotTaken { interface, owner: name } = &taken else { panic!("{taken:?}") };
+    assert_eq!(interface, "edge1");
+    assert!(name.contains("'ban_agent'"), "{name}");
+    assert!(taken.hint().unwrap().contains("--replace"));
+    assert_eq!(stage.program_on("edge0"), None, "half attached");
+    assert!(!stage.pins.path().exists(), "pins are left over");
+
+    let missing = stage.start(stage.options(&["edge0", "eth99"])).unwrap_err();
+    assert!(missing.to_string().contains("'eth99'"), "{missing}");
+    assert!(missing.hint().unwrap().contains("edge0"), "{:?}", missing.hint());
+    assert!(!stage.pins.path().exists());
+
+    let none = stage.start(stage.options(&[])).unwrap_err();
+    assert!(matches!(none, Error::NoDefaultRoute));
+    stage.edge.ip("route add default via 192.0.2.2").unwrap();
+    let xdp = stage.start(stage.options(&[])).unwrap();
+    assert_eq!(xdp.interfaces()[0].name, "edge0", "the one with the default route");
+    drop(xdp);
+
+    // A failed restart leaves the earlier program in place.
+    let before = stage.program_on("edge0");
+    let again = stage.start(stage.options(&["edge0", "edge1"])).unwrap_err();
+    assert!(matches!(again, Error::SlotTaken { .. }));
+    assert_eq!(stage.program_on("edge0"), before, "swapped back");
+
+    drop(owner);
+    let replace = Options { replace: true, ..stage.options(&["edge0", "edge1"]) };
+    let xdp = stage.start(replace).unwrap();
+    assert_eq!(xdp.interfaces().len(), 2);
+}
+
+#[test]
+fn no_bpffs_is_said() {
+    require_root!("the pin path's check");
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { pins: folder.path().join("pins"), ..Options::default() };
+    let error = Xdp::load(options).unwrap_err();
+    assert!(matches!(error, Error::NoBpffs { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("mount -t bpf"));
+    assert!(!folder.path().join("pins").exists());
+}
+
+#[test]
+fn missing_capabilities_are_said() {
+    require_root!("the check of capabilities");
+    let pins = Pins::new(&format!("ban-attach-caps-{}", std::process::id()));
+    let options = Options { pins: pins.path().to_owned(), ..Options::default() };
+    // Capabilities belong to a thread: this one gives up all of them.
+    let error = thread::spawn(move || {
+        let none = rustix::thread::CapabilitySet::empty();
+        let sets = rustix::thread::CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        Xdp::load(options).unwrap_err()
+    });
+    let error = error.join().unwrap();
+    assert!(error.is_permission(), "{error:?}");
+    assert!(error.hint().unwrap().contains("CAP_BPF"));
+}
+
+#[test]
+fn generic_mode_is_visible() {
+    require_root!("generic mode");
+    let stage = Stage::new("mode");
+    // Loopback has no native XDP.
+    let refused =
+        stage.start(Options { mode: Mode::Native, ..stage.options(&["lo"]) }).unwrap_err();
+    assert!(matches!(refused, Error::NoNative { .. }), "{refused:?}");
+    let xdp = stage.start(stage.options(&["lo"])).unwrap();
+    let attached = &xdp.interfaces()[0];
+    assert_eq!(attached.place, Place::Generic);
+    assert!(attached.warnings[0].contains("generic"), "{:?}", attached.warnings);
+    drop(xdp);
+    let xdp = stage.start(stage.options(&["lo"])).unwrap();
+    assert!(xdp.interfaces()[0].warnings[0].contains("generic"), "still visible after a restart");
+}
+
+#[test]
+fn jumbo_frames_are_dropped() {
+    require_root!("jumbo frames");
+    let stage = Stage::new("jumbo");
+    stage.edge.ip("link set edge0 mtu 9000").unwrap();
+    stage.attacker.ip("link set far0 mtu 9000").unwrap();
+    let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    assert_eq!(xdp.interfaces()[0].place, Place::Native, "{:?}", xdp.interfaces());
+    ban(&mut xdp);
+    let _filled = stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();
+    let dropped = xdp.verdicts().unwrap().of(Verdict::Drop);
+    let held = xdp.held().unwrap();
+    assert!(held[0].hits.bytes >= 8_900, "all buffers are counted: {:?} {dropped:?}", held[0].hits);
+}
+
+#[test]
+fn no_packet_passes_while_programs_are_swapped() {
+    require_root!("the swap");
+    let stage = Stage::new("swap");
+    let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    ban(&mut xdp);
+    let received = inside(&stage.edge, || UdpSocket::bind("192.0.2.1:9999").unwrap());
+    received.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicU64::new(0));
+    let flood = {
+        let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+        // The neighbour is known already: what is dropped cannot answer ARP.
+        let mac = mac_of(&stage.edge, "edge0");
+        stage.attacker.ip(&format!("neigh replace 192.0.2.1 lladdr {mac} dev far0")).unwrap();
+        let namespace = format!("/run/netns/{}", stage.attacker.name());
+        thread::spawn(move || flood(&namespace, &stop, &sent))
+    };
+    let reached = |count: u64| {
+        while sent.load(Ordering::Relaxed) < count {
+            thread::yield_now();
+        }
+    };
+    reached(1_000);
+    for round in 0..8 {
+        drop(xdp);
+        xdp = stage.start(stage.options(&["edge0"])).unwrap();
+        reached(sent.load(Ordering::Relaxed) + 100 + round);
+    }
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    let total = sent.load(Ordering::Relaxed);
+    let passed = received.recv_from(&mut [0; 64]);
+    assert!(passed.is_err(), "a packet passed: {passed:?}");
+    let dropped = xdp.held().unwrap()[0].hits.packets;
+    assert!(dropped > total / 2, "{dropped} of {total} were dropped: the test saw too little");
+    // The other way round: without the ban the same packets arrive.
+    xdp.apply(&[ban_agent::ledger::Op::Clear(BAD.parse::<Ipv4Addr>().map(|a| ban_agent::net::host(a.into())).unwrap())], Now::read()).unwrap();
+    inside(&stage.attacker, || {
+        UdpSocket::bind("192.0.2.2:0").unwrap().send_to(b"x", "192.0.2.1:9999").unwrap()
+    });
+    assert!(received.recv_from(&mut [0; 64]).is_ok(), "the socket would have seen them");
+}
+
+fn flood(namespace: &str, stop: &AtomicBool, sent: &AtomicU64) {
+    let file = std::fs::File::open(Path::new(namespace)).unwrap();
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).unwrap();
+    let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+    // Bounded: a test that hangs must not flood for ever.
+    for _ in 0..20_000_000 {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if socket.send_to(b"flood", "192.0.2.1:9999").is_ok() {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn mac_of(namespace: &Namespace, device: &str) -> String {
+    let json = namespace.ip(&format!("-j link show dev {device}")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json[0]["address"].as_str().unwrap().to_owned()
+}
