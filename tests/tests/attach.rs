@@ -96,7 +96,8 @@ fn it_starts_stays_and_goes() {
     assert_eq!(shown, [("edge0".into(), Place::Native), ("edge1".into(), Place::Native)]);
     assert!(xdp.interfaces().iter().all(|attached| attached.warnings.is_empty()));
     ban(&mut xdp);
-    let ping = || stage.attacker.command("ping").args(["-c1", "-W1", "192.0.2.1"]).output().unwrap();
+    let ping =
+        || stage.attacker.command("ping").args(["-c1", "-W1", "192.0.2.1"]).output().unwrap();
     assert!(!ping().status.success(), "banned");
     let dropped = xdp.verdicts().unwrap().of(Verdict::Drop);
     assert!(dropped.packets > 0);
@@ -136,8 +137,7 @@ fn it_starts_whole_or_not_at_all() {
     require_root!("failed starts");
     let stage = Stage::new("whole");
     let other = Pins::new(&format!("ban-attach-owner-{}", std::process::id()));
-    let owner_options =
-        Options { pins: other.path().to_owned(), ..stage.options(&["edge1"]) };
+    let owner_options = Options { pins: other.path().to_owned(), ..stage.options(&["edge1"]) };
     let owner = stage.start(owner_options).unwrap();
 
     let taken = stage.start(stage.options(&["edge0", "edge1"])).unwrap_err();
@@ -191,11 +191,8 @@ fn missing_capabilities_are_said() {
     // Capabilities belong to a thread: this one gives up all of them.
     let error = thread::spawn(move || {
         let none = rustix::thread::CapabilitySet::empty();
-        let sets = rustix::thread::CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        };
+        let sets =
+            rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
         rustix::thread::set_capabilities(None, sets).unwrap();
         Xdp::load(options).unwrap_err()
     });
@@ -230,7 +227,8 @@ fn jumbo_frames_are_dropped() {
     let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
     assert_eq!(xdp.interfaces()[0].place, Place::Native, "{:?}", xdp.interfaces());
     ban(&mut xdp);
-    let _filled = stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();
+    let _filled =
+        stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();
     let dropped = xdp.verdicts().unwrap().of(Verdict::Drop);
     let held = xdp.held().unwrap();
     assert!(held[0].hits.bytes >= 8_900, "all buffers are counted: {:?} {dropped:?}", held[0].hits);
@@ -273,7 +271,13 @@ fn no_packet_passes_while_programs_are_swapped() {
     let dropped = xdp.held().unwrap()[0].hits.packets;
     assert!(dropped > total / 2, "{dropped} of {total} were dropped: the test saw too little");
     // The other way round: without the ban the same packets arrive.
-    xdp.apply(&[ban_agent::ledger::Op::Clear(BAD.parse::<Ipv4Addr>().map(|a| ban_agent::net::host(a.into())).unwrap())], Now::read()).unwrap();
+    xdp.apply(
+        &[ban_agent::ledger::Op::Clear(
+            BAD.parse::<Ipv4Addr>().map(|a| ban_agent::net::host(a.into())).unwrap(),
+        )],
+        Now::read(),
+    )
+    .unwrap();
     inside(&stage.attacker, || {
         UdpSocket::bind("192.0.2.2:0").unwrap().send_to(b"x", "192.0.2.1:9999").unwrap()
     });
