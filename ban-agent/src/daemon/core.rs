@@ -39,6 +39,11 @@ const BATCH: usize = 1024;
 /// How long a failed kernel step waits for its next try.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Restored bans that are reported one by one; of more, only the number is.
+const RESTORED_SHOWN: usize = 10_000;
+/// Who holds the bans that only the kernel remembers.
+const ADOPTED: &str = "recovered";
+
 /// Everything that the agent decides with.
 pub(super) struct Core {
     pub(super) config: Config,
@@ -251,8 +256,15 @@ impl Core {
             let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
             now.boot_of(end)
         });
-        let claim = Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
-        match self.ledger.claim(&claim, false, now.boot, plan) {
+        let mut claim =
+            Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
+        let mut change = self.ledger.claim(&claim, false, now.boot, plan);
+        if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
+            // the network holds somebody who must not be banned: the offender alone, then
+            claim.prefix = sentence.address;
+            change = self.ledger.claim(&claim, false, now.boot, plan);
+        }
+        match change {
             Change::New | Change::Joined | Change::Extended => {
                 self.store.claim(&claim, Some(&sentence), now);
                 events.push(event(Action::Ban, &claim, now));
@@ -372,27 +384,60 @@ impl Core {
     /// Takes over what an earlier run left: the store says what is banned, and the kernel is
     /// brought in line with it, in one batch.
     pub(super) fn restore(&mut self, now: Now) {
-        let loaded = self.store.load(now);
         let mut plan = Plan::default();
-        let mut events = Vec::new();
         self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
-        for claim in loaded.claims {
-            match self.ledger.claim(&claim, true, now.boot, &mut plan) {
+        let (mut events, mut gone) = (Vec::new(), Vec::new());
+        let Core { store, ledger, .. } = self;
+        let loaded = store.load(now, |claim| {
+            match ledger.claim(&claim, true, now.boot, &mut plan) {
                 Change::New | Change::Joined | Change::Extended => {
-                    events.push(event(Action::Restore, &claim, now));
+                    if events.len() < RESTORED_SHOWN {
+                        events.push(event(Action::Restore, &claim, now));
+                    }
                 }
-                Change::Over => self.store.release(&claim),
                 Change::Unchanged(_) => {}
+                Change::Over => gone.push(claim),
                 Change::Refused(refusal) => {
                     log::warn!("{} is not banned any more: {refusal}", claim.prefix);
-                    self.store.release(&claim);
+                    gone.push(claim);
                 }
             }
-        }
+            // what the kernel lacks is seen by comparison
+            plan.ops.clear();
+        });
+        gone.iter().for_each(|claim| self.store.release(claim));
         self.positions = loaded.positions;
+        if !loaded.complete {
+            self.adopt(now, &mut plan);
+        }
+        if !self.ledger.is_empty() {
+            log::info!("{} bans of an earlier run go on", self.ledger.len());
+        }
         self.allow();
-        plan.ops = self.differences(now).unwrap_or(plan.ops);
+        plan.ops = self.differences(now).unwrap_or_else(|error| {
+            log::error!("cannot see what the kernel holds: {error:#}");
+            self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect()
+        });
         self.commit(plan, events, None, now);
+    }
+
+    /// Claims what the kernel still holds and the store has lost: a lost file lifts no ban.
+    fn adopt(&mut self, now: Now, plan: &mut Plan) {
+        let held = match self.xdp.held() {
+            Ok(held) => held,
+            Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
+        };
+        for ban in held {
+            if self.ledger.get(ban.prefix).is_some() {
+                continue;
+            }
+            let until = ban.until.map_or(Boot::NEVER, |until| now.boot_of(until));
+            let holder = Holder::Jail(ADOPTED.into());
+            let claim = Claim { prefix: ban.prefix, holder, until, ports: Vec::new() };
+            if self.ledger.claim(&claim, false, now.boot, plan) == Change::New {
+                self.store.manual(&claim, Some("held by the kernel, lost by the store"), now);
+            }
+        }
     }
 }
 

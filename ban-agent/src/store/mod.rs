@@ -118,13 +118,14 @@ impl fmt::Display for State {
     }
 }
 
-/// What the store remembered.
+/// What the store remembered, beside the claims.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Claims with their ends; some may be over.
-    pub claims: Vec<Claim>,
     /// Positions by origin.
     pub positions: HashMap<Arc<str>, Position>,
+    /// Whether it was everything: not if there was no file, or a corrupt one. Then bans that
+    /// only the kernel still holds are not to be taken for lifted.
+    pub complete: bool,
 }
 
 /// Why a holder banned a prefix last.
@@ -151,6 +152,8 @@ pub struct Store {
     messages: mpsc::Sender<Message>,
     shared: Arc<Shared>,
     reader: Option<(u64, Connection)>,
+    /// There was no file, or none that was of use.
+    fresh: bool,
     thread: JoinHandle<()>,
 }
 
@@ -174,37 +177,43 @@ impl Store {
                 None
             }
         };
+        let fresh = database.as_ref().is_some_and(|database| database.fresh) || !path.exists();
         let (messages, receiver) = mpsc::channel();
         let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared));
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(Error::Thread)?;
-        Ok(Store { path: path.to_owned(), messages, shared, reader: None, thread })
+        Ok(Store { path: path.to_owned(), messages, shared, reader: None, fresh, thread })
     }
 
-    /// Reads everything. From a corrupt file what can be read, and a new one takes its place.
-    pub fn load(&mut self, now: Now) -> Loaded {
-        let mut loaded = Loaded::default();
+    /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
+    /// is what can be read, and a new one takes its place, which wants a [`Store::snapshot`].
+    pub fn load(&mut self, now: Now, mut each: impl FnMut(Claim)) -> Loaded {
+        let mut count = 0_u64;
         let result = self.read(|db| {
-            let skipped = read::claims(db, now, |claim| loaded.claims.push(claim))?;
+            let skipped = read::claims(db, now, |claim| {
+                count += 1;
+                each(claim);
+            })?;
             if skipped > 0 {
                 log::error!("{skipped} claims in the store make no sense and were left out");
             }
-            loaded.positions = read::positions(db)?;
-            Ok(())
+            read::positions(db)
         });
+        let complete = !self.fresh;
         match result {
+            Some(Ok(positions)) => return Loaded { positions, complete },
             Some(Err(error)) if schema::is_corrupt(&error) => {
-                log::error!("{} claims were read before the corruption", loaded.claims.len());
+                log::error!("{count} claims were read before the corruption");
                 self.reader = None;
+                self.shared.wants_snapshot.store(true, Ordering::Release);
                 self.send(Message::Corrupt);
-                self.snapshot(loaded.claims.iter().cloned(), loaded.positions.iter(), now);
             }
             Some(Err(error)) => log::error!("the store cannot be read: {error}"),
-            Some(Ok(())) | None => {}
+            None => {}
         }
-        loaded
+        Loaded::default()
     }
 
     /// Records a claim, new or with a new end. `sentence`: a jail's, with its evidence; it counts

@@ -117,9 +117,13 @@ impl Pending {
         self.barriers.clear();
     }
 
-    /// Writes all of it in one transaction; on success nothing is pending any more, and those who
-    /// wait are told.
-    pub(super) fn write(&mut self, db: &mut Connection, boot: i64) -> rusqlite::Result<()> {
+    /// Writes all of it in one transaction; on success nothing is pending any more. Returns those
+    /// who wait to be told.
+    pub(super) fn write(
+        &mut self,
+        db: &mut Connection,
+        boot: i64,
+    ) -> rusqlite::Result<Vec<oneshot::Sender<()>>> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.whole {
             transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
@@ -131,11 +135,7 @@ impl Pending {
         transaction.commit()?;
         let Pending { barriers, overflowed, lost, .. } = std::mem::take(self);
         (self.overflowed, self.lost) = (overflowed, lost);
-        for done in barriers {
-            // Who does not wait any more need not know.
-            let _ = done.send(());
-        }
-        Ok(())
+        Ok(barriers)
     }
 
     fn write_claims(&self, db: &Connection, boot: i64) -> rusqlite::Result<()> {

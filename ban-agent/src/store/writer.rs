@@ -168,20 +168,28 @@ impl Writer {
     fn commit(&mut self) {
         let result = self.try_commit();
         self.shared.lost.store(self.pending.lost, Ordering::Relaxed);
+        let mut waiting = Vec::new();
         match result {
-            Ok(()) if self.shared.wants_snapshot.load(Ordering::Acquire) => {
+            Ok(done) if self.shared.wants_snapshot.load(Ordering::Acquire) => {
                 self.shared.set(State::Degraded("waiting to write all claims anew".to_owned()));
                 self.retry = Some(Instant::now() + PATIENCE);
+                waiting = done;
             }
-            Ok(()) => {
+            Ok(done) => {
                 self.retry = None;
                 self.shared.set(State::Sound);
+                waiting = done;
             }
             Err(error) => {
-                self.pending.failed();
                 self.retry = Some(Instant::now() + PATIENCE);
                 self.shared.set(State::Degraded(chain(&error)));
+                // Those who are told that it failed can see why.
+                self.pending.failed();
             }
+        }
+        for done in waiting {
+            // Who does not wait any more need not know.
+            let _ = done.send(());
         }
         if self.retry.is_none() && self.purged.is_none_or(|then| then.elapsed() > PURGE_EVERY) {
             self.purged = Some(Instant::now());
@@ -189,7 +197,8 @@ impl Writer {
         }
     }
 
-    fn try_commit(&mut self) -> Result<(), Error> {
+    /// Returns those who wait to be told.
+    fn try_commit(&mut self) -> Result<Vec<oneshot::Sender<()>>, Error> {
         if self.database.as_ref().is_some_and(|database| !database.is_in_place(&self.path)) {
             log::error!("{} was removed or replaced under the agent", self.path.display());
             self.database = None;
@@ -200,13 +209,13 @@ impl Writer {
         };
         let database = self.database.insert(database);
         match self.pending.write(&mut database.connection, database.boot) {
-            Ok(()) => {
+            Ok(done) => {
                 self.lazy = None;
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 if std::mem::take(&mut self.pending.overflowed) {
                     self.shared.wants_snapshot.store(true, Ordering::Release);
                 }
-                Ok(())
+                Ok(done)
             }
             Err(source) => {
                 if schema::is_corrupt(&source) {
