@@ -154,15 +154,9 @@ impl Engine {
     /// The first match and its groups.
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         match &self.kind {
-            Kind::Linear(regex) => {
-                // Saying no is much cheaper than looking for groups.
-                if !regex.is_match(text) {
-                    return Ok(None);
-                }
-                Ok(regex.captures(text).map(|captures| {
-                    Groups(captures.iter().map(|group| group.map(|group| group.range())).collect())
-                }))
-            }
+            Kind::Linear(regex) => Ok(regex.captures(text).map(|captures| {
+                Groups(captures.iter().map(|group| group.map(|group| group.range())).collect())
+            })),
             Kind::Backtracking { loose, exact } => {
                 if loose.as_ref().is_some_and(|loose| !loose.is_match(text)) {
                     return Ok(None);

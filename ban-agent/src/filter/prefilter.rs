@@ -1,7 +1,7 @@
 //! Rejects lines by their raw bytes: a line that holds none of the texts which the patterns need
 //! cannot match. One pass over a whole buffer, without looking at lines at all.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind, Span, packed};
 
 use super::pattern::Pattern;
 
@@ -26,11 +26,19 @@ fn bit(index: usize) -> u64 {
     1 << index.min(BITS)
 }
 
+/// Finds the first of the texts.
+#[derive(Debug)]
+enum First {
+    /// Many bytes at a time: where the processor can, and the texts are few and as written.
+    Packed(packed::Searcher),
+    Automaton(AhoCorasick),
+}
+
 /// The compiled texts.
 #[derive(Debug)]
 pub(super) struct Prefilter {
     /// Stops at the first text.
-    any: AhoCorasick,
+    any: First,
     /// Finds every text of one line; its patterns are those of `bits`.
     all: AhoCorasick,
     /// The patterns that each text stands for.
@@ -63,6 +71,11 @@ impl Prefilter {
             }
             (None, None) => return None,
         }
+        let packed = || {
+            let searcher =
+                packed::Config::new().builder().extend(texts.iter().map(|t| &t.0)).build();
+            searcher.filter(|_| !fold)
+        };
         let build = |kind| {
             AhoCorasickBuilder::new()
                 .ascii_case_insensitive(fold)
@@ -71,7 +84,10 @@ impl Prefilter {
                 .ok()
         };
         Some(Prefilter {
-            any: build(MatchKind::LeftmostFirst)?,
+            any: match packed() {
+                Some(searcher) => First::Packed(searcher),
+                None => First::Automaton(build(MatchKind::LeftmostFirst)?),
+            },
             all: build(MatchKind::Standard)?,
             bits: texts.iter().map(|text| text.1).collect(),
         })
@@ -79,8 +95,14 @@ impl Prefilter {
 
     /// Where the first text at or after `from` begins.
     pub(super) fn next(&self, buffer: &[u8], from: usize) -> Option<usize> {
-        let input = aho_corasick::Input::new(buffer).range(from..);
-        self.any.find(input).map(|found| found.start())
+        let span = Span { start: from, end: buffer.len() };
+        let found = match &self.any {
+            First::Packed(searcher) => searcher.find_in(buffer, span),
+            First::Automaton(automaton) => {
+                automaton.find(aho_corasick::Input::new(buffer).span(span))
+            }
+        };
+        found.map(|found| found.start())
     }
 
     /// The patterns that `line` may match.

@@ -295,3 +295,50 @@ fn a_line_without_a_date_follows_a_recent_one() {
     verdict(&mut scanner, b"2026-11-20 11:59:30 from 203.0.113.7");
     assert_eq!(verdict(&mut scanner, b"from 203.0.113.8"), "203.0.113.8 2026-11-20T11:59:30Z");
 }
+
+/// Pieces that lines are made of: literals of the patterns, dates, addresses, junk.
+const PIECES: &[&[u8]] = &[
+    b"203.0.113.7",
+    b"2001:db8::7",
+    b" - - [20/Nov/2026:11:59:00 +0000] ",
+    b"Nov 20 11:00:00 ",
+    b"\"GET / HTTP/1.1\" 401 ",
+    b" 401 ",
+    b"failed ",
+    b"Failed",
+    b" from ",
+    b"x",
+    b" ",
+    b"\n",
+    b"\0\0",
+    b"\xff",
+    b"\r",
+    b"2026-11-20T11:00:00Z ",
+    b"bad",
+    b"[]",
+    b"\"",
+    b"1795172400 ",
+];
+
+proptest::proptest! {
+    /// The prefilter rejects nothing that a pattern would have matched, and a buffer means what
+    /// its lines mean, whatever it holds.
+    #[test]
+    fn rejecting_early_changes_nothing(picks in proptest::collection::vec(0..PIECES.len(), 0..60)) {
+        let spec = spec(&[NGINX, "^\\s*failed .* from <ADDR>$", "^.*[bB]ad x from <HOST>"]);
+        let quick = Filter::compile(&spec).unwrap();
+        proptest::prop_assert!(quick.rejects_early());
+        let mut slow = Filter::compile(&spec).unwrap();
+        slow.prefilter = None;
+        let log: Vec<u8> = picks.iter().flat_map(|pick| PIECES[*pick].to_vec()).collect();
+        let found = |filter: Filter| {
+            let mut found = Vec::new();
+            let mut scanner = Scanner::new(Arc::new(filter));
+            let counts = scanner.scan(&log, false, now(), &mut |failure, line| {
+                found.push((failure.address, failure.pattern, line.to_vec()));
+            });
+            (counts, found)
+        };
+        proptest::prop_assert_eq!(found(quick), found(slow));
+    }
+}
