@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn lines_match_the_patterns_in_the_field() {
         let text = line(&event(Action::Ban), &TimeZone::UTC);
-        let pattern = r"(?x)^ (?<date>\d{4}-\d{2}-\d{2}[ ]\d{2}:\d{2}:\d{2},\d+) [ ]
-            (\w+)\.(\w+)\[(\d+)\]: [ ] (?<level>\w+) [ ] \[(?<jail>\w+-?\w+?)\] [ ]
-            (?<action>\w+) [ ] (?<ip>[0-9.]+) \n $";
+        let pattern = r"(?x)^(?<date>\d{4}-\d{2}-\d{2}\x20\d{2}:\d{2}:\d{2},\d+)\x20
+            (\w+)\.(\w+)\[(\d+)\]:\x20(?<level>\w+)\x20\[(?<jail>\w+-?\w+?)\]\x20
+            (?<action>\w+)\x20(?<ip>[0-9.]+)\n$";
         let captures = regex::Regex::new(pattern).unwrap().captures(&text).unwrap();
         assert_eq!(&captures["jail"], "sshd");
         assert_eq!(&captures["action"], "Ban");
