@@ -18,7 +18,8 @@ use crate::{
 
 pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
     for rule in &args.ports {
-        net::parse_ports(rule).map_err(|error| Failure::new(2, error))?;
+        net::parse_ports(rule)
+            .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?;
     }
     let request = Request::Ban {
         targets: targets(&args.targets)?,
@@ -39,7 +40,8 @@ pub(super) fn unban(cli: &Cli, args: &Unban) -> Result<ExitCode, Failure> {
 
 fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure> {
     let Some(text) = text else { return Ok(None) };
-    match config::parse_duration(text).map_err(|error| Failure::new(2, error))? {
+    let bad = |error| Failure::new(2, error).hint("nothing was changed; -1 is for ever");
+    match config::parse_duration(text).map_err(bad)? {
         None => Ok(Some(crate::control::Term::Forever)),
         Some(duration) if duration.is_zero() => {
             Err(Failure::new(2, "a ban of no time bans nobody").hint("-1 is for ever"))
@@ -56,7 +58,10 @@ fn targets(words: &[String]) -> Result<Vec<IpNet>, Failure> {
         if word == "-" {
             read_list(io::stdin().lock(), &mut targets)?;
         } else {
-            targets.push(net::parse_prefix(word).map_err(|error| Failure::new(2, error))?);
+            let target = net::parse_prefix(word).map_err(|error| {
+                Failure::new(2, error).hint("nothing was changed; host names are not resolved")
+            })?;
+            targets.push(target);
         }
     }
     Ok(targets)

@@ -9,18 +9,19 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
-    let mut config = config::load(&cli.config)?;
+    let config = config::load(&cli.config)?;
+    let mut agent = config.agent.clone();
     if !args.interfaces.is_empty() {
-        config.agent.interfaces.clone_from(&args.interfaces);
+        agent.interfaces.clone_from(&args.interfaces);
     }
     if let Some(mode) = args.mode {
-        config.agent.mode = mode;
+        agent.mode = mode;
     }
     if let Some(socket) = cli.socket_given() {
-        config.agent.socket = socket;
+        agent.socket = socket;
     }
-    config.agent.dry_run |= args.dry_run;
-    let options = Options { path: cli.config.clone(), config, replace: args.replace };
+    agent.dry_run |= args.dry_run;
+    let options = Options { path: cli.config.clone(), config, agent, replace: args.replace };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

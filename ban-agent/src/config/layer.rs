@@ -139,7 +139,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 fn explain(message: &str) -> (String, Option<String>) {
     let message = message.trim();
     let Some(rest) = message.strip_prefix("unknown field ") else {
-        return (message.to_owned(), None);
+        let hint = "docs/configuration.md lists every key with what it takes; nothing was changed";
+        return (message.replace('\n', ", "), Some(hint.into()));
     };
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let Some(unknown) = quoted.next() else { return (message.to_owned(), None) };

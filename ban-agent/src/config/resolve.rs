@@ -148,7 +148,8 @@ fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> 
     let index = list.iter().position(|pattern| pattern == text).map(|index| index.to_string());
     let mut keys = vec!["filters", spec.name.as_str(), key];
     keys.extend(index.as_deref());
-    layer::invalid(layers, &keys, error.to_string(), None)
+    let hint = "try a pattern out with `ban-agent test --failregex 'PATTERN' FILE`";
+    layer::invalid(layers, &keys, error.to_string().replace('\n', " "), Some(hint.into()))
 }
 
 fn jail(
@@ -227,7 +228,8 @@ fn sources(
     for path in list(own.logpath.as_ref().or(defaults.logpath.as_ref())) {
         if !path.starts_with('/') {
             let message = format!("jail '{name}': logpath '{path}' is not absolute");
-            return Err(layer::invalid(layers, &["jails", name, "logpath"], message, None));
+            let hint = Some("write the whole path, from /".into());
+            return Err(layer::invalid(layers, &["jails", name, "logpath"], message, hint));
         }
         // as in fail2ban: `/path tail` starts at the end of a file that is not known yet
         let (path, start) = match path.rsplit_once(char::is_whitespace) {

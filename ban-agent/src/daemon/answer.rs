@@ -254,7 +254,7 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             since: self.started,
-            dry_run: self.config.agent.dry_run,
+            dry_run: self.xdp.is_dry_run(),
             warnings: self.warnings(),
             interfaces: self
                 .xdp

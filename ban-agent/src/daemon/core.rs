@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::{Boot, Now},
-    config::{self, Config},
+    config::{self, Agent, Config},
     event::{Action, Event},
     jail::Sentence,
     kernel::{Enforcer as _, Xdp},
@@ -81,10 +81,10 @@ impl Core {
         acks: mpsc::UnboundedSender<Handled>,
         now: Now,
     ) -> Core {
-        let max_bans = usize::try_from(options.config.agent.max_bans).unwrap_or(usize::MAX);
+        let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         Core {
             ledger: Ledger::new(max_bans),
-            notary: Notary::start(options.config.agent.fail2ban_log.clone()),
+            notary: Notary::start(options.agent.fail2ban_log.clone()),
             config: options.config,
             path: options.path,
             xdp,
@@ -371,9 +371,11 @@ impl Core {
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let config = config::load(&self.path)?;
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
-        let agent = std::mem::replace(&mut self.config, config).agent;
-        let allow = std::mem::replace(&mut self.config.agent, agent).allow;
-        self.config.agent.allow = allow;
+        let former = std::mem::replace(&mut self.config, config).agent;
+        let unlike = Agent { allow: former.allow.clone(), ..self.config.agent.clone() } != former;
+        if unlike {
+            log::warn!("[agent] changed: all of it but `allow` takes effect at the next start");
+        }
         let mut plan = Plan::default();
         self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
         self.allow();

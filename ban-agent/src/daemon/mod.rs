@@ -12,10 +12,12 @@ mod notary;
 mod wiring;
 mod worker;
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
+use aya_log::EbpfLogger;
 use sd_notify::NotifyState;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -36,8 +38,10 @@ use crate::{
 pub struct Options {
     /// The configuration file, for a reload.
     pub path: PathBuf,
-    /// The configuration with the command line over it.
+    /// The configuration as it stands in the file.
     pub config: Config,
+    /// Its `[agent]` section with the command line over it.
+    pub agent: config::Agent,
     /// Take an XDP slot that another program holds.
     pub replace: bool,
 }
@@ -65,7 +69,7 @@ pub enum Error {
     Filter(filter::Error),
     /// A timer or a signal handler.
     #[error("cannot {0}: {1}")]
-    System(&'static str, std::io::Error),
+    System(&'static str, io::Error),
 }
 
 impl Error {
@@ -74,6 +78,11 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Error::Kernel(error) if error.is_permission() => 4,
+            Error::Control(ServerError::Listen { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                4
+            }
             Error::Config(_) | Error::Filter(_) => 78,
             _ => 2,
         }
@@ -88,7 +97,16 @@ impl Error {
             Error::Control(ServerError::Busy(_)) => {
                 Some("stop it first, or give this one its own --socket and [agent] pins".into())
             }
-            _ => None,
+            Error::Control(ServerError::Group(_)) => {
+                Some("create it with `groupadd --system NAME`, or drop [agent] socket_group".into())
+            }
+            Error::Control(ServerError::Listen { .. }) => {
+                Some("run as root, or name another place with --socket".into())
+            }
+            Error::Store(_) => {
+                Some("nothing was attached; name another file with [agent] state".into())
+            }
+            Error::Protect(_) | Error::Filter(_) | Error::System(..) => None,
         }
     }
 }
@@ -117,10 +135,13 @@ const QUEUE: usize = 1024;
 /// # Errors
 /// If it cannot start; then nothing was attached or changed.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let agent = &options.config.agent;
+    let agent = &options.agent;
     let server = Server::open(&agent.socket, agent.socket_group.as_deref()).await?;
     let store = Store::open(&agent.state)?;
-    let xdp = Xdp::start(kernel_options(agent, options.replace))?;
+    let mut xdp = Xdp::start(kernel_options(agent, options.replace))?;
+    if let Some(logger) = xdp.logger() {
+        tokio::spawn(relay(logger));
+    }
     let (sender, messages) = mpsc::channel(QUEUE);
     let (acks, handled) = mpsc::unbounded_channel();
     let now = Now::read();
@@ -143,6 +164,20 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let result = core.run(messages, handled).await;
     serving.abort();
     result
+}
+
+/// Hands the program's own rare log lines to our log.
+async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
+    #[expect(deprecated, reason = "the logger owns its descriptor, and the successor is unsafe")]
+    let logger = AsyncFd::with_interest(logger, Interest::READABLE);
+    let Ok(mut logger) = logger.inspect_err(|error| log::warn!("no log of the program: {error}"))
+    else {
+        return;
+    };
+    while let Ok(mut ready) = logger.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
 }
 
 /// Tells systemd, if it started us; elsewhere nothing happens.
