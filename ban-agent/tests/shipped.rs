@@ -1,6 +1,8 @@
 //! The shipped filters against what the real daemons wrote (`dist/samples/`): one expectation per
 //! line, and text that wants to name somebody else. Knows nothing of jails and bans.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, sync::Arc};
 
 use ban_agent::{
