@@ -1,7 +1,12 @@
 //! What the rings of tests share.
 
+pub mod agent;
 pub mod bench;
+pub mod daemons;
+pub mod frame;
+pub mod host;
 pub mod net;
 pub mod packet;
 pub mod privilege;
 pub mod process;
+pub mod stage;

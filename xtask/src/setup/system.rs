@@ -48,7 +48,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("haproxy", "haproxy", "writes httplog lines over syslog"),
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
     need("ssh", "openssh-client", "guesses them"),
-    need("sshpass", "sshpass", "types them"),
+    need("rsyslogd", "rsyslog", "writes what sshd says into a file"),
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
 

@@ -1,0 +1,135 @@
+//! What outlives the agent and what does not: bans end on time without it, SIGTERM leaves them,
+//! a restart adopts them, `detach` takes everything away.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{
+    agent::{Agent, LIMIT},
+    host::FAMILIES,
+    privilege,
+    process::eventually,
+    stage::{EDGE, Stage},
+};
+
+#[test]
+fn a_ban_ends_on_time_also_when_the_agent_was_killed() -> Result<()> {
+    if !privilege::ready("expiry after kill -9") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let mut agent = Agent::start(&stage, "")?;
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        let address = attacker.address(family);
+        let done = agent.verb(&["ban", address, "--for", "3s"])?;
+        ensure!(done.status.success(), "ban failed");
+        ensure!(!attacker.pings(family, EDGE)?, "not dropped");
+        // with the agent alive
+        await_pings(&stage)?;
+        eventually("the ban leaves the list", LIMIT, || Ok(agent.ban(address)?.is_none()))?;
+    }
+    for family in FAMILIES {
+        let done = agent.verb(&["ban", attacker.address(family), "--for", "5s"])?;
+        ensure!(done.status.success(), "ban failed");
+    }
+    agent.kill()?;
+    ensure!(stage.attached()?, "the program left with the agent");
+    for family in FAMILIES {
+        ensure!(!attacker.pings(family, EDGE)?, "not dropped while the agent is dead");
+    }
+    await_pings(&stage)?;
+    agent.run()?;
+    ensure!(agent.banned()?.is_empty(), "an ended ban came back");
+    Ok(())
+}
+
+fn await_pings(stage: &Stage) -> Result<()> {
+    let attacker = stage.attacker();
+    eventually("packets come through again", Duration::from_secs(15), || {
+        Ok(FAMILIES.iter().all(|family| matches!(attacker.pings(*family, EDGE), Ok(true))))
+    })
+}
+
+#[test]
+fn enforcement_outlives_the_agent_until_detach() -> Result<()> {
+    if !privilege::ready("SIGTERM, restart, detach") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let mut agent = Agent::start(&stage, "")?;
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        let done = agent.verb(&["ban", attacker.address(family), "--for", "1h"])?;
+        ensure!(done.status.success(), "ban failed");
+        ensure!(!attacker.pings(family, EDGE)?, "not dropped");
+    }
+    let until = |agent: &Agent<'_>| -> Result<Vec<Option<serde_json::Value>>> {
+        FAMILIES
+            .iter()
+            .map(|family| {
+                let ban = agent.ban(attacker.address(*family))?;
+                Ok(ban.as_ref().and_then(|ban| ban.get("until")).cloned())
+            })
+            .collect()
+    };
+    let ends = until(&agent)?;
+    agent.terminate()?;
+    ensure!(stage.attached()?, "SIGTERM took the program away");
+    for family in FAMILIES {
+        ensure!(!attacker.pings(family, EDGE)?, "SIGTERM ended the ban");
+    }
+    agent.run()?;
+    ensure!(until(&agent)? == ends, "the restart changed the ends: {ends:?}");
+    agent.kill()?;
+    agent.run()?;
+    ensure!(until(&agent)? == ends, "the crash changed the ends: {ends:?}");
+    for family in FAMILIES {
+        ensure!(!attacker.pings(family, EDGE)?, "the restart ended the ban");
+        let packets = agent.dropped(attacker.address(family))?;
+        ensure!(packets >= 3, "the restart lost the counters: {packets}");
+    }
+    let done = agent.verb(&["detach"])?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    agent.await_end()?;
+    gone(&stage)?;
+
+    // without a running agent as well
+    agent.run()?;
+    agent.terminate()?;
+    ensure!(stage.attached()?, "nothing to take away");
+    let done = agent.verb(&["detach"])?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    gone(&stage)
+}
+
+/// Nothing is left of the agent in the kernel.
+fn gone(stage: &Stage) -> Result<()> {
+    ensure!(!stage.attached()?, "detach left the program");
+    let left = std::fs::read_dir(stage.pins()).map(Iterator::count).unwrap_or(0);
+    ensure!(left == 0, "detach left pins in {}", stage.pins().display());
+    for family in FAMILIES {
+        ensure!(stage.attacker().pings(family, EDGE)?, "still dropped after detach");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ban_names_what_it_did() -> Result<()> {
+    if !privilege::ready("ban and unban") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start(&stage, "")?;
+    let code = |words: &[&str]| -> Result<i32> {
+        agent.verb(words)?.status.code().context("ended by a signal")
+    };
+    ensure!(code(&["show", "192.0.2.66"])? == 1, "show of nobody");
+    ensure!(code(&["ban", "192.0.2.66", "--for", "1h"])? == 0, "ban");
+    ensure!(code(&["show", "192.0.2.66"])? == 0, "show");
+    ensure!(code(&["ban", EDGE.0])? != 0, "the edge's own address was banned");
+    ensure!(agent.banned()? == ["192.0.2.66"], "{:?}", agent.banned()?);
+    ensure!(code(&["unban", "192.0.2.66"])? == 0, "unban");
+    ensure!(agent.banned()?.is_empty(), "unban left it");
+    Ok(())
+}
