@@ -108,8 +108,8 @@ fn firewall(stage: &Stage) -> Result<String> {
     if !edge.ip("rule show")?.contains("7777") {
         edge.ip("rule add pref 7777 from 203.0.113.0/24 lookup 77")?;
         edge.ip("route add blackhole 203.0.113.128/25 table 77")?;
-        let table = "table inet operator { chain input { type filter hook input priority 0; \
-                     policy accept; ip saddr 203.0.113.9 drop; } }";
+        let table = "table inet operator {\nchain input {\ntype filter hook input priority 0;\n\
+                     ip saddr 203.0.113.9 drop\n}\n}\n";
         run(edge.command("nft").arg(table))?;
     }
     let mut all = run(edge.command("nft").args(["list", "ruleset"]))?;

@@ -75,7 +75,9 @@ impl Error {
                 Some(format!("create {} or name another file with --config", path.display()))
             }
             Error::Read { .. } | Error::Fail2ban(_) | Error::Fail2banFilter { .. } => None,
-            Error::Invalid { hint, .. } => hint.clone(),
+            Error::Invalid { hint, .. } => hint
+                .clone()
+                .or_else(|| Some("mend that line; `ban-agent check` tells the next".into())),
         }
     }
 }
