@@ -81,7 +81,9 @@ fn whoever_is_named_by_a_user_name_is_not_banned() -> Result<()> {
         }
         agent.await_holders(attacker.address(family), &["sshd"])?;
         let log = fs::read_to_string(&sshd.log)?;
-        ensure!(log.contains(&tail), "the forged text did not reach the log");
+        // sshd takes what follows a colon for the name of a method
+        let kept = tail.split(':').next().context("no text")?;
+        ensure!(log.contains(kept), "the forged text did not reach the log");
     }
     // nothing that was written is still unread
     let lines = u64::try_from(fs::read_to_string(&sshd.log)?.lines().count())?;
