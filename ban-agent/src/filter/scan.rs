@@ -15,8 +15,9 @@ use super::{
     time::Detector,
 };
 
-/// Bytes of a line that patterns see; what is longer is cut and counted.
-pub const MAX_LINE: usize = 256 << 10;
+/// A line that is longer is skipped and counted: if it were cut, its writer would choose where a
+/// pattern sees its end.
+pub const MAX_LINE: usize = 1 << 20;
 /// A line without a date has the date of the line before, if that is not older than this.
 const STALE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -35,8 +36,8 @@ pub struct Counts {
     pub bad_address: u64,
     /// Times that a pattern hit its backtracking limit: the line counts as missed.
     pub limited: u64,
-    /// Lines that were cut because they are longer than [`MAX_LINE`].
-    pub cut: u64,
+    /// Lines that were skipped because they are longer than [`MAX_LINE`].
+    pub overlong: u64,
 }
 
 impl Counts {
@@ -55,7 +56,7 @@ impl AddAssign for Counts {
         self.pending += other.pending;
         self.bad_address += other.bad_address;
         self.limited += other.limited;
-        self.cut += other.cut;
+        self.overlong += other.overlong;
     }
 }
 
@@ -180,7 +181,13 @@ impl Scanner {
         now: Timestamp,
     ) -> Outcome {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = self.bounded(line);
+        // A file that was truncated under its writer begins with NULs.
+        let nulls = line.iter().take_while(|byte| **byte == 0).count();
+        let line = line.get(nulls..).unwrap_or_default();
+        if line.len() > MAX_LINE {
+            self.counts.overlong += 1;
+            return Outcome::Missed;
+        }
         let text = String::from_utf8_lossy(line);
         let (time, text) = if stamped { split_stamp(&text) } else { self.cut_date(&text, now) };
         if time.is_some() {
@@ -188,20 +195,6 @@ impl Scanner {
         }
         let mut search = Search { scanner: self, filter, suspects, time, now };
         search.line(&text)
-    }
-
-    /// The line without leading NULs (a file that was truncated under its writer), and not longer
-    /// than patterns may see.
-    fn bounded<'l>(&mut self, line: &'l [u8]) -> &'l [u8] {
-        let nulls = line.iter().take_while(|byte| **byte == 0).count();
-        let line = line.get(nulls..).unwrap_or_default();
-        match line.get(..MAX_LINE) {
-            Some(short) if line.len() > MAX_LINE => {
-                self.counts.cut += 1;
-                short
-            }
-            _ => line,
-        }
     }
 
     /// The time of the line, and the line as patterns see it: without its date, with a newline.

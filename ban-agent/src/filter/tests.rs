@@ -192,11 +192,19 @@ fn invalid_utf8_in_a_name_hides_nobody() {
 }
 
 #[test]
-fn a_long_line_is_bounded() {
-    let mut scanner = scanner(&spec(&["^failed .* from <ADDR>$"]));
-    let line = [b"failed ".as_slice(), &vec![b'x'; 8 << 20], b" from 203.0.113.7\n"].concat();
+fn an_overlong_line_names_nobody() {
+    // Cut anywhere, this line would accuse the address at the cut.
+    let accusation = b" from 203.0.113.7 failed ";
+    let line =
+        [b"failed ", accusation.repeat(MAX_LINE / accusation.len() + 1).as_slice(), b"\n"].concat();
+    let mut scanner = scanner(&spec(&["^failed .* from <ADDR>( failed )?$"]));
     let counts = scanner.scan(&line, false, now(), &mut |_, _| panic!());
-    assert_eq!((counts.lines, counts.cut, counts.matched), (1, 1, 0));
+    assert_eq!((counts.lines, counts.overlong, counts.matched), (1, 1, 0));
+    // A long one is read to its end.
+    let line =
+        [b"failed ".as_slice(), &vec![b'x'; MAX_LINE - 100], b" from 203.0.113.7\n"].concat();
+    let counts = scanner.scan(&line, false, now(), &mut |_, _| {});
+    assert_eq!((counts.lines, counts.overlong, counts.matched), (1, 0, 1));
 }
 
 #[test]
