@@ -1,6 +1,10 @@
 //! The program on real interfaces, in namespaces: start, swap, stop, and what gets in the way.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
