@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, hint::black_box, net::Ipv4Addr, sync::Arc, 
 use ban_agent::{
     clock::{Boot, Now},
     filter::{self, Failure},
-    jail::{Jail, Spec},
+    jail::{Jail, Limits, Spec},
     ledger::{Claim, Holder, Ledger, Plan},
     net::host,
     store::Store,
@@ -67,6 +67,8 @@ fn failures(now: Now) {
         prefix_v6: 64,
         maxmatches: 5,
         max_tracked: 100_000,
+        widen: None,
+        limits: Limits::default(),
     };
     let mut jail = Jail::new(&spec);
     let line = [b'x'; 120];

@@ -105,6 +105,11 @@ pub(super) enum Verb {
     ExportConfig,
     /// Read the configuration again: all of it, or nothing if it is bad
     Reload,
+    /// Let jails ban again that have stopped because they banned too much
+    Resume {
+        /// Only this jail
+        jail: Option<String>,
+    },
     /// Report on kernel, interfaces, pins and drift
     Doctor,
     /// Take the program off all interfaces and remove the pins; every ban ends

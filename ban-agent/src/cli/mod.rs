@@ -54,6 +54,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Reload => tell(cli, &Request::Reload),
+        Verb::Resume { jail } => tell(cli, &Request::Resume { jail: jail.clone() }),
         Verb::Doctor => doctor::run(cli),
         Verb::Detach => detach::run(cli),
         Verb::Completions { shell } => {

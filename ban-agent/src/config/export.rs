@@ -64,6 +64,20 @@ fn jail(spec: &jail::Spec) -> Table {
     table.insert("prefix_v6".into(), i64::from(spec.prefix_v6).into());
     table.insert("maxmatches".into(), integer(spec.maxmatches));
     table.insert("max_tracked".into(), integer(spec.max_tracked));
+    if let Some(widen) = &spec.widen {
+        let lengths = |lengths: &[u8]| {
+            Value::from(lengths.iter().map(|length| i64::from(*length)).collect::<Vec<_>>())
+        };
+        table.insert("widen_members".into(), integer(widen.members));
+        table.insert("widen_v4".into(), lengths(&widen.v4));
+        table.insert("widen_v6".into(), lengths(&widen.v6));
+    }
+    if let Some(bans) = spec.limits.bans {
+        table.insert("max_bans_per_minute".into(), integer(bans));
+    }
+    if let Some(share) = spec.limits.share {
+        table.insert("max_client_share".into(), share.into());
+    }
     if let Some(increment) = &spec.increment {
         table.insert("bantime.increment".into(), true.into());
         table.insert("bantime.factor".into(), increment.factor.into());

@@ -80,6 +80,11 @@ pub(super) struct Jail {
     pub(super) prefix_v6: Option<LengthV6>,
     pub(super) maxmatches: Option<usize>,
     pub(super) max_tracked: Option<Positive>,
+    pub(super) widen_members: Option<Members>,
+    pub(super) widen_v4: Option<Vec<LengthV4>>,
+    pub(super) widen_v6: Option<Vec<LengthV6>>,
+    pub(super) max_bans_per_minute: Option<Positive>,
+    pub(super) max_client_share: Option<Share>,
     #[serde(rename = "bantime.increment")]
     pub(super) increment: Option<bool>,
     #[serde(rename = "bantime.factor")]
@@ -189,6 +194,8 @@ macro_rules! ranged {
 
 ranged!(LengthV4, u8, 8, 32, "a prefix length of IPv4");
 ranged!(LengthV6, u8, 16, 128, "a prefix length of IPv6");
+ranged!(Members, u32, 2, 65_536, "a number of members");
+ranged!(Share, f64, 0.0, 1.0, "a share");
 ranged!(MaxBans, u32, 1024, 16_777_216, "the capacity of a ban map");
 
 /// Addresses and prefixes; a text separates them with spaces or commas.

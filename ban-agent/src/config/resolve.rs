@@ -191,6 +191,11 @@ fn jail(
         prefix_v6: get!(prefix_v6).map_or(128, |length| length.0),
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
         max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
+        widen: widen(own, defaults),
+        limits: jail::Limits {
+            bans: get!(max_bans_per_minute).map(|number| number.0 as usize),
+            share: get!(max_client_share).map(|share| share.0),
+        },
     })
 }
 
@@ -201,6 +206,24 @@ fn ignoreip(own: &raw::Jail, defaults: &raw::Jail) -> Vec<IpNet> {
         .or(defaults.ignoreip.as_ref())
         .map(|list| list.0.clone())
         .unwrap_or_default()
+}
+
+fn widen(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Widen> {
+    macro_rules! lengths {
+        ($key:ident, $default:expr) => {{
+            let given = own.$key.as_ref().or(defaults.$key.as_ref());
+            let mut lengths: Vec<u8> =
+                given.map_or($default, |list| list.iter().map(|length| length.0).collect());
+            lengths.sort_unstable_by(|a, b| b.cmp(a));
+            lengths
+        }};
+    }
+    let members = own.widen_members.or(defaults.widen_members)?;
+    Some(jail::Widen {
+        members: members.0 as usize,
+        v4: lengths!(widen_v4, vec![24]),
+        v6: lengths!(widen_v6, vec![64, 48]),
+    })
 }
 
 fn increment(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Increment> {

@@ -65,6 +65,11 @@ pub enum Request {
     },
     /// Reads the configuration again.
     Reload,
+    /// Lets jails ban again that their breaker has stopped.
+    Resume {
+        /// Only this one.
+        jail: Option<String>,
+    },
     /// Compares the ledger with the kernel's maps.
     Drift,
     /// Takes the program off the interfaces, removes the pins, and ends the agent.

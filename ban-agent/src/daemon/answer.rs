@@ -53,6 +53,7 @@ impl Core {
                     hint: error.hint(),
                 }),
             },
+            Request::Resume { jail } => self.resume(jail.as_deref()),
             Request::Detach => {
                 self.detach();
                 text("detached; no ban is enforced any more, and the agent ends".into())
@@ -168,6 +169,23 @@ impl Core {
         };
         let until = left.and_then(|ban| now.wall_of(ban.until()));
         control::Change { prefix, result, until, reason }
+    }
+
+    /// Lets stopped jails ban again.
+    fn resume(&mut self, jail: Option<&str>) -> Reply {
+        let chosen =
+            self.breakers.iter_mut().filter(|(name, _)| jail.is_none_or(|jail| jail == &***name));
+        let mut resumed: Vec<&str> =
+            chosen.filter_map(|(name, breaker)| breaker.resume().then_some(&**name)).collect();
+        resumed.sort_unstable();
+        if resumed.is_empty() {
+            let message = match jail {
+                Some(jail) => format!("the jail '{jail}' is not stopped"),
+                None => "no jail is stopped".to_owned(),
+            };
+            return Reply::Error(Refusal { code: 1, message, hint: None });
+        }
+        text(format!("banning again: {}", resumed.join(", ")))
     }
 
     fn holder(&self, jail: Option<&str>) -> Result<Holder, Refusal> {
@@ -296,6 +314,11 @@ impl Core {
         let mut warnings = Vec::new();
         if let Some(error) = &self.kernel_error {
             warnings.push(format!("{} steps wait for the kernel: {error}", self.pending.len()));
+        }
+        for (jail, breaker) in &self.breakers {
+            if let Some(trip) = breaker.tripped() {
+                warnings.push(format!("{jail} has stopped banning: {trip}; see `resume`"));
+            }
         }
         let state = self.store.state();
         if !state.is_sound() {

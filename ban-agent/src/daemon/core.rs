@@ -26,9 +26,10 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Agent, Config},
     event::{Action, Event},
-    jail::Sentence,
+    jail::{Breaker, Sentence},
     kernel::{Enforcer as _, Xdp},
     ledger::{Cause, Change, Claim, Holder, Ledger, Op, Plan},
+    net::PrefixSet,
     protect::Watcher,
     source::Position,
     store::Store,
@@ -60,6 +61,10 @@ pub(super) struct Core {
     notary: Notary,
     /// `None` until [`Core::protect`].
     watcher: Option<Watcher>,
+    /// Networks of this host: no ban is widened over them.
+    onlink: PrefixSet,
+    /// One for each jail that has banned somebody.
+    pub(super) breakers: HashMap<Arc<str>, Breaker>,
     leaving: Option<Leaving>,
 }
 
@@ -95,6 +100,8 @@ impl Core {
             kernel_error: None,
             started: now.wall,
             watcher: None,
+            onlink: PrefixSet::default(),
+            breakers: HashMap::new(),
             leaving: None,
         }
     }
@@ -206,6 +213,7 @@ impl Core {
                 }
                 Message::Surroundings(surroundings) => {
                     self.ledger.set_protected(&surroundings.protected, &mut plan);
+                    self.onlink = surroundings.onlink.into_iter().collect();
                     allow = true;
                 }
                 Message::Reload => match self.reload() {
@@ -232,6 +240,7 @@ impl Core {
             let _ = sender.blocking_send(Message::Surroundings(surroundings));
         })?;
         self.watcher = Some(watcher);
+        self.onlink = surroundings.onlink.into_iter().collect();
         self.ledger.set_protected(&surroundings.protected, &mut Plan::default());
         Ok(())
     }
@@ -258,6 +267,9 @@ impl Core {
         });
         let mut claim =
             Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
+        if !self.admits(&jail, &claim, &sentence, now) {
+            return;
+        }
         let mut change = self.ledger.claim(&claim, false, now.boot, plan);
         if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
             // the network holds somebody who must not be banned: the offender alone, then
@@ -268,6 +280,7 @@ impl Core {
             Change::New | Change::Joined | Change::Extended => {
                 self.store.claim(&claim, Some(&sentence), now);
                 events.push(event(Action::Ban, &claim, now));
+                self.widen(&jail, claim, now, plan, events);
             }
             Change::Unchanged(_) => {}
             Change::Over => {
@@ -275,6 +288,53 @@ impl Core {
             }
             Change::Refused(refusal) => {
                 log::warn!("[{jail}] {} not banned: {refusal}", claim.prefix);
+            }
+        }
+    }
+
+    /// Bans the networks that have enough banned members by now.
+    fn widen(
+        &mut self,
+        jail: &str,
+        mut claim: Claim,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(rule) = self.wiring.jail(jail).and_then(|spec| spec.widen.clone()) else { return };
+        while let Some(wider) = self.ledger.widened(&claim, &rule, &self.onlink) {
+            let change = self.ledger.claim(&wider, false, now.boot, plan);
+            if !matches!(change, Change::New | Change::Joined | Change::Extended) {
+                return;
+            }
+            if change == Change::Extended {
+                self.store.claim(&wider, None, now);
+            } else {
+                let reason = format!("{} or more of its members are banned", rule.members);
+                self.store.manual(&wider, Some(&reason), now);
+                events.push(event(Action::Ban, &wider, now));
+            }
+            claim = wider;
+        }
+    }
+
+    /// Whether the jail's breaker lets one more ban pass.
+    fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
+        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.limits) else { return true };
+        if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
+            return true;
+        }
+        let connected = self.watcher.as_ref().map(Watcher::connected).unwrap_or_default();
+        let is_client = connected.contains(&sentence.address.addr());
+        let breaker = self.breakers.entry(Arc::clone(jail)).or_insert_with(|| Breaker::new(limits));
+        let was_tripped = breaker.tripped().is_some();
+        match breaker.admit(is_client, connected.len(), now.boot) {
+            Ok(()) => true,
+            Err(trip) => {
+                if !was_tripped {
+                    log::error!("[{jail}] stopped banning: {trip}; `ban-agent resume` ends it");
+                }
+                false
             }
         }
     }
@@ -371,6 +431,8 @@ impl Core {
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let config = config::load(&self.path)?;
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
+        // limits may have changed; who was stopped stays so
+        self.breakers.retain(|_, breaker| breaker.tripped().is_some());
         let former = std::mem::replace(&mut self.config, config).agent;
         let unlike = Agent { allow: former.allow.clone(), ..self.config.agent.clone() } != former;
         if unlike {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config,
-    jail::Spec,
+    jail::{Limits, Spec},
     net::{self, IpNet, Ports},
     source,
 };
@@ -156,6 +156,8 @@ impl Reader<'_> {
             prefix_v6: 128,
             maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
             max_tracked: 65_536,
+            widen: None,
+            limits: Limits::default(),
         };
         self.rest(&words)?;
         Ok(spec)

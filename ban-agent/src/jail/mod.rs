@@ -51,6 +51,10 @@ pub struct Spec {
     pub maxmatches: usize,
     /// Addresses tracked at once; beyond it the one that was quiet longest is forgotten.
     pub max_tracked: usize,
+    /// Bans networks whose members are banned; `None`: never.
+    pub widen: Option<Widen>,
+    /// Beyond these the jail stops banning until it is resumed.
+    pub limits: Limits,
 }
 
 /// `bantime.increment` and its family, as in fail2ban.
@@ -66,4 +70,15 @@ pub struct Increment {
     pub rndtime: Duration,
     /// `bantime.overalljails`: count the bans of all jails.
     pub overalljails: bool,
+}
+
+/// When the bans of its members become the ban of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Widen {
+    /// How many banned members it takes; at least 2.
+    pub members: usize,
+    /// Lengths that IPv4 bans are widened to, the longest first: `[24]`.
+    pub v4: Vec<u8>,
+    /// Lengths that IPv6 bans are widened to, the longest first: `[64, 48]`.
+    pub v6: Vec<u8>,
 }

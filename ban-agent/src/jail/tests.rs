@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Decision, Jail, Sentence, Spec};
+use super::{Decision, Jail, Limits, Sentence, Spec};
 use crate::{
     clock::{Boot, Now},
     filter::{self, Failure},
@@ -27,6 +27,8 @@ pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
         prefix_v6: 128,
         maxmatches: 5,
         max_tracked: 1000,
+        widen: None,
+        limits: Limits::default(),
     }
 }
 

@@ -17,7 +17,6 @@ use crate::{
 pub use self::{
     allow::{Protected, Refusal},
     book::{Ban, Ledger},
-    widen::Widen,
 };
 
 /// Who holds a claim.

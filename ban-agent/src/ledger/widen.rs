@@ -5,26 +5,16 @@
 use super::{Claim, Ledger};
 use crate::{
     clock::Boot,
+    jail::Widen,
     net::{IpNet, PrefixSet},
 };
-
-/// When the bans of its members become the ban of a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Widen {
-    /// How many banned members it takes; at least 2.
-    pub members: usize,
-    /// Lengths that IPv4 bans are widened to, the longest first: `[24]`.
-    pub v4: Vec<u8>,
-    /// Lengths that IPv6 bans are widened to, the longest first: `[64, 48]`.
-    pub v6: Vec<u8>,
-}
 
 impl Ledger {
     /// The wider claim that follows from `claim`, which was just made. Make that one, too, and
     /// ask again: a /128 may lead to a /64, and that to a /48.
     #[must_use]
     pub fn widened(&self, claim: &Claim, rule: &Widen, onlink: &PrefixSet) -> Option<Claim> {
-        let (prefix, members) = rule.step(claim.prefix)?;
+        let (prefix, members) = step(rule, claim.prefix)?;
         if self.refusal(prefix, &claim.holder, false).is_some() || onlink.overlap(prefix).is_some()
         {
             return None;
@@ -41,25 +31,22 @@ impl Ledger {
     }
 }
 
-impl Widen {
-    /// The network that `prefix` would be widened to, and the lengths of that network's members.
-    fn step(&self, prefix: IpNet) -> Option<(IpNet, std::ops::RangeInclusive<u8>)> {
-        let lengths = match prefix {
-            IpNet::V4(_) => &self.v4,
-            IpNet::V6(_) => &self.v6,
-        };
-        let mut narrower = prefix.max_prefix_len();
-        for &length in lengths {
-            if length < prefix.prefix_len() {
-                let wider = IpNet::new(prefix.addr(), length).ok()?.trunc();
-                return Some((wider, length + 1..=narrower));
-            }
-            narrower = length;
+/// The network that `prefix` would be widened to, and the lengths of that network's members.
+fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, std::ops::RangeInclusive<u8>)> {
+    let lengths = match prefix {
+        IpNet::V4(_) => &rule.v4,
+        IpNet::V6(_) => &rule.v6,
+    };
+    let mut narrower = prefix.max_prefix_len();
+    for &length in lengths {
+        if length < prefix.prefix_len() {
+            let wider = IpNet::new(prefix.addr(), length).ok()?.trunc();
+            return Some((wider, length + 1..=narrower));
         }
-        None
+        narrower = length;
     }
+    None
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ mod route;
 mod sessions;
 mod watch;
 
-use std::{io, net::IpAddr};
+use std::{collections::HashSet, io, net::IpAddr};
 
 pub use self::watch::Watcher;
 use crate::{
@@ -63,24 +63,15 @@ struct Network {
 }
 
 impl Surroundings {
-    /// As they are now.
-    ///
-    /// # Errors
-    /// If the kernel does not tell.
-    pub fn read() -> Result<Surroundings, Error> {
-        Ok(Surroundings::of(&route::network()?, &sessions::peers("/proc".as_ref())))
-    }
-
-    fn of(network: &Network, peers: &[IpAddr]) -> Surroundings {
+    fn of(network: &Network, sessions: &HashSet<IpAddr>) -> Surroundings {
         let special = SPECIAL.iter().filter_map(|text| net::parse_prefix(text).ok());
-        let hosts = |addresses: &[IpAddr], why| {
-            let hosts = addresses.iter().filter(|address| !address.is_unspecified());
-            hosts.map(|address| (net::host(*address), why)).collect::<Vec<_>>()
+        let host = |why| {
+            move |address: &IpAddr| (!address.is_unspecified()).then(|| (net::host(*address), why))
         };
         let mut protected: Vec<_> = special.map(|net| (net, Protected::Special)).collect();
-        protected.extend(hosts(&network.own, Protected::Own));
-        protected.extend(hosts(&network.gateways, Protected::Gateway));
-        protected.extend(hosts(peers, Protected::SshPeer));
+        protected.extend(network.own.iter().filter_map(host(Protected::Own)));
+        protected.extend(network.gateways.iter().filter_map(host(Protected::Gateway)));
+        protected.extend(sessions.iter().filter_map(host(Protected::SshPeer)));
         // One reason each: the first, which is the one that lasts longest.
         protected.sort_unstable();
         protected.dedup_by_key(|(prefix, _)| *prefix);
@@ -104,7 +95,7 @@ mod tests {
             onlink: vec![net, net],
             gateways: vec![parse("192.0.2.1"), parse("0.0.0.0")],
         };
-        let peers = [parse("203.0.113.9"), parse("192.0.2.7")];
+        let peers = HashSet::from([parse("203.0.113.9"), parse("192.0.2.7")]);
         let Surroundings { protected, onlink } = Surroundings::of(&network, &peers);
         let why = |text: &str| {
             let address: IpNet = net::parse_prefix(text).unwrap();

@@ -16,19 +16,31 @@ use std::{
 /// include/net/tcp_states.h).
 const ESTABLISHED: &str = "01";
 
-/// The peers, without order; none where /proc does not show other users' processes.
-pub(super) fn peers(proc: &Path) -> Vec<IpAddr> {
+/// Who is connected to this host.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    /// The peers of all established TCP connections but loopback's.
+    pub(super) connected: HashSet<IpAddr>,
+    /// Those who are logged in; none where /proc does not show other users' processes.
+    pub(super) sessions: HashSet<IpAddr>,
+}
+
+/// As they are now.
+pub(super) fn clients(proc: &Path) -> Clients {
     let sockets = session_sockets(proc);
-    if sockets.is_empty() {
-        return Vec::new();
-    }
-    let mut peers = HashSet::new();
+    let mut clients = Clients::default();
     for table in ["net/tcp", "net/tcp6"] {
         let text = fs::read_to_string(proc.join(table)).unwrap_or_default();
-        let connections = text.lines().skip(1).filter_map(connection);
-        peers.extend(connections.filter(|(_, inode)| sockets.contains(inode)).map(|(ip, _)| ip));
+        for (peer, inode) in text.lines().skip(1).filter_map(connection) {
+            if sockets.contains(&inode) {
+                clients.sessions.insert(peer);
+            }
+            if !peer.is_loopback() {
+                clients.connected.insert(peer);
+            }
+        }
     }
-    peers.into_iter().collect()
+    clients
 }
 
 /// Inodes of the sockets of processes that serve a session.
@@ -126,7 +138,7 @@ mod tests {
     }
 
     /// A /proc of one process, with the real tables of connections.
-    fn proc(title: &str, socket: &impl AsRawFd) -> TempDir {
+    fn proc(title: &str, socket: &dyn AsRawFd) -> TempDir {
         let proc = TempDir::new().unwrap();
         let process = proc.path().join("4711");
         fs::create_dir_all(process.join("fd")).unwrap();
@@ -149,9 +161,10 @@ mod tests {
             let peer: IpAddr = peer.parse().unwrap();
             let _client = TcpStream::connect((peer, port)).unwrap();
             let (session, _) = listener.accept().unwrap();
-            assert_eq!(peers(proc("sshd: a@pts/0", &session).path()), [peer], "{listen}");
-            assert!(peers(proc("sshd: a [priv]", &session).path()).is_empty());
-            assert!(peers(proc("sshd: a@pts/0", &listener).path()).is_empty());
+            let found = |title, socket: &dyn AsRawFd| clients(proc(title, socket).path()).sessions;
+            assert_eq!(found("sshd: a@pts/0", &session), HashSet::from([peer]), "{listen}");
+            assert!(found("sshd: a [priv]", &session).is_empty());
+            assert!(found("sshd: a@pts/0", &listener).is_empty());
         }
     }
 }

@@ -2,10 +2,12 @@
 //! address or route, or until somebody asks it to look at the sessions again.
 
 use std::{
+    collections::HashSet,
     fmt,
+    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -17,15 +19,24 @@ use rustix::{
     io::{read, write},
 };
 
-use super::{Error, Network, Surroundings, route, sessions};
+use super::{
+    Error, Network, Surroundings, route,
+    sessions::{self, Clients},
+};
 
 /// The tables and /proc are read at most this often, however much happens.
 const PAUSE: Duration = Duration::from_secs(1);
+
+const PROC: &str = "/proc";
+
+/// Who is connected, as of the last look.
+type Connected = Arc<Mutex<Arc<HashSet<IpAddr>>>>;
 
 /// Keeps the surroundings current until it is dropped.
 pub struct Watcher {
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
+    connected: Connected,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,7 +57,9 @@ impl Watcher {
         // Before the first look: what changes in between is not missed.
         let notifications = route::Notifications::subscribe()?;
         let network = route::network()?;
-        let first = Surroundings::of(&network, &sessions::peers("/proc".as_ref()));
+        let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
+        let first = Surroundings::of(&network, &sessions);
+        let connected = Arc::new(Mutex::new(Arc::new(connected)));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|error| Error::Thread(error.into()))?;
         let (wake, stop) = (Arc::new(wake), Arc::new(AtomicBool::new(false)));
@@ -54,6 +67,7 @@ impl Watcher {
             notifications,
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
+            connected: Arc::clone(&connected),
             network,
             last: first.clone(),
         };
@@ -61,7 +75,13 @@ impl Watcher {
             .name("protect".to_owned())
             .spawn(move || watch.run(&changed))
             .map_err(Error::Thread)?;
-        Ok((Watcher { wake, stop, thread: Some(thread) }, first))
+        Ok((Watcher { wake, stop, connected, thread: Some(thread) }, first))
+    }
+
+    /// Who had a TCP connection to this host at the last look.
+    #[must_use]
+    pub fn connected(&self) -> Arc<HashSet<IpAddr>> {
+        Arc::clone(&self.connected.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks for a look at the SSH sessions, soon. Nothing tells of a login: call it when somebody
@@ -86,6 +106,7 @@ struct Watch {
     notifications: route::Notifications,
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
+    connected: Connected,
     network: Network,
     last: Surroundings,
 }
@@ -144,7 +165,9 @@ impl Watch {
                 Err(error) => log::error!("cannot see what to protect: {error}"),
             }
         }
-        let now = Surroundings::of(&self.network, &sessions::peers("/proc".as_ref()));
+        let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
+        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(connected);
+        let now = Surroundings::of(&self.network, &sessions);
         if now != self.last {
             self.last = now.clone();
             changed(now);
