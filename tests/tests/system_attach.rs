@@ -309,3 +309,75 @@ fn mac_of(namespace: &Namespace, device: &str) -> String {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     json[0]["address"].as_str().unwrap().to_owned()
 }
+
+#[test]
+fn an_interface_that_comes_back_is_protected_again() {
+    require_root!("interfaces that vanish");
+    let stage = Stage::new("hot");
+    let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    ban(&mut xdp);
+    stage.edge.ip("link del edge0").unwrap();
+    let (edge, mut xdp) = (stage.edge.name().to_owned(), xdp);
+    let check = move |mut xdp: Xdp| {
+        let changes = xdp.check_interfaces().unwrap();
+        (xdp, changes)
+    };
+    let changes;
+    (xdp, changes) = inside(&stage.edge, move || check(xdp));
+    assert_eq!(changes, ["edge0 is gone"], "in {edge}");
+    assert_eq!(xdp.interfaces()[0].ifindex, 0);
+    join(&stage.edge, "edge0", &stage.attacker, "far0").unwrap();
+    stage.edge.address("edge0", "192.0.2.1/24").unwrap();
+    stage.attacker.address("far0", "192.0.2.2/24").unwrap();
+    let changes;
+    (xdp, changes) = inside(&stage.edge, move || check(xdp));
+    assert_eq!(changes, ["edge0 has come back and is protected"]);
+    let ping = stage.attacker.command("ping").args(["-c1", "-W1", "192.0.2.1"]).output().unwrap();
+    assert!(!ping.status.success(), "still banned");
+    let (xdp, changes) = inside(&stage.edge, move || check(xdp));
+    assert!(changes.is_empty(), "{changes:?}");
+    drop(xdp);
+}
+
+#[test]
+fn another_size_keeps_every_ban() {
+    require_root!("the resizing of maps");
+    let stage = Stage::new("size");
+    let nets: Vec<_> = (0..200_u32)
+        .flat_map(|n| {
+            [format!("10.{n}.0.1"), format!("11.{n}.0.0/16"), format!("2001:db8:{n:x}::/64")]
+        })
+        .collect();
+    let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    let ops: Vec<_> = nets.iter().map(|net| set(net, all(Boot::NEVER))).collect();
+    xdp.apply(&ops, Now::read()).unwrap();
+    ban(&mut xdp);
+    for size in [4_096, 601, 100] {
+        drop(xdp);
+        xdp = stage.start(Options { max_bans: size, ..stage.options(&["edge0"]) }).unwrap();
+        assert_eq!(xdp.held().unwrap().len(), 601);
+        assert_eq!(xdp.capacity(), size.max(601), "it does not shrink below what it holds");
+        let ping = stage.attacker.command("ping").args(["-c1", "-W1", "192.0.2.1"]).output();
+        assert!(!ping.unwrap().status.success(), "still banned");
+    }
+    let full: Vec<_> = (0..700_u32)
+        .map(|n| set(&format!("12.0.{}.{}", n >> 8, n & 255), all(Boot::NEVER)))
+        .collect();
+    let error = xdp.apply(&full, Now::read()).unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(Error::Full { max: 601, .. })), "{error}");
+}
+
+#[test]
+fn pins_of_another_version_are_refused() {
+    require_root!("pins of another version");
+    let stage = Stage::new("abi");
+    let xdp = stage.start(stage.options(&["edge0"])).unwrap();
+    drop(xdp);
+    let (ours, theirs) = (stage.pins.path().join("v1"), stage.pins.path().join("v0"));
+    std::fs::rename(&ours, &theirs).unwrap();
+    let error = stage.start(stage.options(&["edge0"])).unwrap_err();
+    assert!(matches!(&error, Error::OtherVersion { path } if *path == theirs), "{error}");
+    assert!(stage.program_on("edge0").is_some(), "it stays in force");
+    assert_eq!(kernel::detach(stage.pins.path()).unwrap(), ["edge0"]);
+    assert_eq!(stage.program_on("edge0"), None);
+}

@@ -23,6 +23,12 @@ pub enum Error {
         /// The pin path.
         path: PathBuf,
     },
+    /// Pins of another version enforce bans.
+    #[error("{path} belongs to another version of ban-agent, and is in force")]
+    OtherVersion {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// No such network interface.
     #[error("no interface named '{name}'")]
     NoInterface {
@@ -168,6 +174,10 @@ impl Error {
             }
             Error::Running { .. } => {
                 "stop it first, or give this one its own [agent] pins and --socket".into()
+            }
+            Error::OtherVersion { .. } => {
+                "run that version's `ban-agent detach`, or this one's: bans come back from the store"
+                    .into()
             }
             Error::NoInterface { known, .. } => format!("there are: {}", known.join(", ")),
             Error::NoDefaultRoute => "name one: ban-agent run -i IFACE, or [agent] interfaces".into(),

@@ -4,12 +4,13 @@
 //! and go only when no ban needs them. Pure bookkeeping over a [`Words`]; the real one is the
 //! program's own memory.
 
-use std::collections::{HashMap, HashSet};
-
 use ban_common::{GATE_WORDS, gate_v4, gate_v6};
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::mapped::Mapped;
+use super::{
+    hash::{Map, Set},
+    mapped::Mapped,
+};
 
 /// Memory of 64-bit words.
 pub(super) trait Words {
@@ -33,15 +34,15 @@ impl Words for Mapped {
 pub(super) struct GateV4<W> {
     words: W,
     /// Bans inside each /24 (of /24 and longer).
-    counts: HashMap<u32, u32>,
+    counts: Map<u32, u32>,
     /// Bans that cover several /24s.
-    wide: HashSet<Ipv4Net>,
+    wide: Set<Ipv4Net>,
 }
 
 impl<W: Words> GateV4<W> {
     /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV4<W> {
-        GateV4 { words, counts: HashMap::new(), wide: HashSet::new() }
+        GateV4 { words, counts: Map::default(), wide: Set::default() }
     }
 
     /// Notes a new ban, without touching the bits.
@@ -68,19 +69,32 @@ impl<W: Words> GateV4<W> {
 
     /// A ban is gone: clears the bits that no other ban needs.
     pub(super) fn remove(&mut self, net: Ipv4Net) {
-        if net.prefix_len() >= 24 {
-            let block = block(net);
-            if let Some(count) = self.counts.get_mut(&block) {
-                *count -= 1;
-                if *count > 0 {
-                    return;
-                }
-                self.counts.remove(&block);
-            }
-        } else {
+        if net.prefix_len() < 24 {
             self.wide.remove(&net);
+            return self.refresh(net);
         }
-        self.refresh(net);
+        let block = block(net);
+        if let Some(count) = self.counts.get_mut(&block) {
+            *count -= 1;
+            if *count > 0 {
+                return;
+            }
+            self.counts.remove(&block);
+        }
+        if !self.covered(net) {
+            let (index, bit) = gate_v4(block << 8);
+            let old = self.words.get(index as usize);
+            self.words.set(index as usize, old & !bit);
+        }
+    }
+
+    /// Whether a ban of several /24s lies around `net`.
+    fn covered(&self, net: Ipv4Net) -> bool {
+        !self.wide.is_empty()
+            && (0..24).any(|length| {
+                let outer = Ipv4Net::new(net.network(), length).map(|outer| outer.trunc());
+                outer.is_ok_and(|outer| self.wide.contains(&outer))
+            })
     }
 
     /// Makes every word what the notes say.
@@ -156,7 +170,7 @@ fn mask(first: u32, count: u64, index: usize) -> u64 {
 pub(super) struct GateV6<W> {
     words: W,
     /// Bans inside each /48, by the upper half of the address.
-    counts: HashMap<u64, u32>,
+    counts: Map<u64, u32>,
     /// Bans shorter than /48: while there is one, the gate stands open.
     wide: usize,
     /// Sites whose bits are still set though they have no ban any more.
@@ -169,7 +183,7 @@ const STALE: usize = 1_024;
 impl<W: Words> GateV6<W> {
     /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV6<W> {
-        GateV6 { words, counts: HashMap::new(), wide: 0, stale: 0 }
+        GateV6 { words, counts: Map::default(), wide: 0, stale: 0 }
     }
 
     /// Notes a new ban, without touching the bits. Whether it is the first in its /48.

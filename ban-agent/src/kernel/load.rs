@@ -1,6 +1,11 @@
 //! Loads the embedded program over the pinned maps, making those that are missing.
 
-use std::{error::Error as StdError, io, path::Path, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
@@ -56,6 +61,18 @@ impl Loaded {
     /// # Errors
     /// If the kernel refuses; maps that were made stay pinned.
     pub fn new(pins: &Path, max_bans: u32, slot: u32) -> Result<Loaded, Error> {
+        Loaded::over(|name| pins.join(name), max_bans, slot)
+    }
+
+    /// As [`Loaded::new`], with a path for each map.
+    ///
+    /// # Errors
+    /// If the kernel refuses; maps that were made stay pinned.
+    pub(super) fn over(
+        pin: impl Fn(&str) -> PathBuf,
+        max_bans: u32,
+        slot: u32,
+    ) -> Result<Loaded, Error> {
         let version = KernelVersion::current().map_err(|_| Error::OldKernel {
             found: "of unknown version".to_owned(),
             needed: FLOOR,
@@ -71,25 +88,22 @@ impl Loaded {
             loader.verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS);
         }
         for map in PINNED {
-            loader.map_pin_path(map, pins.join(map));
+            loader.map_pin_path(map, pin(map));
         }
         for map in SIZED {
             loader.map_max_entries(map, max_bans);
         }
-        loader.map_pin_path("AYA_LOGS", pins.join("logs"));
+        loader.map_pin_path("AYA_LOGS", pin("logs"));
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
-        let mut loaded = Loaded { ebpf, name };
-        loaded.find(name)?.load().map_err(|e| program_error("load the program", e))?;
-        Ok(loaded)
+        Ok(Loaded { ebpf, name })
     }
 
-    /// The packet program.
+    /// The packet program, loaded on first use.
     ///
     /// # Errors
-    /// If the object has none.
+    /// If the kernel refuses it.
     pub fn program(&mut self) -> Result<&mut Program, Error> {
-        let name = self.name;
-        self.find(name)
+        self.loaded(self.name)
     }
 
     /// The clock program, loaded on first use.
@@ -97,11 +111,7 @@ impl Loaded {
     /// # Errors
     /// If the kernel refuses it.
     pub fn clock(&mut self) -> Result<&mut Program, Error> {
-        let program = self.find("ban_clock")?;
-        if program.fd().is_err() {
-            program.load().map_err(|e| program_error("load the clock program", e))?;
-        }
-        Ok(program)
+        self.loaded("ban_clock")
     }
 
     /// Runs the packet program over `frame`, `repeat` times (`BPF_PROG_TEST_RUN`). Its XDP action
@@ -116,9 +126,14 @@ impl Loaded {
         Ok((result.return_value, result.duration))
     }
 
-    fn find(&mut self, name: &'static str) -> Result<&mut Program, Error> {
+    fn loaded(&mut self, name: &'static str) -> Result<&mut Program, Error> {
         let program = self.ebpf.program_mut(name).ok_or(Error::Missing { name })?;
-        program.try_into().map_err(|e| program_error("find the program", e))
+        let program: &mut Program =
+            program.try_into().map_err(|e| program_error("find the program", e))?;
+        if program.fd().is_err() {
+            program.load().map_err(|e| program_error("load the program", e))?;
+        }
+        Ok(program)
     }
 
     /// A pinned map.

@@ -23,6 +23,9 @@ use crate::{
     net::IpNet,
 };
 
+/// Ops that are turned into entries at once: bounds the memory that takes.
+const CHUNK: usize = 65_536;
+
 /// The maps of the running program, and what we know to be in them.
 pub(super) struct Maps {
     tables: Tables,
@@ -161,9 +164,11 @@ impl Maps {
     /// The first failure; earlier ops stay applied.
     pub(super) fn apply(&mut self, ops: &[Op], now: Now) -> Result<(), Error> {
         for run in ops.chunk_by(|a, b| matches!(a, Op::Set(..)) == matches!(b, Op::Set(..))) {
-            match run.first() {
-                Some(Op::Set(..)) => self.set(run, now)?,
-                _ => self.clear(run)?,
+            for part in run.chunks(CHUNK) {
+                match part.first() {
+                    Some(Op::Set(..)) => self.set(part, now)?,
+                    _ => self.clear(part)?,
+                }
             }
         }
         Ok(())

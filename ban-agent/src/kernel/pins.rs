@@ -37,6 +37,22 @@ impl Pinned {
         Ok(pinned)
     }
 
+    /// Refuses to start beside pins of another version that enforce something: two programs
+    /// cannot share an interface, and maps of another layout cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::OtherVersion`] if there are such pins.
+    pub(super) fn check_versions(&self) -> Result<(), Error> {
+        let mine = self.maps();
+        let linked = |folder: &Path| {
+            fs::read_dir(folder.join("links")).is_ok_and(|mut links| links.next().is_some())
+        };
+        match versions(&self.root).into_iter().find(|other| *other != mine && linked(other)) {
+            Some(path) => Err(Error::OtherVersion { path }),
+            None => Ok(()),
+        }
+    }
+
     /// The folder of this version's maps.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
@@ -66,32 +82,48 @@ impl Pinned {
         Ok(entries.flatten().map(|entry| link::interface_name(&entry.path())).collect())
     }
 
-    /// Removes everything under the pin path: links first, so that nothing is enforced by
-    /// halves, then the maps of every version. The names of the interfaces that were attached.
+    /// Removes everything under the pin path, of every version. The names of the interfaces that
+    /// were attached.
     ///
     /// # Errors
     /// The first failure.
     pub fn remove(self) -> Result<Vec<String>, Error> {
-        let failed = |path: &Path| {
-            let path = path.display().to_string();
-            move |e| Error::call("remove", path, e)
-        };
         let mut detached = Vec::new();
         for version in versions(&self.root) {
-            let links = version.join("links");
-            if links.exists() {
-                detached.extend(link::remove_all(&links).map_err(failed(&links))?);
-            }
-            for entry in fs::read_dir(&version).map_err(failed(&version))?.flatten() {
-                fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
-            }
-            fs::remove_dir(&version).map_err(failed(&version))?;
+            detached.extend(remove_version(&version)?);
         }
-        fs::remove_dir(&self.root).map_err(failed(&self.root))?;
+        fs::remove_dir(&self.root)
+            .map_err(|e| Error::call("rmdir", self.root.display().to_string(), e))?;
         detached.sort();
         detached.dedup();
         Ok(detached)
     }
+
+    /// Removes what a failed first start made; other versions stay.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) fn undo(self) -> Result<(), Error> {
+        remove_version(&self.maps())?;
+        // Fails if another version lives there too, as it should.
+        drop(fs::remove_dir(&self.root));
+        Ok(())
+    }
+}
+
+/// Links first, so that nothing is enforced by halves, then the maps.
+fn remove_version(version: &Path) -> Result<Vec<String>, Error> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |e| Error::call("remove", path, e)
+    };
+    let mut detached = Vec::new();
+    let links = version.join("links");
+    if links.exists() {
+        detached = link::remove_all(&links).map_err(failed(&links))?;
+    }
+    fs::remove_dir_all(version).map_err(failed(version))?;
+    Ok(detached)
 }
 
 /// Removes every link and pin under `root`. The names of the interfaces that were attached;

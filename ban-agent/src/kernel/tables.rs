@@ -1,11 +1,11 @@
 //! The ban maps, side by side: which prefix lives where, and how it gets there in batches.
 
-use std::{collections::HashSet, hash::Hash};
+use std::hash::Hash;
 
 use aya::Pod;
 use ban_common::{Ban, NetV4, SITE_LENGTHS, Site};
 
-use super::{batch::Table, error::Error, load::Loaded};
+use super::{batch::Table, error::Error, hash::Set, load::Loaded};
 use crate::net::IpNet;
 
 /// Trie key for an IPv4 prefix.
@@ -121,13 +121,13 @@ fn halves(octets: [u8; 16]) -> [[u8; 8]; 2] {
 struct Side<K> {
     name: &'static str,
     table: Table<K, Ban>,
-    held: HashSet<K>,
+    held: Set<K>,
 }
 
 impl<K: Pod + Default + Eq + Hash> Side<K> {
     fn new(name: &'static str, loaded: &Loaded) -> Result<Side<K>, Error> {
         let table = Table::new(name, loaded.map(name)?)?;
-        Ok(Side { name, table, held: HashSet::new() })
+        Ok(Side { name, table, held: Set::default() })
     }
 
     fn get(&self, key: &K) -> Result<Option<Ban>, Error> {
@@ -137,9 +137,12 @@ impl<K: Pod + Default + Eq + Hash> Side<K> {
     /// Writes `entries`; the keys that were not there before.
     fn set(&mut self, entries: &[(K, Ban)]) -> Result<Vec<K>, Error> {
         let max = self.table.max_entries() as usize;
-        let fresh = entries.iter().filter(|(key, _)| !self.held.contains(key)).count();
-        if self.held.len() + fresh > max {
-            return Err(Error::Full { name: self.name, max: self.table.max_entries() });
+        // Counting what is new is worth it only where it can matter.
+        if self.held.len() + entries.len() > max {
+            let fresh = entries.iter().filter(|(key, _)| !self.held.contains(key)).count();
+            if self.held.len() + fresh > max {
+                return Err(Error::Full { name: self.name, max: self.table.max_entries() });
+            }
         }
         let (keys, values): (Vec<K>, Vec<Ban>) = entries.iter().copied().unzip();
         self.table.set_all(&keys, &values)?;
@@ -270,6 +273,13 @@ impl Tables {
         all.extend(self.site.all()?.into_iter().map(|(key, ban)| (Key::Site(key), ban)));
         all.extend(self.net_v6.all()?.into_iter().map(|(key, ban)| (Key::NetV6(key), ban)));
         Ok(all)
+    }
+
+    /// How many entries the fullest map holds.
+    #[must_use]
+    pub(super) fn largest(&self) -> usize {
+        let v6 = self.v6.held.len().max(self.site.held.len()).max(self.net_v6.held.len());
+        v6.max(self.v4.held.len()).max(self.net_v4.held.len())
     }
 
     /// How many entries a ban map can hold.

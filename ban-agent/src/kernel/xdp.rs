@@ -14,6 +14,7 @@ use super::{
     load::Loaded,
     maps::Maps,
     pins::Pinned,
+    resize::resize,
 };
 use crate::{clock::Now, ledger::Op, net::IpNet};
 
@@ -58,7 +59,7 @@ impl Default for Options {
 pub struct Attached {
     /// Its name.
     pub name: String,
-    /// Its index.
+    /// Its index; 0 while it is gone.
     pub ifindex: u32,
     /// Where the program runs.
     pub place: Place,
@@ -128,7 +129,7 @@ impl Xdp {
                 Ok(xdp)
             }
             Err(error) => {
-                if fresh && let Err(left) = pins.remove() {
+                if fresh && let Err(left) = pins.undo() {
                     log::warn!("pins are left over: {left}");
                 }
                 Err(error)
@@ -141,7 +142,11 @@ impl Xdp {
         pins: &Pinned,
         interfaces: Vec<(Interface, Vec<String>)>,
     ) -> Result<(Maps, Vec<Attached>, Vec<Loaded>), Error> {
+        pins.check_versions()?;
         let folder = pins.maps();
+        if resize(&folder, options.max_bans)? {
+            log::info!("the ban maps now hold {} bans per family", options.max_bans);
+        }
         let mut first = Loaded::new(folder.as_path(), options.max_bans, 0)?;
         let clock = JiffyClock::measure(first.clock()?)?;
         let maps = Maps::new(&first, clock)?;
@@ -153,7 +158,9 @@ impl Xdp {
         for (interface, _) in &interfaces {
             let too_many = || Error::TooManyInterfaces { count: interfaces.len(), limit: SLOTS };
             let slot = maps.controls.slot(interface.index, alive).ok_or_else(too_many)?;
-            programs.push(Loaded::new(folder.as_path(), options.max_bans, slot)?);
+            let mut program = Loaded::new(folder.as_path(), options.max_bans, slot)?;
+            program.program()?;
+            programs.push(program);
             slots.push(slot);
         }
         let mut attached = Vec::new();
@@ -179,6 +186,38 @@ impl Xdp {
             }
         }
         Ok((maps, attached, programs))
+    }
+
+    /// Looks at the interfaces again: where one has come back (a new device of the same name), the
+    /// program is put on it. What has changed, for the log. To be called when rtnetlink reports a
+    /// link.
+    ///
+    /// # Errors
+    /// If the kernel does not answer, or refuses the program.
+    pub fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        let all = interface::list()?;
+        let mut changes = Vec::new();
+        for (attached, program) in self.attached.iter_mut().zip(self.programs.iter_mut().skip(1)) {
+            let now = all.iter().find(|interface| interface.name == attached.name);
+            match now {
+                Some(interface) if interface.index == attached.ifindex => {}
+                Some(interface) => {
+                    let (place, warning, _) =
+                        attach(&self.options, &self.pins, interface, program)?;
+                    attached.ifindex = interface.index;
+                    attached.place = place;
+                    attached.warnings = warning.into_iter().collect();
+                    changes.push(format!("{} has come back and is protected", attached.name));
+                }
+                None if attached.ifindex != 0 => {
+                    attached.ifindex = 0;
+                    attached.warnings = vec![format!("{} is gone", attached.name)];
+                    changes.push(format!("{} is gone", attached.name));
+                }
+                None => {}
+            }
+        }
+        Ok(changes)
     }
 
     /// Takes the program off interfaces that an earlier agent protected and we do not.
