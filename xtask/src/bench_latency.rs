@@ -54,15 +54,22 @@ pub(crate) fn verb(args: &Args) -> Result<()> {
         "\n{:<24} {:>9} {:>9} {:>9} {:>9} {:>7}",
         "", "median ms", "p99 ms", "max ms", "lines/s", "cpu %"
     );
-    contest(contender::ours, args.trials, args.rate)?;
+    let [ours_idle, ours_loaded] = contest(contender::ours, args.trials, args.rate)?;
     if !args.ours {
-        contest(contender::fail2ban, args.peer_trials, args.rate)?;
+        let [peer_idle, peer_loaded] = contest(contender::fail2ban, args.peer_trials, args.rate)?;
+        let rows = [("idle", ours_idle, peer_idle), ("under load", ours_loaded, peer_loaded)];
+        for (state, ours, peer) in rows {
+            if let (Some(ours), Some(peer)) = (ours, peer) {
+                let ratio = peer.as_secs_f64() / ours.as_secs_f64();
+                println!("{state}: fail2ban's median is {ratio:.0} times ours");
+            }
+        }
     }
     Ok(())
 }
 
-/// One contender on a stage of its own, idle and under load.
-fn contest(start: contender::Start, trials: u16, rate: u32) -> Result<()> {
+/// One contender on a stage of its own: its medians, idle and under load.
+fn contest(start: contender::Start, trials: u16, rate: u32) -> Result<[Option<Duration>; 2]> {
     let folder = Folder::make()?;
     let edge = Namespace::new("bench-edge")?;
     let outside = Namespace::new("bench-out")?;
@@ -72,9 +79,10 @@ fn contest(start: contender::Start, trials: u16, rate: u32) -> Result<()> {
     // The first ban makes tables and caches; it is nobody's latency.
     let warm = probe.trial(PATIENCE)?;
     ensure!(warm.is_some(), "{} banned nobody within {PATIENCE:?}", contender.name);
-    report(&contender, "idle", &mut probe, trials, None)?;
+    let idle = report(&contender, "idle", &mut probe, trials, None)?;
     let load = Load::start(&contender.log, rate)?;
-    report(&contender, "under load", &mut probe, trials, Some(load))
+    let loaded = report(&contender, "under load", &mut probe, trials, Some(load))?;
+    Ok([idle, loaded])
 }
 
 fn report(
@@ -83,7 +91,7 @@ fn report(
     probe: &mut Probe,
     trials: u16,
     load: Option<Load>,
-) -> Result<()> {
+) -> Result<Option<Duration>> {
     let (since, cpu) = (Instant::now(), contender.cpu()?);
     let mut times = Vec::new();
     let mut late = 0;
@@ -109,7 +117,8 @@ fn report(
         0 => println!("   {} bans", times.len()),
         _ => println!("   {} bans, and {late} not within {PATIENCE:?}", times.len()),
     }
-    Ok(())
+    // A median of those that came at all would flatter.
+    Ok(if late == 0 { quantile(&times, 0.5) } else { None })
 }
 
 /// The nearest rank.

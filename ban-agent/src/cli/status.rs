@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use super::{Cli, failure::Failure, output};
-use crate::control::{Document, Request, Status, call};
+use crate::{
+    control::{Document, Request, Status, call},
+    event::escape,
+};
 
 pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), &Request::Status { jail })?;
@@ -63,6 +66,21 @@ fn human(status: &Status) -> String {
             .collect();
         let header = ["JAIL", "LINES", "MATCHED", "FAILED", "BANNED", "TOTAL", "IGNORED", "READS"];
         text.push_str(&output::table(&header, &rows));
+    }
+    if !status.sources.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .sources
+            .iter()
+            .map(|source| {
+                let counters = &source.counters;
+                let remarks = counters.remarks().join(", ");
+                let bytes = [counters.bytes, counters.lag].map(output::bytes);
+                let [read, waiting] = bytes;
+                let lines = counters.lines.to_string();
+                vec![escape(source.origin.as_bytes()), lines, read, waiting, remarks]
+            })
+            .collect();
+        text.push_str(&output::table(&["SOURCE", "LINES", "BYTES", "LAG", "REMARKS"], &rows));
     }
     text
 }

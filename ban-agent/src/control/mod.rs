@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 pub use server::{Call, Server, ServerError};
 
+use crate::source::Counters;
+
 /// Longest request; a block list of a million prefixes fits.
 pub const MAX_REQUEST: u64 = 64 << 20;
 
@@ -160,6 +162,8 @@ pub struct Status {
     pub verdicts: Vec<Verdict>,
     /// The jails, by name.
     pub jails: Vec<JailStatus>,
+    /// Where lines come from.
+    pub sources: Vec<SourceStatus>,
     /// `ok`, or what is wrong with the store.
     pub store: String,
 }
@@ -171,6 +175,16 @@ pub struct Interface {
     pub name: String,
     /// `native`, `generic`, or `waiting` while it does not exist.
     pub mode: String,
+}
+
+/// One file, socket or journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its path, address or matches.
+    pub origin: String,
+    /// What happened to it.
+    #[serde(flatten)]
+    pub counters: Counters,
 }
 
 /// How full the maps are.

@@ -10,7 +10,7 @@ use crate::{
     clock::{Boot, Now},
     control::{
         self, Ban, Call, Changes, Document, Drift, Fill, Interface, JailStatus, List, Outcome,
-        Refusal, Reply, Request, SCHEMA, Show, Status, Term, Text,
+        Refusal, Reply, Request, SCHEMA, Show, SourceStatus, Status, Term, Text,
     },
     event::{Action, Shown, escape},
     kernel::{Enforcer as _, Held, Hits},
@@ -286,6 +286,7 @@ impl Core {
             bans: Fill { v4, v6, max: self.xdp.capacity() },
             verdicts: self.verdicts(),
             jails: self.jails(jail),
+            sources: self.sources(),
             store: self.store.state().to_string(),
         };
         done(Document::Status(Box::new(status)))
@@ -307,6 +308,12 @@ impl Core {
                 Vec::new()
             }
         }
+    }
+
+    fn sources(&self) -> Vec<SourceStatus> {
+        let all = self.wiring.stats().snapshot().into_iter();
+        all.map(|(origin, counters)| SourceStatus { origin: origin.to_string(), counters })
+            .collect()
     }
 
     /// What is wrong, the worst first.

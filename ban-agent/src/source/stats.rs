@@ -6,8 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use serde::{Deserialize, Serialize};
+
 /// What happened to one origin since the agent started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Lines delivered.
     pub lines: u64,
@@ -35,6 +37,30 @@ pub struct Counters {
     pub polling: bool,
     /// What keeps the source from reading.
     pub error: Option<String>,
+}
+
+impl Counters {
+    /// What an operator should know beyond lines and bytes.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let counts = [
+            (self.rotations, "rotated"),
+            (self.truncations, "cut"),
+            (self.overlong, "lines too long, skipped"),
+            (self.nuls, "NUL bytes skipped"),
+            (self.lost, "times the rest of a file was not found"),
+            (self.malformed, "not understood"),
+            (self.restarts, "times started again"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let states = [(self.waiting, "waiting"), (self.polling, "polled")];
+        states
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, state)| state.to_owned())
+            .chain(counts.map(|(count, what)| format!("{count} {what}")))
+            .collect()
+    }
 }
 
 /// Counters by origin; clones share them.
