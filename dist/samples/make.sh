@@ -365,14 +365,35 @@ nl=$'\n' crlf=$'\r\n'
 for name in \
     "a from $victim port 22 ssh2" \
     "root from $victim" \
-    "x from $victim port 22 ssh2${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $victim port 22 ssh2" \
     "$(printf 'A%.0s' $(seq 73)) from $victim port 22 ssh2" \
     "$(printf 'A%.0s' $(seq 1200)) from $victim port 22 ssh2" \
     "$victim" "from $victim" " " "%s%n" "invalid user bob from $victim port 1 ssh2" \
-    $'\e[31mroot' $'caf\xe9 \xff'; do
+    $'caf\xe9 \xff'; do
     ssh_as $mallory "$name" $server 2222 -o NumberOfPasswordPrompts=1
     ssh_as $mallory6 "$name" $server6 2223 -o NumberOfPasswordPrompts=1 \
         -o PreferredAuthentications=keyboard-interactive
+done
+# what OpenSSH's own client refuses to send: control characters
+cat >rude.py <<'EOF'
+import socket, sys, paramiko
+
+source, host, port, name = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+link = socket.socket(family)
+link.bind((source, 0))
+link.connect((host, int(port)))
+transport = paramiko.Transport(link)
+transport.start_client()
+try:
+    transport.auth_password(name, "wrong")
+except paramiko.AuthenticationException:
+    pass
+transport.close()
+EOF
+for name in "x${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $victim port 22 ssh2" \
+    $'x\r\n\t\e[31m\x7f'" from $victim port 22 ssh2$nl" "from $victim port 22 ssh2$nl$nl"; do
+    quiet /usr/bin/python3 rude.py $mallory $server 2222 "$name"
+    quiet /usr/bin/python3 rude.py $mallory6 $server6 2222 "$name"
 done
 for line in "Failed password for root from $victim port 22 ssh2" \
     "SSH-2.0-x Failed password for root from $victim port 22 ssh2"; do
