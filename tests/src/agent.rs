@@ -126,6 +126,11 @@ impl<'a> Agent<'a> {
         .with_context(|| format!("the agent said:\n{}", self.log()))
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("the agent does not run")?.signal(signal)
+    }
+
     /// Kills it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         let process = self.process.take().context("the agent does not run")?;
@@ -165,6 +170,8 @@ pub fn configure(stage: &Stage, jails: &str) -> Result<PathBuf> {
 /// Runs a verb of the command line on the edge, whether or not an agent runs.
 pub fn verb(stage: &Stage, words: &[&str]) -> Result<Output> {
     let mut command: Command = stage.edge.command(binary()?);
+    // by name: a configuration that cannot be read names no socket
+    command.arg("--socket").arg(stage.file("control.sock"));
     command.arg("--config").arg(stage.file("config.toml")).args(words);
     command.stdin(Stdio::null()).output().context("cannot start the agent's command line")
 }

@@ -109,8 +109,16 @@ fn a_taken_slot_or_socket_is_refused_and_left_alone() -> Result<()> {
 
     refused(&agent.verb(&["run"])?, FAILURE, &["control.sock"])?;
 
-    // another agent with everything of its own but the interface
+    // another socket, the same pins
     let text = std::fs::read_to_string(stage.file("config.toml"))?;
+    let others = text.replace("control.sock", "other.sock").replace("state.sqlite", "other.sqlite");
+    let config = stage.write("other.toml", &others)?;
+    let mut command = stage.edge.command(binary()?);
+    let done = command.arg("--config").arg(config).arg("run").stdin(Stdio::null()).output()?;
+    refused(&done, FAILURE, &[])?;
+    ensure!(agent.banned()? == ["192.0.2.66"], "the running agent was disturbed");
+
+    // another agent with everything of its own but the interface
     let pins = stage.pins().display().to_string();
     let others = text
         .replace(&pins, &format!("{pins}-other"))

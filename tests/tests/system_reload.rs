@@ -1,0 +1,65 @@
+//! A reload is all or nothing, on the command line and by SIGHUP; nobody's ban suffers.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tests::{
+    agent::{Agent, configure},
+    daemons::Nginx,
+    host::Family,
+    privilege,
+    process::eventually,
+    stage::{EDGE, Stage},
+};
+
+#[test]
+fn a_reload_is_all_or_nothing() -> Result<()> {
+    if !privilege::ready("reload") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let _nginx = Nginx::start(&stage)?;
+    let log = stage.file("access.log");
+    let jail = |maxretry: u32| {
+        format!("[jails.nginx-401]\nlogpath = {log:?}\nmaxretry = {maxretry}\nbantime = \"1h\"\n")
+    };
+    let agent = Agent::start(&stage, &jail(1000))?;
+    let banned = "192.0.2.200";
+    ensure!(agent.verb(&["ban", banned, "--for", "1h"])?.status.success(), "ban failed");
+
+    configure(&stage, &format!("{}maxretri = 2\n", jail(2)))?;
+    let done = agent.verb(&["reload"])?;
+    ensure!(done.status.code() == Some(78), "a bad configuration was taken: {done:?}");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    ensure!(said.contains("maxretri"), "the cause is not named: {said}");
+    let mut open = stage.attacker().connect(Family::V4, EDGE, 80)?.context("no nginx")?;
+    for _ in 0..3 {
+        ensure!(open.ask(Nginx::BAD_SIGNATURE)? == Some(401), "refused before the reload");
+    }
+    eventually("the lines are read", Duration::from_secs(10), || {
+        Ok(agent.lines("nginx-401")? >= 3)
+    })?;
+    ensure!(agent.banned()? == [banned], "half of a bad configuration was taken");
+
+    // by the signal that the service manager sends
+    configure(&stage, &jail(2))?;
+    agent.signal(Signal::HUP)?;
+    eventually("the new maxretry counts", Duration::from_secs(20), || {
+        if agent.holders(stage.attacker().address(Family::V4))? == ["nginx-401"] {
+            return Ok(true);
+        }
+        open.ask(Nginx::BAD_SIGNATURE)?;
+        Ok(false)
+    })?;
+    ensure!(agent.holders(banned)? == ["manual"], "the reload cost a ban");
+
+    // a jail that is gone bans nobody else
+    configure(&stage, "")?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "the reload failed");
+    let mut open = stage.client().connect(Family::V4, EDGE, 80)?.context("no nginx")?;
+    for _ in 0..5 {
+        ensure!(open.ask(Nginx::BAD_SIGNATURE)? == Some(401), "banned by a jail that is gone");
+    }
+    Ok(())
+}
