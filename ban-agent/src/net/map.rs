@@ -11,6 +11,8 @@ pub struct PrefixMap<V> {
     entries: BTreeMap<IpNet, V>,
     /// How many prefixes of each length there are, IPv4 first: lengths without any are skipped.
     lengths: [Box<[u32]>; 2],
+    /// How many there are of IPv4; the rest is IPv6.
+    v4: usize,
 }
 
 impl<V> Default for PrefixMap<V> {
@@ -18,6 +20,7 @@ impl<V> Default for PrefixMap<V> {
         PrefixMap {
             entries: BTreeMap::new(),
             lengths: [vec![0; 33].into_boxed_slice(), vec![0; 129].into_boxed_slice()],
+            v4: 0,
         }
     }
 }
@@ -38,7 +41,7 @@ impl<V> PrefixMap<V> {
     /// How many prefixes of the family of `like` there are.
     #[must_use]
     pub fn len_of_family(&self, like: IpNet) -> usize {
-        self.lengths_of(like).iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).sum()
+        if matches!(like, IpNet::V4(_)) { self.v4 } else { self.len() - self.v4 }
     }
 
     /// The value of exactly this prefix.
@@ -57,6 +60,7 @@ impl<V> PrefixMap<V> {
         let old = self.entries.insert(prefix, value);
         if old.is_none() {
             self.count(prefix, u32::wrapping_add);
+            self.v4 += usize::from(matches!(prefix, IpNet::V4(_)));
         }
         old
     }
@@ -66,6 +70,7 @@ impl<V> PrefixMap<V> {
         let old = self.entries.remove(&prefix);
         if old.is_some() {
             self.count(prefix, u32::wrapping_sub);
+            self.v4 -= usize::from(matches!(prefix, IpNet::V4(_)));
         }
         old
     }

@@ -4,6 +4,7 @@
 //! disk, and a disk that fails holds nobody up. Who has to know that something is durable waits
 //! for a [`Store::barrier`].
 
+pub mod import;
 mod pending;
 mod read;
 mod row;
@@ -26,6 +27,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::{
+    import::Former,
     pending::Ground,
     row::{Key, Span},
     schema::Database,
@@ -76,6 +78,9 @@ pub enum Error {
     /// It belongs to another program.
     #[error("{0} is a database of another program")]
     Foreign(PathBuf),
+    /// It is not a database of fail2ban 0.11 or later.
+    #[error("{0} is no database of fail2ban 0.11 or later: it has no table 'bips'")]
+    NotFail2ban(PathBuf),
     /// A later version has written it.
     #[error("{path} has schema {found}, this version knows up to {known}")]
     Newer {
@@ -223,7 +228,7 @@ impl Store {
         let Some(sentence) = sentence else { return };
         let who = (claim.prefix, claim.holder.clone());
         let at = sentence.time.as_millisecond();
-        self.send(Message::Banned(who.clone(), at));
+        self.send(Message::Banned(who.clone(), 1, at));
         if self.shared.queued.load(Ordering::Relaxed) > EVIDENCE_QUEUE {
             self.shared.skipped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -238,9 +243,20 @@ impl Store {
         self.send(Message::Claim(Key::of(claim), Span::of(claim, now)));
         let who = (claim.prefix, claim.holder.clone());
         let at = now.wall.as_millisecond();
-        self.send(Message::Banned(who.clone(), at));
+        self.send(Message::Banned(who.clone(), 1, at));
         let reason = reason.map(str::to_owned);
         self.send(Message::Ground(who, Ground { at, failures: 0, reason, lines: Vec::new() }));
+    }
+
+    /// Records what fail2ban remembered of an address; its claim, if it is still banned, is
+    /// recorded with [`Store::claim`].
+    pub fn former(&mut self, former: &Former) {
+        let who = (former.prefix, Holder::Jail(former.jail.as_str().into()));
+        let at = former.at.as_millisecond();
+        self.send(Message::Banned(who.clone(), former.bans, at));
+        let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
+        let ground = Ground { at, failures: former.failures, reason: None, lines };
+        self.send(Message::Ground(who, ground));
     }
 
     /// Records that a claim has ended.

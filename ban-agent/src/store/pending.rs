@@ -53,15 +53,15 @@ impl Pending {
         self.claims.insert(key, span);
     }
 
-    pub(super) fn banned(&mut self, who: (IpNet, Holder), at: i64) {
+    pub(super) fn banned(&mut self, who: (IpNet, Holder), more: u32, at: i64) {
         let room = self.history.len() < MAX_HISTORY;
         match self.history.entry(who) {
             Entry::Occupied(mut known) => {
                 let (bans, last) = *known.get();
-                known.insert((bans.saturating_add(1), at.max(last)));
+                known.insert((bans.saturating_add(more), at.max(last)));
             }
             Entry::Vacant(unknown) if room => {
-                unknown.insert((1, at));
+                unknown.insert((more, at));
             }
             Entry::Vacant(_) => self.lost += 1,
         }
@@ -148,10 +148,16 @@ impl Pending {
         let mut remove = db.prepare_cached(
             "DELETE FROM claims WHERE prefix = ?1 AND holder = ?2 AND ports = ?3",
         )?;
-        for (key, span) in &self.claims {
-            let Key { prefix, holder, ports } = key;
-            let (prefix, holder) = (prefix.to_string(), holder_text(holder));
-            let ports = ports_text(ports);
+        let mut claims: Vec<_> = self
+            .claims
+            .iter()
+            .map(|(Key { prefix, holder, ports }, span)| {
+                (prefix.to_string(), holder_text(holder), ports_text(ports), span)
+            })
+            .collect();
+        // In the table's order: neighbours share a page.
+        claims.sort_unstable_by(|a, b| (&a.0, &a.1, &a.2).cmp(&(&b.0, &b.1, &b.2)));
+        for (prefix, holder, ports, span) in claims {
             match span {
                 Some(Span { since, until, boot_until }) => {
                     put.execute(params![prefix, holder, ports, since, until, boot, boot_until])?

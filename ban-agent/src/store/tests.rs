@@ -174,6 +174,28 @@ fn what_the_ledger_ends_is_what_was_recorded() {
 }
 
 #[test]
+fn what_fail2ban_remembered_lengthens_our_bans() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&file(&directory)).unwrap();
+    let prefix = parse_prefix("192.0.2.1").unwrap();
+    let former = Former {
+        prefix,
+        jail: "sshd".to_owned(),
+        at: start().wall,
+        until: None,
+        bans: 4,
+        failures: 5,
+        lines: vec!["one".to_owned(), "two".to_owned()],
+    };
+    store.former(&former);
+    assert!(durable(&mut store));
+    assert_eq!(store.former_bans(prefix, "sshd", &None), 4);
+    let evidence = &store.evidence(prefix)[0];
+    assert_eq!((evidence.failures, evidence.lines.len()), (5, 2));
+    store.close();
+}
+
+#[test]
 fn a_stepped_clock_moves_nothing_within_a_boot() {
     let directory = TempDir::new().unwrap();
     let path = file(&directory);

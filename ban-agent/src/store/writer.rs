@@ -37,7 +37,8 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 pub(super) enum Message {
     Claim(Key, Span),
     Release(Key),
-    Banned((IpNet, Holder), i64),
+    /// So many more bans, and when the last one was.
+    Banned((IpNet, Holder), u32, i64),
     Ground((IpNet, Holder), Ground),
     Position(Arc<str>, Position),
     Barrier(oneshot::Sender<()>),
@@ -150,7 +151,7 @@ impl Writer {
         match message {
             Message::Claim(key, span) => self.pending.claim(key, Some(span)),
             Message::Release(key) => self.pending.claim(key, None),
-            Message::Banned(who, at) => self.pending.banned(who, at),
+            Message::Banned(who, bans, at) => self.pending.banned(who, bans, at),
             Message::Ground(who, ground) => self.pending.ground(who, ground),
             Message::Position(origin, position) => {
                 self.lazy.get_or_insert_with(Instant::now);
@@ -182,8 +183,8 @@ impl Writer {
             }
             Err(error) => {
                 self.retry = Some(Instant::now() + PATIENCE);
-                self.shared.set(State::Degraded(chain(&error)));
                 // Those who are told that it failed can see why.
+                self.shared.set(State::Degraded(chain(&error)));
                 self.pending.failed();
             }
         }

@@ -1,0 +1,182 @@
+//! Reads fail2ban's own database (`dbfile`), so that its bans and its memory of who came before
+//! can be taken over. Changes nothing in it, and works while fail2ban runs.
+
+use std::{path::Path, time::Duration};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use serde::Deserialize;
+
+use super::Error;
+use crate::net::{self, IpNet};
+
+/// How long fail2ban may keep its file locked.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What fail2ban knows of an address in one of its jails: the last ban, and how many there were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Who.
+    pub prefix: IpNet,
+    /// fail2ban's jail.
+    pub jail: String,
+    /// When it was banned last.
+    pub at: Timestamp,
+    /// When that ban ends or has ended; `None`: never.
+    pub until: Option<Timestamp>,
+    /// How often it was banned, the last time included.
+    pub bans: u32,
+    /// How many failures led to the last ban.
+    pub failures: u32,
+    /// Their lines, as the attacker wrote them: escape to show.
+    pub lines: Vec<String>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// In the order of their last bans.
+    pub formers: Vec<Former>,
+    /// Rows that are not of an address: jails can ban anything.
+    pub skipped: usize,
+}
+
+/// The JSON that fail2ban keeps with a ban.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Data {
+    failures: u32,
+    matches: Vec<Match>,
+}
+
+/// A line, or the parts that a line was cut into around its time stamp.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Match {
+    Line(String),
+    Parts(Vec<String>),
+    Other(serde::de::IgnoredAny),
+}
+
+/// Reads everything that the file remembers.
+///
+/// # Errors
+/// If it cannot be read, or is not fail2ban's, of version 0.11 or later.
+pub fn fail2ban(path: &Path) -> Result<Imported, Error> {
+    let error = |source| Error::Open { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(error)?;
+    db.busy_timeout(BUSY).map_err(error)?;
+    let known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'bips'";
+    let known = db.query_row(known, [], |_| Ok(())).optional().map_err(error)?;
+    known.ok_or_else(|| Error::NotFail2ban(path.to_owned()))?;
+    read(&db).map_err(error)
+}
+
+fn read(db: &Connection) -> rusqlite::Result<Imported> {
+    let mut imported = Imported::default();
+    let mut statement = db.prepare(
+        "SELECT ip, jail, timeofban, bantime, bancount, data FROM bips ORDER BY timeofban",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let address: String = row.get(0)?;
+        let at = Timestamp::from_second(row.get(2)?).ok();
+        let (Ok(prefix), Some(at)) = (net::parse_prefix(&address), at) else {
+            imported.skipped += 1;
+            continue;
+        };
+        let bantime: i64 = row.get(3)?;
+        let data: Option<String> = row.get(5)?;
+        let data = data.and_then(|text| serde_json::from_str(&text).ok());
+        let Data { failures, matches } = data.unwrap_or_default();
+        imported.formers.push(Former {
+            prefix,
+            jail: row.get(1)?,
+            at,
+            until: (bantime >= 0)
+                .then(|| Timestamp::from_second(at.as_second().saturating_add(bantime)))
+                .map(|end| end.unwrap_or(Timestamp::MAX)),
+            bans: row.get::<_, i64>(4)?.try_into().unwrap_or(u32::MAX).max(1),
+            failures,
+            lines: matches.into_iter().filter_map(Match::line).collect(),
+        });
+    }
+    Ok(imported)
+}
+
+impl Match {
+    fn line(self) -> Option<String> {
+        match self {
+            Match::Line(line) => Some(line),
+            Match::Parts(parts) => Some(parts.concat()),
+            Match::Other(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A file with the columns that fail2ban 0.11 and 1.x write.
+    fn database(
+        directory: &TempDir,
+        rows: &[(&str, &str, i64, i64, i64, Option<&str>)],
+    ) -> Connection {
+        let db = Connection::open(directory.path().join("fail2ban.sqlite3")).unwrap();
+        db.execute_batch(
+            "CREATE TABLE bips (ip TEXT, jail TEXT, timeofban INTEGER, bantime INTEGER,
+             bancount INTEGER, data JSON, PRIMARY KEY (ip, jail))",
+        )
+        .unwrap();
+        for (ip, jail, at, bantime, count, data) in rows {
+            db.execute(
+                "INSERT INTO bips VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![ip, jail, at, bantime, count, data],
+            )
+            .unwrap();
+        }
+        db
+    }
+
+    fn imported(directory: &TempDir) -> Imported {
+        fail2ban(&directory.path().join("fail2ban.sqlite3")).unwrap()
+    }
+
+    #[test]
+    fn bans_come_over_with_their_ends_and_lines() {
+        let directory = TempDir::new().unwrap();
+        let data = r#"{"failures": 3, "matches": ["one", ["t", "w", "o"], null], "user": "x"}"#;
+        let _running = database(
+            &directory,
+            &[
+                ("192.0.2.1", "sshd", 1_800_000_000, 600, 2, Some(data)),
+                ("2001:db8::1", "sshd", 1_700_000_000, -1, 1, Some("not json")),
+                ("192.0.2.1", "recidive", 1_800_000_100, 86400, 1, None),
+                ("user:root", "sshd", 1_800_000_000, 600, 1, None),
+            ],
+        );
+        let Imported { formers, skipped } = imported(&directory);
+        assert_eq!((formers.len(), skipped), (3, 1));
+        assert_eq!((formers[0].until, formers[0].bans, formers[0].failures), (None, 1, 0));
+        let sshd = &formers[1];
+        assert_eq!((sshd.prefix.to_string(), sshd.jail.as_str()), ("192.0.2.1/32".into(), "sshd"));
+        assert_eq!((sshd.at.as_second(), sshd.bans, sshd.failures), (1_800_000_000, 2, 3));
+        assert_eq!(sshd.until.unwrap().as_second(), 1_800_000_600);
+        assert_eq!(sshd.lines, ["one", "two"]);
+        assert_eq!(formers[2].jail, "recidive");
+    }
+
+    #[test]
+    fn another_file_is_refused() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("state.sqlite");
+        Connection::open(&path).unwrap().execute("CREATE TABLE t (x)", []).unwrap();
+        assert!(matches!(fail2ban(&path), Err(Error::NotFail2ban(_))));
+        assert!(matches!(fail2ban(&directory.path().join("none")), Err(Error::Open { .. })));
+    }
+}
