@@ -101,6 +101,14 @@ pub(super) enum Verb {
     Replay(Replay),
     /// Check the configuration and print the jails; exit code 78 if it is bad
     Check,
+    /// Take over the live bans and the history of another program
+    Import {
+        /// Of which program
+        from: From,
+        /// Its database
+        #[arg(long, value_name = "PATH", default_value = "/var/lib/fail2ban/fail2ban.sqlite3")]
+        db: PathBuf,
+    },
     /// Print the resolved jails, fail2ban's too, as our TOML
     ExportConfig,
     /// Read the configuration again: all of it, or nothing if it is bad
@@ -124,6 +132,13 @@ pub(super) enum Verb {
         /// Into this folder
         dir: PathBuf,
     },
+}
+
+/// Whose database `import` reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum From {
+    /// fail2ban 0.11 or later.
+    Fail2ban,
 }
 
 #[derive(Debug, Args)]

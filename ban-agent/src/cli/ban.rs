@@ -85,7 +85,7 @@ fn read_list(input: impl io::BufRead, targets: &mut Vec<IpNet>) -> Result<(), Fa
     Ok(())
 }
 
-fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
+pub(super) fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), request)?;
     let Document::Changes(changes) = &document else {
         return Err(Failure::new(2, "odd answer"));

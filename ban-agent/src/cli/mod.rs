@@ -7,6 +7,7 @@ mod check;
 mod detach;
 mod doctor;
 mod failure;
+mod import;
 mod list;
 mod output;
 mod replay;
@@ -49,6 +50,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Test(args) => test::run(cli, args),
         Verb::Replay(args) => replay::run(cli, args),
         Verb::Check => check::run(cli),
+        Verb::Import { from: args::From::Fail2ban, db } => import::run(cli, db),
         Verb::ExportConfig => {
             output::print(&config::export(&config::load(&cli.config)?))?;
             Ok(ExitCode::SUCCESS)

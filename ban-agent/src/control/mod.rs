@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 pub use server::{Call, Server, ServerError};
 
+use crate::store::import::Former;
+
 use crate::source::Counters;
 
 /// Longest request; a block list of a million prefixes fits.
@@ -64,6 +66,11 @@ pub enum Request {
         all: bool,
         /// Only this jail's claims.
         jail: Option<String>,
+    },
+    /// Takes over what fail2ban remembers.
+    Import {
+        /// Read from its database.
+        formers: Vec<Former>,
     },
     /// Reads the configuration again.
     Reload,

@@ -16,7 +16,7 @@ use crate::{
     kernel::{Enforcer as _, Held, Hits},
     ledger::{self, Change, Claim, Holder, Op, Plan},
     net::{self, IpNet, Ports},
-    store,
+    store::{self, import::Former},
 };
 
 impl Core {
@@ -41,6 +41,11 @@ impl Core {
                 }
                 Err(refusal) => Reply::Error(refusal),
             },
+            Request::Import { formers } => {
+                let (plan, events, changes) = self.import(&formers, now);
+                let receipt = (reply, done(Document::Changes(changes)));
+                return self.commit(plan, events, Some(receipt), now);
+            }
             Request::Status { jail } => self.status(jail.as_deref()),
             Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
@@ -91,6 +96,31 @@ impl Core {
             self.allow();
         }
         Ok((plan, events, Changes { schema: SCHEMA, changes }))
+    }
+
+    /// History and evidence of all, and the claims of those whose ban still runs.
+    fn import(
+        &mut self,
+        formers: &[Former],
+        now: Now,
+    ) -> (Plan, Vec<crate::event::Event>, Changes) {
+        let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
+        for former in formers {
+            self.store.former(former);
+            let until = former.until.map_or(Boot::NEVER, |until| now.boot_of(until));
+            if until <= now.boot {
+                continue;
+            }
+            let holder = holder_named(&former.jail);
+            let claim = Claim { prefix: former.prefix, holder, until, ports: Ports::new() };
+            let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
+            if matches!(change, Change::New | Change::Joined | Change::Extended) {
+                self.store.claim(&claim, None, now);
+                events.push(event(Action::Restore, &claim, now));
+            }
+            changes.push(self.changed(&claim, &change, now));
+        }
+        (plan, events, Changes { schema: SCHEMA, changes })
     }
 
     fn changed(&self, claim: &Claim, change: &Change, now: Now) -> control::Change {

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::net::{self, IpNet};
@@ -14,7 +14,7 @@ use crate::net::{self, IpNet};
 const BUSY: Duration = Duration::from_secs(5);
 
 /// What fail2ban knows of an address in one of its jails: the last ban, and how many there were.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Former {
     /// Who.
     pub prefix: IpNet,
@@ -122,11 +122,11 @@ mod tests {
 
     use super::*;
 
+    /// Address, jail, time and length of the ban, bans so far, data.
+    type Row<'a> = (&'a str, &'a str, i64, i64, i64, Option<&'a str>);
+
     /// A file with the columns that fail2ban 0.11 and 1.x write.
-    fn database(
-        directory: &TempDir,
-        rows: &[(&str, &str, i64, i64, i64, Option<&str>)],
-    ) -> Connection {
+    fn database(directory: &TempDir, rows: &[Row<'_>]) -> Connection {
         let db = Connection::open(directory.path().join("fail2ban.sqlite3")).unwrap();
         db.execute_batch(
             "CREATE TABLE bips (ip TEXT, jail TEXT, timeofban INTEGER, bantime INTEGER,
