@@ -26,7 +26,10 @@ struct Packet {
 impl Packet {
     #[inline(always)]
     fn new(ctx: &XdpContext, settings: &Settings, at: usize, v6: bool) -> Packet {
-        let target = if settings.scoped == 0 { Target::UNREAD } else { scope::target(ctx, at, v6) };
+        let zero = scope::zero(settings);
+        let target =
+            if settings.scoped == 0 { Target::UNREAD } else { scope::target(ctx, at, v6, zero) };
+        let target = target.veiled(zero);
         // SAFETY: takes no argument, has no condition; the kernel inlines it to one load.
         let now = unsafe { bpf_jiffies64() };
         Packet { now, target, reason: Verdict::Unbanned as u32 }

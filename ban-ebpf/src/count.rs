@@ -64,14 +64,14 @@ pub(crate) fn sample(
         protocol: 0,
         port: 0,
     };
-    report(ctx, &mut event, at);
+    report(ctx, &mut event, at, scope::zero(settings));
 }
 
 #[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "the kernel counts interfaces in 32 bits")]
-fn report(ctx: &XdpContext, event: &mut Event, at: usize) {
+fn report(ctx: &XdpContext, event: &mut Event, at: usize, zero: u64) {
     event.ifindex = ctx.ingress_ifindex() as u32;
-    (event.protocol, event.port) = scope::target(ctx, at, event.family == 6).parts();
+    (event.protocol, event.port) = scope::target(ctx, at, event.family == 6, zero).parts();
     if EVENTS.output(*event, 0).is_err() {
         lost(ctx);
     }

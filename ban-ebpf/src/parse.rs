@@ -13,19 +13,19 @@ const VLAN: u16 = 0x8100_u16.to_be();
 const QINQ: u16 = 0x88a8_u16.to_be();
 const QINQ_OLD: u16 = 0x9100_u16.to_be();
 
-/// Offsets are kept below this; no header we read lies further in. (A mask: the verifier has to
-/// see the bound of a variable offset.)
+/// Offsets are kept below this: no header we read lies further in, and the verifier wants a bound.
 const REACH: usize = 0x7ff;
 
 /// Reads a `T` at a variable offset, `None` if the frame is too short.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(ctx: &XdpContext, at: usize) -> Option<T> {
+    // Opaque, so that the compiler compares, adds and reads through one and the same register:
+    // the verifier follows registers, not arithmetic.
+    let at = core::hint::black_box(at);
     if at > REACH {
         return None;
     }
-    // Opaque, so that the compiler checks and reads through one and the same register: the
-    // verifier follows registers, not arithmetic.
-    let start = core::hint::black_box(ctx.data() + (at & REACH));
+    let start = core::hint::black_box(ctx.data() + at);
     if start + size_of::<T>() > ctx.data_end() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! Port-scoped bans: does this packet go to one of the banned ports?
 
 use aya_ebpf::programs::XdpContext;
-use ban_common::Verdict;
+use ban_common::{Settings, Verdict};
 
 use crate::{maps::PORT_SETS_MAP, parse::read};
 
@@ -27,6 +27,12 @@ impl Target {
 
     /// For packets of which nobody asks.
     pub(crate) const UNREAD: Target = Target(Verdict::OtherPort as u32);
+
+    /// The same, but the verifier forgets which constants it could be.
+    #[inline(always)]
+    pub(crate) fn veiled(self, zero: u64) -> Target {
+        Target(self.0 ^ zero as u32)
+    }
 
     /// Protocol and port, `(0, 0)` if there are none.
     #[inline(always)]
@@ -54,10 +60,18 @@ impl Target {
     }
 }
 
+/// `Settings::zero`.
+#[inline(always)]
+pub(crate) fn zero(settings: &Settings) -> u64 {
+    // SAFETY: a plain read of our own map value; volatile, so that the compiler concludes nothing.
+    unsafe { (&raw const settings.zero).read_volatile() }
+}
+
 /// Where the packet goes whose IP header begins at `at`.
 #[inline(never)]
-pub(crate) fn target(ctx: &XdpContext, at: usize, v6: bool) -> Target {
-    let found = if v6 { target_v6(ctx, at) } else { target_v4(ctx, at) };
+pub(crate) fn target(ctx: &XdpContext, at: usize, v6: bool, zero: u64) -> Target {
+    let at = at ^ zero as usize;
+    let found = if v6 { target_v6(ctx, at, zero) } else { target_v4(ctx, at) };
     found.unwrap_or_else(|reason| Target(reason as u32))
 }
 
@@ -77,7 +91,7 @@ fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
 }
 
 #[inline(always)]
-fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
+fn target_v6(ctx: &XdpContext, at: usize, zero: u64) -> Result<Target, Verdict> {
     let mut next: u8 = read(ctx, at + 6).ok_or(Verdict::Malformed)?;
     let mut at = at + 40;
     for _ in 0..MAX_EXTENSIONS {
@@ -94,7 +108,8 @@ fn target_v6(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
             _ => break,
         };
         next = read(ctx, at).ok_or(Verdict::Malformed)?;
-        at += size;
+        // Behind headers of any length lies any offset: one state for the verifier, not many.
+        at = (at + size) ^ zero as usize;
     }
     port(ctx, next, at)
 }

@@ -381,3 +381,23 @@ fn pins_of_another_version_are_refused() {
     assert_eq!(kernel::detach(stage.pins.path()).unwrap(), ["edge0"]);
     assert_eq!(stage.program_on("edge0"), None);
 }
+
+#[test]
+fn maps_of_another_layout_are_refused_before_anything_is_attached() {
+    require_root!("maps of another layout");
+    let stage = Stage::new("layout");
+    let version = stage.pins.path().join("v1");
+    std::fs::create_dir_all(&version).unwrap();
+    let stranger = version.join("ban_v4");
+    let made = std::process::Command::new("bpftool")
+        .args(["map", "create", stranger.to_str().unwrap(), "type", "hash", "key", "4"])
+        .args(["value", "8", "entries", "1024", "name", "ban_v4"])
+        .status();
+    assert!(made.unwrap().success());
+    let error = stage.start(stage.options(&["edge0"])).unwrap_err();
+    assert!(matches!(error, Error::Layout { name: "ban_v4", value: 8, .. }), "{error}");
+    assert!(error.hint().unwrap().contains("detach"));
+    assert_eq!(stage.program_on("edge0"), None);
+    let left: Vec<_> = std::fs::read_dir(&version).unwrap().flatten().map(|e| e.path()).collect();
+    assert_eq!(left, [stranger], "only what was there before");
+}

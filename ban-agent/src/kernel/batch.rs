@@ -56,6 +56,25 @@ fn address<T>(slice: &[T]) -> u64 {
     slice.as_ptr().addr() as u64
 }
 
+/// Whether a map, perhaps pinned by another agent, is what this one means by its name. Its size.
+///
+/// # Errors
+/// [`Error::Layout`] if it is not.
+pub(super) fn check_layout(
+    name: &'static str,
+    map: &aya::maps::MapData,
+    (key, value): (usize, usize),
+    entries: Option<usize>,
+) -> Result<u32, Error> {
+    let info = map.info().map_err(|source| Error::Map { name, source: Box::new(source) })?;
+    let found = (info.key_size() as usize, info.value_size() as usize);
+    let size = info.max_entries();
+    if found != (key, value) || entries.is_some_and(|entries| entries != size as usize) {
+        return Err(Error::Layout { name, key: found.0, value: found.1, entries: size });
+    }
+    Ok(size)
+}
+
 /// A map with keys `K` and values `V`, whose sizes were checked against the kernel's.
 #[derive(Debug)]
 pub struct Table<K, V> {
@@ -71,13 +90,9 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     /// # Errors
     /// If key or value have another size than the kernel says.
     pub fn new(name: &'static str, map: &aya::maps::MapData) -> Result<Table<K, V>, Error> {
-        let info = map.info().map_err(|source| Error::Map { name, source: Box::new(source) })?;
-        let (key, value) = (info.key_size() as usize, info.value_size() as usize);
-        if key != size_of::<K>() || value != size_of::<V>() {
-            return Err(Error::Layout { name, key, value });
-        }
+        let max_entries = check_layout(name, map, (size_of::<K>(), size_of::<V>()), None)?;
         let fd = map.fd().as_fd().try_clone_to_owned().map_err(|e| Error::call("dup", name, e))?;
-        Ok(Table { fd, name, max_entries: info.max_entries(), types: PhantomData })
+        Ok(Table { fd, name, max_entries, types: PhantomData })
     }
 
     /// How many entries it can hold.

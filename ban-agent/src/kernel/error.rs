@@ -112,7 +112,8 @@ pub enum Error {
     },
     /// A pinned map is not what this agent expects.
     #[error(
-        "map {name} has keys of {key} and values of {value} bytes, which is not this agent's layout"
+        "map {name} has {entries} entries with keys of {key} and values of {value} bytes, which is \
+         not this agent's layout"
     )]
     Layout {
         /// Its name.
@@ -121,6 +122,8 @@ pub enum Error {
         key: usize,
         /// Bytes.
         value: usize,
+        /// How many.
+        entries: u32,
     },
     /// Too many different port sets.
     #[error("more than {limit} different port sets are in use")]

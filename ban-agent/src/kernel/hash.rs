@@ -44,11 +44,16 @@ pub(super) struct Fold {
 
 impl Fold {
     fn word(&mut self, word: u64) {
-        let wide = u128::from(self.state ^ word) * u128::from(self.seed | 1);
-        let [low, high] = [wide & u128::from(u64::MAX), wide >> 64];
-        // Both fit: one is masked, the other shifted.
-        self.state = u64::try_from(low ^ high).unwrap_or_default() ^ self.seed.rotate_left(32);
+        self.state = fold(self.state ^ word, self.seed | 1) ^ self.seed.rotate_left(32);
     }
+}
+
+/// Both halves of the 128-bit product, together.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    // Both fit: one is masked, the other shifted.
+    let half = |bits: u128| u64::try_from(bits).unwrap_or_default();
+    half(product & u128::from(u64::MAX)) ^ half(product >> 64)
 }
 
 impl Hasher for Fold {
@@ -71,8 +76,10 @@ impl Hasher for Fold {
     /// Lengths of arrays: constant for each of our keys.
     fn write_usize(&mut self, _number: usize) {}
 
+    /// Once more, by a constant without structure (the golden ratio's fraction): a short key
+    /// has been multiplied only once.
     fn finish(&self) -> u64 {
-        self.state
+        fold(self.state ^ self.seed, 0x9e37_79b9_7f4a_7c15)
     }
 }
 

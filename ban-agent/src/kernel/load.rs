@@ -42,6 +42,17 @@ const FLOOR: &str = "5.15";
 /// Lines of a verifier log that are shown.
 const TAIL: usize = 3;
 
+/// How large the program is, as the kernel counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramSize {
+    /// Instructions that the verifier walked through, all branches.
+    pub verified: u32,
+    /// Bytes of BPF instructions.
+    pub translated: u32,
+    /// Bytes of machine code.
+    pub jited: u32,
+}
+
 /// One loaded copy of the program, counting in its slot.
 pub struct Loaded {
     /// Owns the program and those maps that are not pinned.
@@ -112,6 +123,19 @@ impl Loaded {
     /// If the kernel refuses it.
     pub fn clock(&mut self) -> Result<&mut Program, Error> {
         self.loaded("ban_clock")
+    }
+
+    /// What the kernel made of the packet program.
+    ///
+    /// # Errors
+    /// If the kernel refuses it, or does not tell.
+    pub fn size(&mut self) -> Result<ProgramSize, Error> {
+        let info = self.program()?.info().map_err(|e| program_error("look at the program", e))?;
+        Ok(ProgramSize {
+            verified: info.verified_instruction_count().unwrap_or(0),
+            translated: info.size_translated().unwrap_or(0),
+            jited: info.size_jitted(),
+        })
     }
 
     /// Runs the packet program over `frame`, `repeat` times (`BPF_PROG_TEST_RUN`). Its XDP action

@@ -11,7 +11,7 @@ use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::AsFd as _;
 
-use super::error::Error;
+use super::{batch::check_layout, error::Error};
 
 /// An array map as a slice of words. The kernel lays elements out one after another, each
 /// rounded up to eight bytes.
@@ -25,11 +25,16 @@ pub(super) struct Mapped {
 unsafe impl Send for Mapped {}
 
 impl Mapped {
-    /// Maps `map`, an array with `BPF_F_MMAPABLE`, writable.
+    /// Maps `map`, an array with `BPF_F_MMAPABLE` of `entries` values of `value` bytes, writable.
     ///
     /// # Errors
-    /// If the kernel refuses.
-    pub(super) fn new(name: &'static str, map: &MapData) -> Result<Mapped, Error> {
+    /// If it is another array, or the kernel refuses.
+    pub(super) fn new(
+        name: &'static str,
+        map: &MapData,
+        (value, entries): (usize, usize),
+    ) -> Result<Mapped, Error> {
+        check_layout(name, map, (4, value), Some(entries))?;
         let info = map.info().map_err(|source| Error::Map { name, source: Box::new(source) })?;
         let words = (info.value_size() as usize).div_ceil(8) * info.max_entries() as usize;
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of ours;

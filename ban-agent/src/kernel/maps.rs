@@ -3,11 +3,11 @@
 //! Order is what keeps law 1: a ban's entry is written before its gate bit, and the ban is
 //! acknowledged after both; when it goes, the entry goes before the bit.
 
-use ban_common::{Ban, Count, PortSet, ROWS, SITE_LENGTHS, SLOTS, Verdict};
+use ban_common::{Ban, Count, GATE_WORDS, PortSet, ROWS, SITE_LENGTHS, SLOTS, Verdict};
 
 use super::{
     Held, Hits, Verdicts,
-    batch::Table,
+    batch::{Table, check_layout},
     clock::JiffyClock,
     error::Error,
     gates::{GateV4, GateV6},
@@ -23,6 +23,8 @@ use crate::{
     net::IpNet,
 };
 
+/// A gate: so many words of eight bytes.
+const GATE: (usize, usize) = (8, GATE_WORDS);
 /// Ops that are turned into entries at once: bounds the memory that takes.
 const CHUNK: usize = 65_536;
 
@@ -73,6 +75,8 @@ impl Maps {
     /// If a map cannot be used.
     pub(super) fn new(loaded: &Loaded, clock: JiffyClock) -> Result<Maps, Error> {
         let verdicts = loaded.map("verdicts")?;
+        let rows = (ROWS * SLOTS) as usize;
+        check_layout("verdicts", verdicts, (4, size_of::<Count>()), Some(rows))?;
         let verdicts = aya::maps::MapData::from_id(
             verdicts.info().map_err(|e| map_error("verdicts", e))?.id(),
         )
@@ -81,8 +85,8 @@ impl Maps {
             .map_err(|e| map_error("verdicts", e))?;
         let mut maps = Maps {
             tables: Tables::new(loaded)?,
-            gate_v4: GateV4::new(Mapped::new("gate_v4", loaded.map("gate_v4")?)?),
-            gate_v6: GateV6::new(Mapped::new("gate_v6", loaded.map("gate_v6")?)?),
+            gate_v4: GateV4::new(Mapped::new("gate_v4", loaded.map("gate_v4")?, GATE)?),
+            gate_v6: GateV6::new(Mapped::new("gate_v6", loaded.map("gate_v6")?, GATE)?),
             known: Known::default(),
             sets: PortSets::default(),
             port_sets: Table::new("port_sets", loaded.map("port_sets")?)?,

@@ -32,7 +32,7 @@ pub use self::{
     error::Error,
     interface::default_route,
     link::Place,
-    load::{Loaded, PINNED, release},
+    load::{Loaded, PINNED, ProgramSize, release},
     model::Memory,
     pins::{Pinned, check_bpffs, detach},
     xdp::{Attached, Events, Options, Xdp},

@@ -20,6 +20,8 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[derive(Debug)]
 pub struct Pinned {
     root: PathBuf,
+    /// Maps that were pinned when we came.
+    before: Vec<PathBuf>,
     _lock: std::os::fd::OwnedFd,
 }
 
@@ -32,7 +34,8 @@ impl Pinned {
         check_bpffs(root)?;
         make(root)?;
         let lock = lock(root)?;
-        let pinned = Pinned { root: root.to_owned(), _lock: lock };
+        let mut pinned = Pinned { root: root.to_owned(), before: Vec::new(), _lock: lock };
+        pinned.before = files(&pinned.maps());
         make(&pinned.links())?;
         Ok(pinned)
     }
@@ -99,14 +102,25 @@ impl Pinned {
         Ok(detached)
     }
 
-    /// Removes what a failed first start made; other versions stay.
+    /// Removes what a failed start has made: the maps that were not there before, and the folders
+    /// if nothing is left in them. Links are taken back one by one where they are made.
     ///
     /// # Errors
     /// The first failure.
     pub(super) fn undo(self) -> Result<(), Error> {
-        remove_version(&self.maps())?;
-        // Fails if another version lives there too, as it should.
-        drop(fs::remove_dir(&self.root));
+        let maps = self.maps();
+        let failed = |e| Error::call("remove", maps.display().to_string(), e);
+        for path in files(&maps) {
+            if !self.before.contains(&path) {
+                fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        // From the inside out, as far as they are empty: others live in the rest.
+        for folder in [self.links(), maps.clone(), self.root.clone()] {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -136,6 +150,11 @@ pub fn detach(root: &Path) -> Result<Vec<String>, Error> {
         return Ok(Vec::new());
     }
     Pinned::open(root)?.remove()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()).collect()
 }
 
 /// The folders of all versions under `root`.

@@ -16,7 +16,7 @@ impl Controls {
     /// # Errors
     /// If the kernel refuses.
     pub(super) fn new(loaded: &Loaded) -> Result<Controls, Error> {
-        Ok(Controls(Mapped::new("settings", loaded.map("settings")?)?))
+        Ok(Controls(Mapped::new("settings", loaded.map("settings")?, (size_of::<Settings>(), 1))?))
     }
 
     fn write_u32(&self, offset: usize, value: u32) {

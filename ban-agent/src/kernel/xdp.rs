@@ -120,7 +120,6 @@ impl Xdp {
     }
 
     fn start_on(options: Options, interfaces: Vec<(Interface, Vec<String>)>) -> Result<Xdp, Error> {
-        let fresh = !options.pins.join(format!("v{}", ban_common::ABI)).exists();
         let pins = Pinned::open(&options.pins)?;
         match Xdp::attach_all(&options, &pins, interfaces) {
             Ok((maps, attached, programs)) => {
@@ -129,7 +128,7 @@ impl Xdp {
                 Ok(xdp)
             }
             Err(error) => {
-                if fresh && let Err(left) = pins.undo() {
+                if let Err(left) = pins.undo() {
                     log::warn!("pins are left over: {left}");
                 }
                 Err(error)
