@@ -239,3 +239,93 @@ impl Detector {
         to
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECES: &[&str] = &[
+        "%Y",
+        "%ExY",
+        "%y",
+        "%m",
+        "%d",
+        "%b",
+        "%H",
+        "%M",
+        "%S",
+        "%j",
+        "%z",
+        "%Z",
+        "%p",
+        "%I",
+        "-",
+        ":",
+        " ",
+        "(",
+        ")",
+        "^",
+        "$",
+        "**",
+        "{UNB}",
+        "{^LN-BEG}",
+        "{EPOCH}",
+        "{DATE}",
+        "(?P<_sep>[-/])",
+        "(?P=_sep)",
+        "\\s",
+        "[",
+        "?",
+    ];
+    const TEXT: &[&str] = &[
+        "2026",
+        "26",
+        "11",
+        "30",
+        "Feb",
+        "feb",
+        "31",
+        "12:00:00",
+        "99",
+        "-",
+        "/",
+        ":",
+        " ",
+        "T",
+        "Z",
+        "+0100",
+        "+99",
+        "1795172400",
+        "99999999999",
+        "@400000006b002830",
+        "1dcd6500",
+        "PM",
+        "\u{fc}",
+        "[",
+        "]",
+        "366",
+        ".123456",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn any_pattern_over_any_text_is_survived(
+            pattern in proptest::collection::vec(0..PIECES.len(), 1..10),
+            text in proptest::collection::vec(0..TEXT.len(), 0..16),
+        ) {
+            let join = |all: &[&str], picks: &[usize]| -> String {
+                picks.iter().map(|pick| all[*pick]).collect()
+            };
+            let line = join(TEXT, &text);
+            for patterns in [vec![join(PIECES, &pattern)], Vec::new()] {
+                let Ok(dates) = Dates::new(&patterns) else { continue };
+                let mut detector = Detector::new(&dates);
+                for _ in 0..2 {
+                    if let Some(stamp) = detector.find(&line, Timestamp::UNIX_EPOCH) {
+                        proptest::prop_assert!(line.get(stamp.cut).is_some());
+                    }
+                }
+            }
+        }
+    }
+}
