@@ -35,6 +35,7 @@ const fn need(program: &'static str, package: &'static str, why: &'static str) -
 pub(crate) const LAB: &[Need] = &[
     need("ip", "iproute2", "makes the namespaces and the link between them"),
     need("nsenter", "util-linux", "runs programs inside a namespace"),
+    need("sysctl", "procps", "has addresses usable at once inside a namespace"),
     need("ping", "iputils-ping", "shows that packets die, or come through"),
     need("nginx", "nginx-light", "the server whose access log is read"),
     need("curl", "curl", "the attacker's and the client's requests"),
@@ -46,6 +47,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("nft", "nftables", "shows that the firewall stays untouched"),
     need("iptables-save", "iptables", "shows that the firewall stays untouched"),
     need("haproxy", "haproxy", "writes httplog lines over syslog"),
+    need("rsyslogd", "rsyslog", "writes the lines of sshd to a file"),
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
     need("ssh", "openssh-client", "guesses them"),
     need("rsyslogd", "rsyslog", "writes what sshd says into a file"),

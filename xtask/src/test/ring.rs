@@ -150,8 +150,8 @@ fn counted(command: &mut Command) -> Result<Counts> {
 
 /// What one line of output adds. `settled` counts the skips of the binaries that are done.
 fn read(line: &str, counts: &mut Counts, settled: &mut usize) {
-    if let Some(why) = line.strip_prefix("SKIPPED:") {
-        counts.skipped.push(why.trim().to_owned());
+    if let Some(why) = line.strip_prefix("SKIPPED") {
+        counts.skipped.push(why.trim_start_matches(':').trim().to_owned());
     } else if let Some(result) = line.strip_prefix("test result:") {
         let number = |word: &str| -> usize {
             let part = result.split([';', '.']).find(|part| part.trim_end().ends_with(word));
