@@ -53,12 +53,9 @@ impl Cli {
         self.output == Format::Json
     }
 
-    /// `--socket`, else what a readable configuration says, else the default.
+    /// `--socket`, else what the configuration says, else the default.
     pub(super) fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| match config::load(&self.config) {
-            Ok(config) => config.agent.socket,
-            Err(_) => config::DEFAULT_SOCKET.into(),
-        })
+        self.socket.clone().unwrap_or_else(|| config::socket(&self.config))
     }
 
     /// `--socket` alone.

@@ -33,6 +33,26 @@ pub(super) fn shipped() -> Result<Vec<Layer>, Error> {
 pub(super) fn read(path: &Path) -> Result<Vec<Layer>, Error> {
     let mut layers = shipped()?;
     layers.push(read_file(path)?);
+    for path in &more(path)? {
+        layers.push(read_file(path)?);
+    }
+    Ok(layers)
+}
+
+/// What `agent.socket` says last, however little of the files makes sense.
+pub(super) fn socket(path: &Path) -> Option<PathBuf> {
+    let mut paths = vec![path.to_owned()];
+    paths.extend(more(path).unwrap_or_default());
+    paths.iter().rev().find_map(|path| {
+        let text = fs::read_to_string(path).ok()?;
+        let (table, _) = DeTable::parse_recoverable(&text);
+        let agent = table.get_ref().get("agent")?.get_ref().as_table()?;
+        Some(agent.get("socket")?.get_ref().as_str()?.into())
+    })
+}
+
+/// `conf.d/*.toml` beside `path`, by name.
+fn more(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let folder = path.parent().unwrap_or(Path::new(".")).join("conf.d");
     let mut paths = match fs::read_dir(&folder) {
         Ok(entries) => entries
@@ -44,10 +64,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Layer>, Error> {
     };
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
-    for path in &paths {
-        layers.push(read_file(path)?);
-    }
-    Ok(layers)
+    Ok(paths)
 }
 
 fn read_file(path: &Path) -> Result<Layer, Error> {

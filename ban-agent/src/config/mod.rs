@@ -135,6 +135,13 @@ pub fn load(path: &Path) -> Result<Config, Error> {
     resolve::resolve(&layers)
 }
 
+/// The control socket that `path` and its `conf.d` name, or the default one. Also where something
+/// else in them is wrong: the running agent has to be reached all the same.
+#[must_use]
+pub fn socket(path: &Path) -> PathBuf {
+    layer::socket(path).unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
+
 /// What the binary ships alone: its filters, and no jail that runs.
 ///
 /// # Errors

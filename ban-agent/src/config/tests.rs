@@ -188,3 +188,15 @@ fn an_export_resolves_to_the_same_jails() {
     };
     assert_eq!(unnamed(&again), unnamed(&config));
 }
+
+#[test]
+fn the_socket_is_found_in_a_broken_configuration() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    assert_eq!(socket(&path), Path::new(DEFAULT_SOCKET));
+    fs::write(&path, "[agent]\nsocket = \"/a\"\nnonsense = [\n[jails").unwrap();
+    assert_eq!(socket(&path), Path::new("/a"));
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    fs::write(folder.path().join("conf.d/1.toml"), "[agent]\nsocket = \"/b\"\n").unwrap();
+    assert_eq!(socket(&path), Path::new("/b"));
+}
