@@ -216,6 +216,7 @@ impl Core {
                     self.onlink = surroundings.onlink.into_iter().collect();
                     allow = true;
                 }
+                Message::Interfaces => self.check_interfaces(),
                 Message::Reload => match self.reload() {
                     Ok(()) => log::info!("configuration reloaded"),
                     Err(error) => log::error!("configuration not reloaded: {error}"),
@@ -226,6 +227,14 @@ impl Core {
         self.commit(plan, events, None, now);
         if allow {
             self.allow();
+        }
+    }
+
+    /// An interface that has come back is put under protection again.
+    fn check_interfaces(&mut self) {
+        match self.xdp.check_interfaces() {
+            Ok(changes) => changes.iter().for_each(|change| log::warn!("{change}")),
+            Err(error) => log::error!("cannot protect an interface: {error}"),
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) enum Message {
     Call(Call),
     /// Own addresses, gateways or SSH sessions changed.
     Surroundings(Surroundings),
+    /// A network interface came, went or changed.
+    Interfaces,
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT: end, and leave the bans enforced.

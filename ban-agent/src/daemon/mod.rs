@@ -144,6 +144,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let (sender, messages) = mpsc::channel(QUEUE);
     let (acks, handled) = mpsc::unbounded_channel();
+    tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
     let mut core = Core::new(options, xdp, store, sender.clone(), acks, now);
     core.protect(sender.clone())?;
@@ -177,6 +178,22 @@ async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
     while let Ok(mut ready) = logger.readable_mut().await {
         ready.get_inner_mut().flush();
         ready.clear_ready();
+    }
+}
+
+/// Tells the core whenever an interface came, went or changed.
+async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::Sender<Message>) {
+    #[expect(deprecated, reason = "it owns its descriptor, and the successor is unsafe")]
+    let changes = AsyncFd::with_interest(changes, Interest::READABLE);
+    let Ok(changes) = changes.inspect_err(|error| log::warn!("interfaces: {error}")) else {
+        return;
+    };
+    while let Ok(mut ready) = changes.readable().await {
+        ready.get_inner().drain();
+        ready.clear_ready();
+        if sender.send(Message::Interfaces).await.is_err() {
+            return;
+        }
     }
 }
 

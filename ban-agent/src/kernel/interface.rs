@@ -2,14 +2,20 @@
 //! include/uapi/linux/if_link.h). sysfs would show another
 //! namespace's. Changes nothing but, on request, takes another's XDP program away.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
+    recv, send, socket_with,
 };
 
 use super::error::Error;
 
+/// The multicast group of link messages.
+const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
@@ -66,6 +72,43 @@ pub struct Interface {
 /// If the kernel does not answer.
 pub fn list() -> Result<Vec<Interface>, Error> {
     dump().map_err(|source| Error::call("rtnetlink", "RTM_GETLINK", source))
+}
+
+/// Hears of interfaces that come, go or change. Readable when something happened.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn subscribe() -> Result<Changes, Error> {
+        let failed = |e: rustix::io::Errno| Error::call("rtnetlink", "RTMGRP_LINK", e.into());
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).map_err(failed)?;
+        bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK)).map_err(failed)?;
+        Ok(Changes(socket))
+    }
+
+    /// Takes all that have come. What they say does not matter, nor if some were lost: the
+    /// interfaces are listed anew.
+    pub fn drain(&self) {
+        let mut buffer = vec![0_u8; 1 << 16];
+        loop {
+            match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl AsRawFd for Changes {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 /// The names of the interfaces that hold a default route, IPv4 first, each once.
@@ -137,7 +180,7 @@ fn take_off(interface: &Interface) -> io::Result<()> {
     }
 }
 
-fn socket() -> io::Result<std::os::fd::OwnedFd> {
+fn socket() -> io::Result<OwnedFd> {
     // No protocol: NETLINK_ROUTE, which is 0.
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
 }
