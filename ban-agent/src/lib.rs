@@ -2,6 +2,7 @@
 //!
 //! The modules are the stages of the pipeline in the order in which data flows; a stage may use
 //! the data types of earlier stages, never their engines. `daemon` joins them.
+#![deny(unsafe_code)]
 
 pub mod clock;
 pub mod net;
@@ -10,6 +11,7 @@ pub mod control;
 pub mod event;
 pub mod filter;
 pub mod jail;
+#[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
 pub mod kernel;
 pub mod ledger;
 pub mod protect;

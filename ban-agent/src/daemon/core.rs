@@ -23,12 +23,12 @@ use super::{
     wiring::Wiring,
 };
 use crate::{
-    clock::{Boot, Now},
+    clock::Now,
     config::{self, Agent, Config},
     event::{Action, Event},
-    jail::{Breaker, Sentence},
+    jail::Breaker,
     kernel::{Enforcer as _, Xdp},
-    ledger::{Cause, Change, Claim, Holder, Ledger, Op, Plan},
+    ledger::{Cause, Claim, Ledger, Op, Plan},
     net::PrefixSet,
     protect::Watcher,
     source::Position,
@@ -39,11 +39,6 @@ use crate::{
 const BATCH: usize = 1024;
 /// How long a failed kernel step waits for its next try.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Restored bans that are reported one by one; of more, only the number is.
-const RESTORED_SHOWN: usize = 10_000;
-/// Who holds the bans that only the kernel remembers.
-const ADOPTED: &str = "recovered";
 
 /// Everything that the agent decides with.
 pub(super) struct Core {
@@ -60,9 +55,9 @@ pub(super) struct Core {
     pub(super) started: Timestamp,
     notary: Notary,
     /// `None` until [`Core::protect`].
-    watcher: Option<Watcher>,
+    pub(super) watcher: Option<Watcher>,
     /// Networks of this host: no ban is widened over them.
-    onlink: PrefixSet,
+    pub(super) onlink: PrefixSet,
     /// One for each jail that has banned somebody.
     pub(super) breakers: HashMap<Arc<str>, Breaker>,
     leaving: Option<Leaving>,
@@ -254,110 +249,6 @@ impl Core {
         Ok(())
     }
 
-    /// A jail's sentence becomes its claim.
-    fn sentence(
-        &mut self,
-        jail: Arc<str>,
-        sentence: Sentence,
-        now: Now,
-        plan: &mut Plan,
-        events: &mut Vec<Event>,
-    ) {
-        if let Some(watcher) = &self.watcher {
-            // nothing tells of a login: whoever is about to be banned may have a session by now
-            watcher.look();
-        }
-        let holder = Holder::Jail(Arc::clone(&jail));
-        let duration = self.duration(&jail, &sentence);
-        // as in fail2ban: the ban runs from the last failure, not from when we read of it
-        let until = duration.map_or(Boot::NEVER, |duration| {
-            let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
-            now.boot_of(end)
-        });
-        let mut claim =
-            Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
-        if !self.admits(&jail, &claim, &sentence, now) {
-            return;
-        }
-        let mut change = self.ledger.claim(&claim, false, now.boot, plan);
-        if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
-            // the network holds somebody who must not be banned: the offender alone, then
-            claim.prefix = sentence.address;
-            change = self.ledger.claim(&claim, false, now.boot, plan);
-        }
-        match change {
-            Change::New | Change::Joined | Change::Extended => {
-                self.store.claim(&claim, Some(&sentence), now);
-                events.push(event(Action::Ban, &claim, now));
-                self.widen(&jail, claim, now, plan, events);
-            }
-            Change::Unchanged(_) => {}
-            Change::Over => {
-                log::debug!("[{jail}] {} would have been banned until before now", claim.prefix);
-            }
-            Change::Refused(refusal) => {
-                log::warn!("[{jail}] {} not banned: {refusal}", claim.prefix);
-            }
-        }
-    }
-
-    /// Bans the networks that have enough banned members by now.
-    fn widen(
-        &mut self,
-        jail: &str,
-        mut claim: Claim,
-        now: Now,
-        plan: &mut Plan,
-        events: &mut Vec<Event>,
-    ) {
-        let Some(rule) = self.wiring.jail(jail).and_then(|spec| spec.widen.clone()) else { return };
-        while let Some(wider) = self.ledger.widened(&claim, &rule, &self.onlink) {
-            let change = self.ledger.claim(&wider, false, now.boot, plan);
-            if !matches!(change, Change::New | Change::Joined | Change::Extended) {
-                return;
-            }
-            if change == Change::Extended {
-                self.store.claim(&wider, None, now);
-            } else {
-                let reason = format!("{} or more of its members are banned", rule.members);
-                self.store.manual(&wider, Some(&reason), now);
-                events.push(event(Action::Ban, &wider, now));
-            }
-            claim = wider;
-        }
-    }
-
-    /// Whether the jail's breaker lets one more ban pass.
-    fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
-        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.limits) else { return true };
-        if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
-            return true;
-        }
-        let connected = self.watcher.as_ref().map(Watcher::connected).unwrap_or_default();
-        let is_client = connected.contains(&sentence.address.addr());
-        let breaker = self.breakers.entry(Arc::clone(jail)).or_insert_with(|| Breaker::new(limits));
-        let was_tripped = breaker.tripped().is_some();
-        match breaker.admit(is_client, connected.len(), now.boot) {
-            Ok(()) => true,
-            Err(trip) => {
-                if !was_tripped {
-                    log::error!("[{jail}] stopped banning: {trip}; `ban-agent resume` ends it");
-                }
-                false
-            }
-        }
-    }
-
-    /// `bantime`, longer for those who come again.
-    fn duration(&mut self, jail: &str, sentence: &Sentence) -> Option<Duration> {
-        let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
-        if spec.increment.is_none() {
-            return sentence.duration;
-        }
-        let former = self.store.former_bans(sentence.prefix, jail, &spec.increment);
-        spec.bantime_for(former, dice())
-    }
-
     /// Ends what is due.
     fn expire(&mut self, now: Now) {
         let mut plan = Plan::default();
@@ -453,65 +344,6 @@ impl Core {
         self.commit(plan, Vec::new(), None, Now::read());
         Ok(())
     }
-
-    /// Takes over what an earlier run left: the store says what is banned, and the kernel is
-    /// brought in line with it, in one batch.
-    pub(super) fn restore(&mut self, now: Now) {
-        let mut plan = Plan::default();
-        self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
-        let (mut events, mut gone) = (Vec::new(), Vec::new());
-        let Core { store, ledger, .. } = self;
-        let loaded = store.load(now, |claim| {
-            match ledger.claim(&claim, true, now.boot, &mut plan) {
-                Change::New | Change::Joined | Change::Extended => {
-                    if events.len() < RESTORED_SHOWN {
-                        events.push(event(Action::Restore, &claim, now));
-                    }
-                }
-                Change::Unchanged(_) => {}
-                Change::Over => gone.push(claim),
-                Change::Refused(refusal) => {
-                    log::warn!("{} is not banned any more: {refusal}", claim.prefix);
-                    gone.push(claim);
-                }
-            }
-            // what the kernel lacks is seen by comparison
-            plan.ops.clear();
-        });
-        gone.iter().for_each(|claim| self.store.release(claim));
-        self.positions = loaded.positions;
-        if !loaded.complete {
-            self.adopt(now, &mut plan);
-        }
-        if !self.ledger.is_empty() {
-            log::info!("{} bans of an earlier run go on", self.ledger.len());
-        }
-        self.allow();
-        plan.ops = self.differences(now).unwrap_or_else(|error| {
-            log::error!("cannot see what the kernel holds: {error:#}");
-            self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect()
-        });
-        self.commit(plan, events, None, now);
-    }
-
-    /// Claims what the kernel still holds and the store has lost: a lost file lifts no ban.
-    fn adopt(&mut self, now: Now, plan: &mut Plan) {
-        let held = match self.xdp.held() {
-            Ok(held) => held,
-            Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
-        };
-        for ban in held {
-            if self.ledger.get(ban.prefix).is_some() {
-                continue;
-            }
-            let until = ban.until.map_or(Boot::NEVER, |until| now.boot_of(until));
-            let holder = Holder::Jail(ADOPTED.into());
-            let claim = Claim { prefix: ban.prefix, holder, until, ports: Vec::new() };
-            if self.ledger.claim(&claim, false, now.boot, plan) == Change::New {
-                self.store.manual(&claim, Some("held by the kernel, lost by the store"), now);
-            }
-        }
-    }
 }
 
 /// What `claim` means to the world.
@@ -523,11 +355,4 @@ pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
         prefix: claim.prefix,
         until: now.wall_of(claim.until),
     }
-}
-
-/// From 0 to 1, for `bantime.rndtime`; not secret.
-fn dice() -> f64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = RandomState::new().hash_one(0) >> 11;
-    random as f64 / (1_u64 << 53) as f64
 }

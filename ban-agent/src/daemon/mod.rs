@@ -9,6 +9,9 @@ mod deadline;
 mod intake;
 mod message;
 mod notary;
+mod restore;
+mod sentence;
+mod view;
 mod wiring;
 mod worker;
 

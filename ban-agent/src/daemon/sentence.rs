@@ -1,0 +1,127 @@
+//! What a jail wants, and what becomes of it: a claim, a wider one, or nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use super::core::{Core, event};
+use crate::{
+    clock::{Boot, Now},
+    event::{Action, Event},
+    jail::{Breaker, Sentence},
+    ledger::{Change, Claim, Holder, Plan},
+    protect::Watcher,
+};
+
+impl Core {
+    /// A jail's sentence becomes its claim.
+    pub(super) fn sentence(
+        &mut self,
+        jail: Arc<str>,
+        sentence: Sentence,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
+        if let Some(watcher) = &self.watcher {
+            // nothing tells of a login: whoever is about to be banned may have a session by now
+            watcher.look();
+        }
+        let holder = Holder::Jail(Arc::clone(&jail));
+        let duration = self.duration(&jail, &sentence);
+        // as in fail2ban: the ban runs from the last failure, not from when we read of it
+        let until = duration.map_or(Boot::NEVER, |duration| {
+            let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
+            now.boot_of(end)
+        });
+        let mut claim =
+            Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
+        if !self.admits(&jail, &claim, &sentence, now) {
+            return;
+        }
+        let mut change = self.ledger.claim(&claim, false, now.boot, plan);
+        if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
+            // the network holds somebody who must not be banned: the offender alone, then
+            claim.prefix = sentence.address;
+            change = self.ledger.claim(&claim, false, now.boot, plan);
+        }
+        match change {
+            Change::New | Change::Joined | Change::Extended => {
+                self.store.claim(&claim, Some(&sentence), now);
+                events.push(event(Action::Ban, &claim, now));
+                self.widen(&jail, claim, now, plan, events);
+            }
+            Change::Unchanged(_) => {}
+            Change::Over => {
+                log::debug!("[{jail}] {} would have been banned until before now", claim.prefix);
+            }
+            Change::Refused(refusal) => {
+                log::warn!("[{jail}] {} not banned: {refusal}", claim.prefix);
+            }
+        }
+    }
+
+    /// Bans the networks that have enough banned members by now.
+    fn widen(
+        &mut self,
+        jail: &str,
+        mut claim: Claim,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(rule) = self.wiring.jail(jail).and_then(|spec| spec.widen.clone()) else { return };
+        while let Some(wider) = self.ledger.widened(&claim, &rule, &self.onlink) {
+            let change = self.ledger.claim(&wider, false, now.boot, plan);
+            if !matches!(change, Change::New | Change::Joined | Change::Extended) {
+                return;
+            }
+            if change == Change::Extended {
+                self.store.claim(&wider, None, now);
+            } else {
+                let reason = format!("{} or more of its members are banned", rule.members);
+                self.store.manual(&wider, Some(&reason), now);
+                events.push(event(Action::Ban, &wider, now));
+            }
+            claim = wider;
+        }
+    }
+
+    /// Whether the jail's breaker lets one more ban pass.
+    fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
+        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.limits) else { return true };
+        if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
+            return true;
+        }
+        let connected = self.watcher.as_ref().map(Watcher::connected).unwrap_or_default();
+        let is_client = connected.contains(&sentence.address.addr());
+        let breaker = self.breakers.entry(Arc::clone(jail)).or_insert_with(|| Breaker::new(limits));
+        let was_tripped = breaker.tripped().is_some();
+        match breaker.admit(is_client, connected.len(), now.boot) {
+            Ok(()) => true,
+            Err(trip) => {
+                if !was_tripped {
+                    log::error!("[{jail}] stopped banning: {trip}; `ban-agent resume` ends it");
+                }
+                false
+            }
+        }
+    }
+
+    /// `bantime`, longer for those who come again.
+    fn duration(&mut self, jail: &str, sentence: &Sentence) -> Option<Duration> {
+        let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
+        if spec.increment.is_none() {
+            return sentence.duration;
+        }
+        let former = self.store.former_bans(sentence.prefix, jail, &spec.increment);
+        spec.bantime_for(former, dice())
+    }
+}
+
+/// From 0 to 1, for `bantime.rndtime`; not secret.
+fn dice() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = RandomState::new().hash_one(0) >> 11;
+    random as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,279 @@
+//! The documents of the CLI that only read: `status`, `list`, `show`, and the drift between ledger
+//! and kernel.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    answer::{done, holder_named},
+    core::Core,
+};
+use crate::{
+    clock::{Boot, Now},
+    control::{
+        self, Ban, Document, Drift, Fill, Interface, JailStatus, List, Refusal, Reply, SCHEMA,
+        Show, SourceStatus, Status,
+    },
+    event::{Shown, escape},
+    kernel::{Enforcer as _, Held, Hits},
+    ledger::{self, Claim, Holder, Op},
+    net::IpNet,
+    store,
+};
+
+impl Core {
+    pub(super) fn list(&mut self, jail: Option<&str>, limit: Option<usize>, now: Now) -> Reply {
+        let holder = jail.map(holder_named);
+        let mut chosen: Vec<(Boot, IpNet)> = self
+            .ledger
+            .iter()
+            .filter(|ban| holder.as_ref().is_none_or(|holder| ban.is_held_by(holder)))
+            .map(|ban| (ban.until(), ban.prefix))
+            .collect();
+        chosen.sort_unstable();
+        chosen.truncate(limit.unwrap_or(usize::MAX));
+        let prefixes: Vec<IpNet> = chosen.iter().map(|(_, prefix)| *prefix).collect();
+        match self.bans(&prefixes, now) {
+            Ok(bans) => done(Document::List(List { schema: SCHEMA, bans })),
+            Err(refusal) => Reply::Error(refusal),
+        }
+    }
+
+    /// The bans of exactly these prefixes, with their counters.
+    fn bans(&mut self, prefixes: &[IpNet], now: Now) -> Result<Vec<Ban>, Refusal> {
+        let hits = self.xdp.hits(prefixes).map_err(|error| Refusal {
+            code: 2,
+            message: format!("cannot read the maps: {error:#}"),
+            hint: Some("`ban-agent doctor` tells more".into()),
+        })?;
+        Ok(prefixes
+            .iter()
+            .zip(hits)
+            .filter_map(|(prefix, hits)| Some(describe(self.ledger.get(*prefix)?, hits, now)))
+            .collect())
+    }
+
+    pub(super) fn show(&mut self, address: IpNet, now: Now) -> Reply {
+        let mut covering: Vec<IpNet> =
+            self.ledger.covering(address).map(|ban| ban.prefix).collect();
+        covering.reverse();
+        let bans = match self.bans(&covering, now) {
+            Ok(bans) => bans,
+            Err(refusal) => return Reply::Error(refusal),
+        };
+        let protected =
+            self.ledger.refusal(address, &Holder::Manual, false).map(|refusal| refusal.to_string());
+        let evidence =
+            covering.iter().flat_map(|prefix| self.store.evidence(*prefix)).map(shown).collect();
+        done(Document::Show(Show {
+            schema: SCHEMA,
+            address: Shown(address).to_string(),
+            banned: !bans.is_empty(),
+            protected,
+            bans,
+            evidence,
+            history: self.store.history(address),
+        }))
+    }
+
+    pub(super) fn status(&mut self, jail: Option<&str>) -> Reply {
+        if let Some(name) = jail
+            && self.wiring.jail(name).is_none()
+        {
+            return Reply::Error(Refusal {
+                code: 1,
+                message: format!("there is no jail '{name}'"),
+                hint: Some("`ban-agent status` names them all".into()),
+            });
+        }
+        let v4 = self.ledger.iter().filter(|ban| matches!(ban.prefix, IpNet::V4(_))).count();
+        let v6 = self.ledger.len() - v4;
+        let status = Status {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            since: self.started,
+            dry_run: self.xdp.is_dry_run(),
+            warnings: self.warnings(),
+            interfaces: self
+                .xdp
+                .interfaces()
+                .iter()
+                .map(|attached| Interface {
+                    name: attached.name.clone(),
+                    mode: attached.place.name().into(),
+                })
+                .collect(),
+            bans: Fill { v4, v6, max: self.xdp.capacity() },
+            verdicts: self.verdicts(),
+            jails: self.jails(jail),
+            sources: self.sources(),
+            store: self.store.state().to_string(),
+        };
+        done(Document::Status(Box::new(status)))
+    }
+
+    fn verdicts(&self) -> Vec<control::Verdict> {
+        match self.xdp.verdicts() {
+            Ok(verdicts) => verdicts
+                .counts
+                .iter()
+                .map(|(verdict, hits)| control::Verdict {
+                    name: verdict.name().into(),
+                    packets: hits.packets,
+                    bytes: hits.bytes,
+                })
+                .collect(),
+            Err(error) => {
+                log::error!("cannot read the counters: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    fn sources(&self) -> Vec<SourceStatus> {
+        let all = self.wiring.stats().snapshot().into_iter();
+        all.map(|(origin, counters)| SourceStatus { origin: origin.to_string(), counters })
+            .collect()
+    }
+
+    /// What is wrong, the worst first.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(error) = &self.kernel_error {
+            warnings.push(format!("{} steps wait for the kernel: {error}", self.pending.len()));
+        }
+        for (jail, breaker) in &self.breakers {
+            if let Some(trip) = breaker.tripped() {
+                warnings.push(format!("{jail} has stopped banning: {trip}; see `resume`"));
+            }
+        }
+        let state = self.store.state();
+        if !state.is_sound() {
+            warnings.push(format!("the store is degraded: {state}"));
+        }
+        warnings.extend(self.xdp.interfaces().iter().flat_map(|on| on.warnings.iter().cloned()));
+        for (origin, counters) in self.wiring.stats().snapshot() {
+            if let Some(error) = counters.error {
+                warnings.push(format!("{origin}: {error}"));
+            } else if counters.waiting {
+                warnings.push(format!("{origin}: nothing to read yet"));
+            }
+        }
+        warnings.extend(self.config.warnings.iter().cloned());
+        warnings
+    }
+
+    fn jails(&self, only: Option<&str>) -> Vec<JailStatus> {
+        let mut banned: HashMap<Holder, u64> = HashMap::new();
+        for ban in self.ledger.iter() {
+            for claim in ban.claims() {
+                *banned.entry(claim.holder).or_default() += 1;
+            }
+        }
+        self.wiring
+            .jails()
+            .filter(|(spec, _)| only.is_none_or(|name| *spec.name == *name))
+            .map(|(spec, counters)| JailStatus {
+                name: spec.name.to_string(),
+                sources: spec.sources.iter().map(ToString::to_string).collect(),
+                lines: counters.lines.load(Ordering::Relaxed),
+                matched: counters.matched.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed),
+                failed: counters.failing.load(Ordering::Relaxed),
+                banned: banned
+                    .get(&Holder::Jail(Arc::clone(&spec.name)))
+                    .copied()
+                    .unwrap_or_default(),
+                total: counters.total.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+
+    pub(super) fn drift(&mut self, now: Now) -> Reply {
+        let ops = match self.differences(now) {
+            Ok(ops) => ops,
+            Err(error) => {
+                return Reply::Error(Refusal {
+                    code: 2,
+                    message: format!("cannot read the maps: {error:#}"),
+                    hint: None,
+                });
+            }
+        };
+        let surplus = ops.iter().filter(|op| matches!(op, Op::Clear(_))).count();
+        let set = ops.len() - surplus;
+        done(Document::Drift(Drift {
+            schema: SCHEMA,
+            missing: set,
+            surplus,
+            pending: self.pending.len(),
+        }))
+    }
+
+    /// The steps that bring the kernel in line with the ledger. Ends may differ by the second
+    /// that the maps' own end is rounded to.
+    pub(super) fn differences(&mut self, now: Now) -> anyhow::Result<Vec<Op>> {
+        let held: HashMap<IpNet, Held> =
+            self.xdp.held()?.into_iter().map(|held| (held.prefix, held)).collect();
+        let mut ops = Vec::new();
+        for prefix in held.keys() {
+            if self.ledger.get(*prefix).is_none() {
+                ops.push(Op::Clear(*prefix));
+            }
+        }
+        for ban in self.ledger.iter() {
+            let same = held.get(&ban.prefix).is_some_and(|held| agrees(held, &ban, now));
+            if !same {
+                ops.push(Op::Set(ban.prefix, ban.enforced()));
+            }
+        }
+        Ok(ops)
+    }
+}
+
+/// Evidence for people: what an attacker wrote is inert from here on.
+fn shown(evidence: store::Evidence) -> control::Evidence {
+    control::Evidence {
+        jail: evidence.holder.to_string(),
+        at: evidence.at,
+        prefix: evidence.prefix,
+        failures: evidence.failures,
+        reason: evidence.reason.map(|reason| escape(reason.as_bytes())),
+        lines: evidence.lines.iter().map(|line| escape(line)).collect(),
+    }
+}
+
+fn agrees(held: &Held, ban: &ledger::Ban<'_>, now: Now) -> bool {
+    match (held.until, now.wall_of(ban.until())) {
+        (None, None) => true,
+        (Some(held), Some(wanted)) => (held.as_second() - wanted.as_second()).abs() <= 1,
+        _ => false,
+    }
+}
+
+fn describe(ban: ledger::Ban<'_>, hits: Hits, now: Now) -> Ban {
+    let claims: Vec<Claim> = ban.claims().collect();
+    let mut ports: Vec<String> = Vec::new();
+    if claims.iter().all(|claim| !claim.ports.is_empty()) {
+        ports = ban.enforced().ports.iter().map(ToString::to_string).collect();
+    }
+    Ban {
+        address: ban.prefix.addr().to_string(),
+        prefix: ban.prefix.prefix_len(),
+        family: if matches!(ban.prefix, IpNet::V4(_)) { 4 } else { 6 },
+        holders: claims
+            .iter()
+            .map(|claim| control::Claim {
+                jail: claim.holder.to_string(),
+                until: now.wall_of(claim.until),
+            })
+            .collect(),
+        until: now.wall_of(ban.until()),
+        packets: hits.packets,
+        bytes: hits.bytes,
+        ports,
+    }
+}
