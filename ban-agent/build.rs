@@ -27,6 +27,7 @@ fn main() -> Result<()> {
     let toolchain = toolchain.to_str().context("the workspace path is not UTF-8")?;
     let ebpf = workspace.join("ban-ebpf");
     let ebpf = ebpf.to_str().context("the workspace path is not UTF-8")?;
-    let package = Package { name: "ban-ebpf", root_dir: ebpf, ..Package::default() };
+    let features: &[&str] = if cfg!(feature = "bench") { &["bench"] } else { &[] };
+    let package = Package { name: "ban-ebpf", root_dir: ebpf, features, ..Package::default() };
     build_ebpf([package], Toolchain::Custom(toolchain))
 }

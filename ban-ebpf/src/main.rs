@@ -7,6 +7,8 @@
 #![no_main]
 
 mod bans;
+#[cfg(feature = "bench")]
+mod bench;
 mod count;
 mod gate;
 mod maps;

@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
-use crate::{bench_latency, bench_log};
+use crate::{bench_datapath, bench_latency, bench_log};
 
 /// What is measured.
 #[derive(clap::Subcommand)]
 pub(crate) enum What {
+    /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie
+    Datapath(bench_datapath::Args),
     /// From a line that is written to a packet that is dropped
     Latency(bench_latency::Args),
     /// Lines per second of the log engine
@@ -15,6 +17,7 @@ pub(crate) enum What {
 
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
+        What::Datapath(args) => bench_datapath::verb(args),
         What::Latency(args) => bench_latency::verb(args),
         What::Log(args) => bench_log::verb(args),
     }

@@ -125,6 +125,13 @@ impl Loaded {
         self.loaded("ban_clock")
     }
 
+    /// Another program of the object in place of the packet program.
+    #[cfg(feature = "bench")]
+    #[must_use]
+    pub fn named(self, name: &'static str) -> Loaded {
+        Loaded { name, ..self }
+    }
+
     /// What the kernel made of the packet program.
     ///
     /// # Errors

@@ -1,0 +1,131 @@
+//! Nanoseconds per packet, harness included: ours, the floor, a plain hash and a plain trie with
+//! the same accounting, over the same bans. Medians of interleaved runs; a table and JSON.
+
+use std::{fs, net::Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+use ban_agent::{
+    clock::{Boot, Now},
+    kernel::{Enforcer as _, Loaded, Options, Xdp},
+    ledger::Op,
+    net::{IpNet, host},
+};
+use serde_json::json;
+use tests::{
+    bench::all,
+    packet::{Frame, TCP},
+    process::Pins,
+};
+
+const REPEAT: u32 = 1_000_000;
+/// Knuth's multiplicative hash, as in the programs: spreads numbers over all addresses.
+const SPREAD: u32 = 2_654_435_761;
+
+struct Case {
+    what: &'static str,
+    program: &'static str,
+    frame: Vec<u8>,
+    times: Vec<u64>,
+}
+
+fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let bans: u32 = words.next().context("how many bans?")?.parse()?;
+    let rounds: usize = words.next().context("how many rounds?")?.parse()?;
+    let pins = Pins::new(&format!("ban-bench-{}", std::process::id()));
+    let size = bans.next_power_of_two().max(1_024);
+    let options =
+        Options { pins: pins.path().to_owned(), max_bans: size * 2, ..Options::default() };
+    let mut xdp = Xdp::load(options)?;
+    fill(&mut xdp, bans)?;
+    let folder = pins.path().join("v1");
+    let mut cases = cases(size);
+    let mut programs = Vec::new();
+    for case in &cases {
+        programs.push(Loaded::new(&folder, size * 2, 0)?.named(case.program));
+    }
+    for _ in 0..rounds {
+        for (case, program) in cases.iter_mut().zip(&mut programs) {
+            let (_, time) = program.run(&case.frame, REPEAT)?;
+            case.times.push(time.as_nanos().try_into()?);
+        }
+    }
+    report(bans, &mut cases)
+}
+
+/// The same addresses as /32 in the hash and in the trie.
+fn fill(xdp: &mut Xdp, bans: u32) -> Result<()> {
+    let address = |n: u32| Ipv4Addr::from(n.wrapping_mul(SPREAD));
+    let hosts = (0..bans).map(|n| Op::Set(host(address(n).into()), all(Boot::NEVER)));
+    xdp.apply(&hosts.collect::<Vec<_>>(), Now::read())?;
+    // A trie of /31s: as deep as one of /32s, and an agent's maps hold them as prefixes.
+    let nets = (0..bans).filter_map(|n| IpNet::new(address(n).into(), 31).ok());
+    let nets: std::collections::BTreeSet<IpNet> = nets.map(|net| net.trunc()).collect();
+    let ops: Vec<Op> = nets.into_iter().map(|net| Op::Set(net, all(Boot::NEVER))).collect();
+    if std::env::var_os("NO_TRIE").is_none() {
+        xdp.apply(&ops, Now::read())?;
+    }
+    Ok(())
+}
+
+fn cases(size: u32) -> Vec<Case> {
+    let from = |n: u32| Frame::new().v4(n.wrapping_mul(SPREAD).into(), TCP).port(80);
+    let fixed = |n: u32| from(n).bytes().to_vec();
+    let tagged = |n: u32| {
+        let source = n.wrapping_mul(SPREAD).into();
+        Frame::new().tag(0x8100, 7).v4(source, TCP).port(80).bytes().to_vec()
+    };
+    // Counter, mask and first number of the generator lie behind byte 64.
+    let random = |first: u32| {
+        let mut frame = from(0).bytes().to_vec();
+        frame.resize(64, 0);
+        for number in [1, size / 2 - 1, first] {
+            frame.extend_from_slice(&u32::to_ne_bytes(number));
+        }
+        frame
+    };
+    let case = |what, program, frame| Case { what, program, frame, times: Vec::new() };
+    vec![
+        case("floor", "bench_floor", fixed(5)),
+        case("v4 miss, ours", "ban_agent", fixed(size * 3)),
+        case("v4 miss, hash", "bench_hash", fixed(size * 3)),
+        case("v4 miss, trie", "bench_lpm", fixed(size * 3)),
+        case("v4 hit, ours", "ban_agent", fixed(5)),
+        case("v4 hit, hash", "bench_hash", fixed(5)),
+        case("v4 hit, trie", "bench_lpm", fixed(5)),
+        case("vlan miss, ours", "ban_agent", tagged(size * 3)),
+        case("vlan hit, ours", "ban_agent", tagged(5)),
+        case("random floor", "bench_rnd_floor", random(0)),
+        case("random miss, ours", "bench_rnd_ours", random(size * 2)),
+        case("random miss, hash", "bench_rnd_hash", random(size * 2)),
+        case("random miss, trie", "bench_rnd_lpm", random(size * 2)),
+        case("random hit, ours", "bench_rnd_ours", random(0)),
+        case("random hit, hash", "bench_rnd_hash", random(0)),
+        case("random hit, trie", "bench_rnd_lpm", random(0)),
+    ]
+}
+
+fn report(bans: u32, cases: &mut [Case]) -> Result<()> {
+    let mut floor = 1;
+    let mut rows = Vec::new();
+    println!("{:<20} {:>8} {:>8} {:>8}   {bans} bans", "", "ns", "min", "× floor");
+    for case in cases {
+        case.times.sort_unstable();
+        let median = case.times.get(case.times.len() / 2).copied().unwrap_or(0);
+        let least = case.times.first().copied().unwrap_or(0);
+        if case.what == "floor" {
+            floor = median.max(1);
+        }
+        let tenths = median * 10 / floor;
+        println!("{:<20} {median:>8} {least:>8} {:>6}.{}", case.what, tenths / 10, tenths % 10);
+        rows.push(json!({"case": case.what, "ns": median, "min_ns": least}));
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("datapath-{bans}.json"));
+    let report =
+        json!({"schema": 1, "bans": bans, "kernel": ban_agent::kernel::release(), "cases": rows});
+    fs::write(&path, serde_json::to_string_pretty(&report)?)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
