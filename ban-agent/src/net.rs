@@ -95,6 +95,20 @@ pub fn parse_ports(text: &str) -> Result<Ports, ParseError> {
         .collect()
 }
 
+/// Parses several rules; the result is sorted, each range once.
+///
+/// # Errors
+/// [`ParseError::Port`] if one is no rule.
+pub fn parse_port_list<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<Ports, ParseError> {
+    let mut ports = Ports::new();
+    for rule in rules {
+        ports.extend(parse_ports(rule)?);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    Ok(ports)
+}
+
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let proto = match self.proto {

@@ -17,10 +17,8 @@ use crate::{
 };
 
 pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
-    for rule in &args.ports {
-        net::parse_ports(rule)
-            .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?;
-    }
+    net::parse_port_list(args.ports.iter().map(String::as_str))
+        .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?;
     let request = Request::Ban {
         targets: targets(&args.targets)?,
         duration: duration(args.duration.as_deref())?,
@@ -94,6 +92,9 @@ pub(super) fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure>
         output::json(&document)?;
     } else if !cli.quiet {
         output::print(&human(changes))?;
+    }
+    if let Some(warning) = &changes.warning {
+        log::warn!("{warning}");
     }
     let negative =
         |outcome: &Outcome| matches!(outcome, Outcome::Refused | Outcome::Absent | Outcome::Full);

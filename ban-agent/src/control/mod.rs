@@ -319,6 +319,9 @@ pub struct Changes {
     pub schema: u32,
     /// One for each target.
     pub changes: Vec<Change>,
+    /// What keeps them from being final, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What became of one target.

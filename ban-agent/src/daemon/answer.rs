@@ -88,7 +88,7 @@ impl Core {
         if terms.force {
             self.allow();
         }
-        Ok((plan, events, Changes { schema: SCHEMA, changes }))
+        Ok((plan, events, Changes { schema: SCHEMA, changes, warning: None }))
     }
 
     /// History and evidence of all, and the claims of those whose ban still runs.
@@ -113,7 +113,7 @@ impl Core {
             }
             changes.push(self.changed(&claim, &change, now));
         }
-        (plan, events, Changes { schema: SCHEMA, changes })
+        (plan, events, Changes { schema: SCHEMA, changes, warning: None })
     }
 
     fn changed(&self, claim: &Claim, change: &Change, now: Now) -> control::Change {
@@ -158,7 +158,7 @@ impl Core {
                 plan.ended.iter().map(|ended| ended.claim.prefix).collect();
             prefixes.dedup();
             let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
-            return Ok((plan, Changes { schema: SCHEMA, changes }));
+            return Ok((plan, Changes { schema: SCHEMA, changes, warning: None }));
         }
         let changes = targets
             .iter()
@@ -167,7 +167,7 @@ impl Core {
                 self.released(*prefix, count, now)
             })
             .collect();
-        Ok((plan, Changes { schema: SCHEMA, changes }))
+        Ok((plan, Changes { schema: SCHEMA, changes, warning: None }))
     }
 
     fn released(&self, prefix: IpNet, count: usize, now: Now) -> control::Change {
@@ -239,18 +239,11 @@ pub(super) fn holder_named(name: &str) -> Holder {
 }
 
 fn ports(rules: &[String]) -> Result<Ports, Refusal> {
-    let mut ports = Ports::new();
-    for rule in rules {
-        let parsed = net::parse_ports(rule).map_err(|error| Refusal {
-            code: 2,
-            message: error.to_string(),
-            hint: None,
-        })?;
-        ports.extend(parsed);
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(ports)
+    net::parse_port_list(rules.iter().map(String::as_str)).map_err(|error| Refusal {
+        code: 2,
+        message: error.to_string(),
+        hint: Some("nothing was changed".into()),
+    })
 }
 
 pub(super) fn done(document: Document) -> Reply {

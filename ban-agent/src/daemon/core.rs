@@ -5,7 +5,7 @@
 //! and is visible in `status`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -25,10 +25,12 @@ use super::{
 use crate::{
     clock::Now,
     config::{self, Agent, Config},
+    control::{Refusal, Reply},
     event::{Action, Event},
     jail::Breaker,
     kernel::{Enforcer as _, Xdp},
     ledger::{Cause, Claim, Ledger, Op, Plan},
+    net::IpNet,
     net::PrefixSet,
     protect::Watcher,
     source::Position,
@@ -39,6 +41,8 @@ use crate::{
 const BATCH: usize = 1024;
 /// How long a failed kernel step waits for its next try.
 const RETRY: Duration = Duration::from_secs(1);
+/// Failed kernel steps after which a try is given up until the next one.
+const FAILURES: u32 = 16;
 
 /// Everything that the agent decides with.
 pub(super) struct Core {
@@ -49,9 +53,11 @@ pub(super) struct Core {
     pub(super) store: Store,
     pub(super) wiring: Wiring,
     pub(super) positions: HashMap<Arc<str>, Position>,
-    /// Kernel steps that failed.
-    pub(super) pending: VecDeque<Op>,
+    /// Bans whose kernel step failed.
+    pub(super) pending: HashSet<IpNet>,
     pub(super) kernel_error: Option<String>,
+    /// The kernel's allow list is not that of the ledger.
+    allow_due: bool,
     pub(super) started: Timestamp,
     notary: Notary,
     /// `None` until [`Core::protect`].
@@ -91,8 +97,9 @@ impl Core {
             store,
             wiring: Wiring::new(sender, acks),
             positions: HashMap::new(),
-            pending: VecDeque::new(),
+            pending: HashSet::new(),
             kernel_error: None,
+            allow_due: false,
             started: now.wall,
             watcher: None,
             onlink: PrefixSet::default(),
@@ -155,7 +162,10 @@ impl Core {
 
     /// Whether kernel and store hold all they should; if not, it is tried again every so often.
     fn sound(&self) -> bool {
-        self.pending.is_empty() && self.store.state().is_sound() && !self.store.wants_snapshot()
+        self.pending.is_empty()
+            && !self.allow_due
+            && self.store.state().is_sound()
+            && !self.store.wants_snapshot()
     }
 
     /// The wall clock was set, or the machine slept. Deadlines do not care, but the ends that the
@@ -163,8 +173,9 @@ impl Core {
     fn clocks_changed(&mut self, now: Now) {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
-        let ops = self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
-        self.enforce(ops, now);
+        let ops: Vec<Op> =
+            self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
+        self.enforce(&ops, now);
         self.snapshot(now);
     }
 
@@ -261,7 +272,7 @@ impl Core {
         &mut self,
         plan: Plan,
         mut events: Vec<Event>,
-        receipt: Option<Receipt>,
+        mut receipt: Option<Receipt>,
         now: Now,
     ) {
         for ended in &plan.ended {
@@ -272,32 +283,56 @@ impl Core {
             }
             events.push(event(Action::Unban, &ended.claim, now));
         }
-        self.enforce(plan.ops, now);
+        self.enforce(&plan.ops, now);
+        let stuck = plan.ops.iter().any(|op| self.pending.contains(&op.prefix()));
+        if stuck && let (Some(error), Some((_, reply))) = (&self.kernel_error, &mut receipt) {
+            *reply = Reply::Error(Refusal {
+                code: 2,
+                message: format!("recorded, but not in the kernel yet: {error}"),
+                hint: Some("it is tried again every second; see `ban-agent status`".into()),
+            });
+        }
         if !events.is_empty() || receipt.is_some() {
             self.notary.report(self.store.barrier(), events, receipt);
         }
     }
 
-    /// Brings the kernel in line; what fails is kept, in its order, and tried again.
-    pub(super) fn enforce(&mut self, ops: Vec<Op>, now: Now) {
+    /// Brings the kernel in line; what fails is remembered and tried again.
+    pub(super) fn enforce(&mut self, ops: &[Op], now: Now) {
         if ops.is_empty() {
             return;
         }
-        self.pending.extend(ops);
-        self.retry(now);
+        match self.xdp.apply(ops, now) {
+            Ok(()) if self.pending.is_empty() => {}
+            Ok(()) => {
+                for op in ops {
+                    self.pending.remove(&op.prefix());
+                }
+                self.retry(now);
+            }
+            Err(_) => {
+                self.pending.extend(ops.iter().map(Op::prefix));
+                self.retry(now);
+            }
+        }
     }
 
+    /// Tells the kernel what it must never drop.
+    pub(super) fn allow(&mut self) {
+        self.allow_due = true;
+        self.retry(Now::read());
+    }
+
+    /// Tries again what failed, as the ledger has it now.
     fn retry(&mut self, now: Now) {
         if self.store.wants_snapshot() {
             self.snapshot(now);
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && !self.allow_due && self.kernel_error.is_none() {
             return;
         }
-        let ops = self.pending.make_contiguous();
-        match self.xdp.apply(ops, now) {
+        match self.write_pending(now) {
             Ok(()) => {
-                self.pending.clear();
                 if self.kernel_error.take().is_some() {
                     log::info!("the kernel takes bans again");
                 }
@@ -312,13 +347,31 @@ impl Core {
         }
     }
 
-    /// Tells the kernel what it must never drop.
-    pub(super) fn allow(&mut self) {
-        let prefixes = self.ledger.never_dropped();
-        if let Err(error) = self.xdp.allow(&prefixes) {
-            log::error!("cannot write the allow list: {error:#}");
-            self.kernel_error = Some(format!("{error:#}"));
+    /// The allow list first: it wins. Then one ban after the other, so that one that the kernel
+    /// refuses holds no other back.
+    fn write_pending(&mut self, now: Now) -> anyhow::Result<()> {
+        if self.allow_due {
+            self.xdp.allow(&self.ledger.never_dropped())?;
+            self.allow_due = false;
         }
+        let mut failed: Option<anyhow::Error> = None;
+        let mut failures = 0;
+        for prefix in std::mem::take(&mut self.pending) {
+            let op = match self.ledger.get(prefix) {
+                Some(ban) => Op::Set(prefix, ban.enforced()),
+                None => Op::Clear(prefix),
+            };
+            if failures < FAILURES
+                && let Err(error) = self.xdp.apply(&[op], now)
+            {
+                failures += 1;
+                failed.get_or_insert(error);
+                self.pending.insert(prefix);
+            } else if failures == FAILURES {
+                self.pending.insert(prefix);
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Starts the jails of the configuration.

@@ -9,9 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    control::Reply,
+    control::{Document, Reply},
     event::{Event, Reporter},
 };
+
+const NOT_DURABLE: &str =
+    "in force, but not on disk: the store is degraded, and a reboot would undo it";
 
 /// An answer that waits for the store.
 pub(super) type Receipt = (oneshot::Sender<Reply>, Reply);
@@ -34,11 +37,14 @@ impl Notary {
         let mut reporter = Reporter::new(fail2ban_log);
         let task = tokio::spawn(async move {
             while let Some(Deed { durable, events, receipt }) = queue.recv().await {
-                // an error means that the store is degraded: it says so itself, and the ban
-                // stands in the kernel
-                let _ = durable.await;
+                // an error means that the store is degraded: the kernel has it all the same
+                let durable = durable.await.is_ok();
                 reporter.report(&events);
-                if let Some((sender, reply)) = receipt {
+                if let Some((sender, mut reply)) = receipt {
+                    if let (false, Reply::Done(Document::Changes(changes))) = (durable, &mut reply)
+                    {
+                        changes.warning = Some(NOT_DURABLE.into());
+                    }
                     // the asker may have gone
                     let _ = sender.send(reply);
                 }

@@ -131,3 +131,13 @@ pub enum Op {
     /// The prefix is not banned any more.
     Clear(IpNet),
 }
+
+impl Op {
+    /// Whose ban it changes.
+    #[must_use]
+    pub fn prefix(&self) -> IpNet {
+        match self {
+            Op::Set(prefix, _) | Op::Clear(prefix) => *prefix,
+        }
+    }
+}
