@@ -30,6 +30,7 @@ impl Target {
 
     /// The same, but the verifier forgets which constants it could be.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is zero")]
     pub(crate) fn veiled(self, zero: u64) -> Target {
         Target(self.0 ^ zero as u32)
     }
@@ -69,6 +70,7 @@ pub(crate) fn zero(settings: &Settings) -> u64 {
 
 /// Where the packet goes whose IP header begins at `at`.
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "it is zero")]
 pub(crate) fn target(ctx: &XdpContext, at: usize, v6: bool, zero: u64) -> Target {
     let at = at ^ zero as usize;
     let found = if v6 { target_v6(ctx, at, zero) } else { target_v4(ctx, at) };
