@@ -93,6 +93,7 @@ fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it is zero")]
 fn target_v6(ctx: &XdpContext, at: usize, zero: u64) -> Result<Target, Verdict> {
     let mut next: u8 = read(ctx, at + 6).ok_or(Verdict::Malformed)?;
     let mut at = at + 40;
