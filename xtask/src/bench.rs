@@ -2,13 +2,18 @@
 
 use anyhow::Result;
 
-use crate::{bench_datapath, bench_latency, bench_log};
+use crate::{bench_kernel, bench_latency, bench_log};
 
 /// What is measured.
 #[derive(clap::Subcommand)]
 pub(crate) enum What {
     /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie
-    Datapath(bench_datapath::Args),
+    Datapath(bench_kernel::Datapath),
+    /// A flood over veth: ours, the XDP floor, nftables, a blackhole route
+    #[command(name = "e2e")]
+    EndToEnd(bench_kernel::EndToEnd),
+    /// A million bans into ours, nftables, ipset
+    Load(bench_kernel::Load),
     /// From a line that is written to a packet that is dropped
     Latency(bench_latency::Args),
     /// Lines per second of the log engine
@@ -17,7 +22,9 @@ pub(crate) enum What {
 
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
-        What::Datapath(args) => bench_datapath::verb(args),
+        What::Datapath(args) => bench_kernel::datapath(args),
+        What::EndToEnd(args) => bench_kernel::end_to_end(args),
+        What::Load(args) => bench_kernel::load(args),
         What::Latency(args) => bench_latency::verb(args),
         What::Log(args) => bench_log::verb(args),
     }

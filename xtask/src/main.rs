@@ -1,7 +1,7 @@
 //! `cargo xtask`: the development loop, one file per verb. This file only dispatches.
 
 mod bench;
-mod bench_datapath;
+mod bench_kernel;
 mod bench_latency;
 mod bench_log;
 mod build;

@@ -132,6 +132,23 @@ impl Loaded {
         Loaded { name, ..self }
     }
 
+    /// Runs the program over `frame` as if it had come in `count` times, and lets the kernel do
+    /// with each what the program says (`BPF_F_TEST_XDP_LIVE_FRAMES`, 5.18).
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    #[cfg(feature = "bench")]
+    pub fn run_live(&mut self, frame: &[u8], count: u32) -> Result<(), Error> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: count,
+            attrs: aya::programs::TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::new()
+        };
+        let result = self.program()?.test_run(options);
+        result.map(|_| ()).map_err(|e| program_error("send frames", e))
+    }
+
     /// What the kernel made of the packet program.
     ///
     /// # Errors
