@@ -40,11 +40,10 @@ impl Packet {
     fn held_by(&mut self, ban: *mut Ban) -> bool {
         // SAFETY: a pointer into a map value that a lookup just returned and the verifier
         // checked; the agent may write it meanwhile, field by field.
-        let (ends, ports_end, set) = unsafe {
+        let (ends, ports_end) = unsafe {
             (
                 (&raw const (*ban).ends_jiffies).read_volatile(),
                 (&raw const (*ban).ports_end_jiffies).read_volatile(),
-                (&raw const (*ban).port_set).read_volatile(),
             )
         };
         if self.now < ends {
@@ -54,6 +53,9 @@ impl Packet {
             self.reason = Verdict::Expired as u32;
             return false;
         }
+        // Only now: it lies in a cache line that most packets can do without.
+        // SAFETY: as above.
+        let set = unsafe { (&raw const (*ban).port_set).read_volatile() };
         match self.target.within(set) {
             Ok(()) => true,
             Err(reason) => {

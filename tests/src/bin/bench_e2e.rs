@@ -32,10 +32,12 @@ const SOURCES: u32 = 1_024;
 const PACKETS: u32 = 1_000_000;
 
 type Rows = Vec<(&'static str, u64)>;
+/// Puts a contender in place; what it gives back is kept while packets flow.
+type SetUp = fn(&Stage) -> Result<Box<dyn std::any::Any>>;
 
 fn main() -> Result<()> {
     let rounds: usize = std::env::args().nth(1).context("how many rounds?")?.parse()?;
-    let contenders: [(&str, fn(&Stage) -> Result<Box<dyn std::any::Any>>); 7] = [
+    let contenders: [(&str, SetUp); 7] = [
         ("XDP_DROP, the floor", floor),
         ("ours, native", |stage| ours(stage, Mode::Native)),
         ("ours, generic", |stage| ours(stage, Mode::Generic)),
@@ -61,11 +63,7 @@ struct Stage {
     mac: String,
 }
 
-fn measure(
-    name: &str,
-    set_up: fn(&Stage) -> Result<Box<dyn std::any::Any>>,
-    rounds: usize,
-) -> Result<u64> {
+fn measure(name: &str, set_up: SetUp, rounds: usize) -> Result<u64> {
     let edge = Namespace::new("e2ee")?;
     let outside = Namespace::new("e2eo")?;
     join(&edge, DEVICE, &outside, DEVICE)?;
