@@ -72,7 +72,7 @@ fn fill(xdp: &mut Xdp, nets: &mut Xdp, bans: u32) -> Result<()> {
     let prefixes = (0..bans).filter_map(|n| IpNet::new(address(n).into(), 31).ok());
     let prefixes: BTreeSet<IpNet> = prefixes.map(|net| net.trunc()).collect();
     let ops: Vec<Op> = prefixes.into_iter().map(|net| Op::Set(net, all(Boot::NEVER))).collect();
-    Ok(nets.apply(&ops, Now::read())?)
+    nets.apply(&ops, Now::read())
 }
 
 fn from(n: u32) -> Frame {

@@ -1,0 +1,76 @@
+//! Whole maps by `bpf(2)` batches, on real maps of both kinds: what goes in comes out, what is
+//! missing is no error, what does not fit is one.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use aya::maps::MapData;
+use ban_agent::kernel::{Error, batch::Table};
+use ban_common::Ban;
+use tests::{bench::Bench, require_root};
+
+const MAX: u32 = 40_000;
+
+fn ban(n: u32) -> Ban {
+    Ban { packets: u64::from(n), ..Ban::default() }
+}
+
+fn map(bench: &Bench, name: &str) -> MapData {
+    MapData::from_pin(bench.pins.path().join("v1").join(name)).unwrap()
+}
+
+#[test]
+fn hashes_in_batches() {
+    require_root!("batches on a hash");
+    let bench = Bench::new("batch", MAX);
+    let table: Table<[u8; 4], Ban> = Table::new("ban_v4", &map(&bench, "ban_v4")).unwrap();
+    assert!(table.all().unwrap().is_empty());
+    assert_eq!(table.max_entries(), MAX);
+    let keys: Vec<[u8; 4]> = (0..MAX).map(u32::to_be_bytes).collect();
+    let values: Vec<Ban> = (0..MAX).map(ban).collect();
+    table.set_all(&keys, &values).unwrap();
+    let mut all = table.all().unwrap();
+    all.sort_unstable_by_key(|(key, _)| *key);
+    assert_eq!(all, keys.iter().copied().zip(values.iter().copied()).collect::<Vec<_>>());
+    table.set_all(&keys[..10], &vec![ban(7); 10]).unwrap();
+    assert_eq!(table.get(&keys[3]).unwrap(), Some(ban(7)), "written over");
+    let one_more = table.set(&MAX.to_be_bytes(), &ban(0)).unwrap_err();
+    assert!(matches!(one_more, Error::Call { .. }), "{one_more}");
+    // Every other one is missing when all of them are to go.
+    for key in keys.iter().step_by(2).take(50) {
+        table.remove(key).unwrap();
+    }
+    table.remove_all(&keys).unwrap();
+    assert!(table.all().unwrap().is_empty());
+    assert_eq!(table.get(&keys[5]).unwrap(), None);
+    table.remove(&keys[5]).unwrap();
+}
+
+#[test]
+fn tries_in_batches_or_one_by_one() {
+    require_root!("batches on a trie");
+    let bench = Bench::new("batchtrie", MAX);
+    let table: Table<[u8; 12], Ban> = Table::new("net_v4", &map(&bench, "net_v4")).unwrap();
+    // Prefix length, address, padding.
+    let key = |n: u32| {
+        let mut key = [0; 12];
+        key[..4].copy_from_slice(&24_u32.to_ne_bytes());
+        key[4..8].copy_from_slice(&(n << 8).to_be_bytes());
+        key
+    };
+    let keys: Vec<[u8; 12]> = (0..20_000).map(key).collect();
+    let values: Vec<Ban> = (0..20_000).map(ban).collect();
+    table.set_all(&keys, &values).unwrap();
+    let mut all = table.all().unwrap();
+    all.sort_unstable_by_key(|(_, ban)| ban.packets);
+    assert_eq!(all, keys.iter().copied().zip(values).collect::<Vec<_>>());
+    table.remove_all(&keys[1..]).unwrap();
+    assert_eq!(table.all().unwrap().len(), 1);
+}
+
+#[test]
+fn another_layout_is_refused() {
+    require_root!("the check of a layout");
+    let bench = Bench::new("batchlayout", 64);
+    let wrong = Table::<[u8; 8], Ban>::new("ban_v4", &map(&bench, "ban_v4")).unwrap_err();
+    assert!(matches!(wrong, Error::Layout { name: "ban_v4", key: 4, value: 48, .. }), "{wrong}");
+}
