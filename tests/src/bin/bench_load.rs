@@ -22,11 +22,14 @@ use tests::{bench::all, net::Namespace, process::Pins};
 
 const SPREAD: u32 = 2_654_435_761;
 
+/// Writes what a peer loads.
+type Script = fn(u32) -> String;
+
 fn main() -> Result<()> {
     let bans: u32 = std::env::args().nth(1).context("how many bans?")?.parse()?;
     let mut rows = vec![("ours", ours(bans)?)];
     let folder = tempfile::tempdir()?;
-    let peers: [(&str, fn(u32) -> String, &[&str]); 2] =
+    let peers: [(&str, Script, &[&str]); 2] =
         [("nftables", nft, &["nft", "-f"]), ("ipset", ipset, &["ipset", "restore", "-file"])];
     for (name, script, command) in peers {
         let path = folder.path().join(name);
