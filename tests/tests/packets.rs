@@ -352,3 +352,26 @@ fn drops_are_sampled() {
     bench.xdp.judge(v4_frame.bytes(), 10_000).unwrap();
     assert!(bench.xdp.verdicts().unwrap().events_lost > 0, "a full ring is counted");
 }
+
+#[test]
+fn a_ban_ends_when_it_should() {
+    require_root!("the deadline's clock");
+    let mut bench = Bench::new("clock", 64);
+    let frame = Frame::new().v4(v4("203.0.113.7"), TCP).port(80);
+    for _ in 0..5 {
+        let end = Now::read().boot.plus(200);
+        bench.apply(&[Op::Set(parse_prefix("203.0.113.7").unwrap(), all(end))]);
+        // However slowly this runs: a drop that began after the end, or a pass that was over
+        // before it, is wrong.
+        loop {
+            let before = Now::read().boot;
+            let verdict = bench.judge(&frame);
+            let after = Now::read().boot;
+            if verdict != Drop {
+                assert!(after >= end, "ended {} ms early", end.0 - after.0);
+                break;
+            }
+            assert!(before.0 <= end.0 + 20, "dropped {} ms after its end", before.0 - end.0);
+        }
+    }
+}
