@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, failure::Failure, output, tell};
+use super::{Cli, failure::{Failure, chain}, output, tell};
 use crate::{
     config,
     control::{CallError, Document, Request, SCHEMA, Text, call},
@@ -26,7 +26,7 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     };
     let removed = kernel::detach(&agent.pins).map_err(|error| {
         let hint = error.hint().unwrap_or_default();
-        Failure::new(if error.is_permission() { 4 } else { 2 }, error).hint(hint)
+        Failure::new(if error.is_permission() { 4 } else { 2 }, chain(&error)).hint(hint)
     })?;
     let message = if removed.is_empty() {
         format!("nothing was attached under {}", agent.pins.display())

@@ -59,7 +59,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// `a: b: c` without repeating what a message already holds.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

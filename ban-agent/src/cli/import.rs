@@ -3,12 +3,12 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::{Cli, ban, failure::Failure, output};
+use super::{Cli, ban, failure::{Failure, chain}, output};
 use crate::{control::Request, store::import};
 
 pub(super) fn run(cli: &Cli, db: &Path) -> Result<ExitCode, Failure> {
     let imported = import::fail2ban(db).map_err(|error| {
-        Failure::new(2, error).hint("name fail2ban's dbfile with --db; nothing was changed")
+        Failure::new(2, chain(&error)).hint("name fail2ban's dbfile with --db; nothing was changed")
     })?;
     let count = imported.formers.len();
     let code = ban::changes(cli, &Request::Import { formers: imported.formers })?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, args::Run, failure::Failure};
+use super::{Cli, args::Run, failure::{Failure, chain}};
 use crate::{
     config,
     daemon::{self, Options},
@@ -27,7 +27,7 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::new(2, format!("cannot start threads: {error}")))?;
     runtime.block_on(daemon::run(options)).map_err(|error| {
-        let failure = Failure::new(error.code(), &error);
+        let failure = Failure::new(error.code(), chain(&error));
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,

@@ -15,7 +15,7 @@ mod view;
 mod wiring;
 mod worker;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use aya_log::EbpfLogger;
 use sd_notify::NotifyState;
@@ -130,6 +130,9 @@ fn kernel_options(agent: &config::Agent, replace: bool) -> kernel::Options {
     }
 }
 
+/// How long a start waits for a former agent to be gone.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Messages that may wait for the core: a burst of sentences, and no more.
 const QUEUE: usize = 1024;
 
@@ -139,7 +142,7 @@ const QUEUE: usize = 1024;
 /// If it cannot start; then nothing was attached or changed.
 pub async fn run(options: Options) -> Result<(), Error> {
     let agent = &options.agent;
-    let server = Server::open(&agent.socket, agent.socket_group.as_deref()).await?;
+    let server = open_patiently(agent).await?;
     let store = Store::open(&agent.state)?;
     let mut xdp = Xdp::start(kernel_options(agent, options.replace))?;
     if let Some(logger) = xdp.logger() {
@@ -204,6 +207,19 @@ async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::S
 fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot notify systemd: {error}");
+    }
+}
+
+/// Opens the control socket. An agent that was just killed may take a moment to be gone.
+async fn open_patiently(agent: &config::Agent) -> Result<Server, ServerError> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match Server::open(&agent.socket, agent.socket_group.as_deref()).await {
+            Err(ServerError::Busy(_)) if begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(PATIENCE / 20).await;
+            }
+            result => return result,
+        }
     }
 }
 
