@@ -48,9 +48,20 @@ impl<'a> Agent<'a> {
 
     /// Starts it again with the configuration that it has.
     pub fn run(&mut self) -> Result<()> {
+        self.run_as(self.stage.edge.command(binary()?))
+    }
+
+    /// Starts it with no more than these capabilities, in the words of setpriv(1).
+    pub fn run_with(&mut self, capabilities: &str) -> Result<()> {
+        let mut command = self.stage.edge.command("setpriv");
+        command.args(["--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs"]);
+        command.arg(binary()?);
+        self.run_as(command)
+    }
+
+    fn run_as(&mut self, mut command: Command) -> Result<()> {
         let log = self.stage.file("agent.log");
         let file = File::options().create(true).append(true).open(&log)?;
-        let mut command = self.stage.edge.command(binary()?);
         command.arg("--config").arg(self.stage.file("config.toml")).args(["-v", "run"]);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.process = Some(Process::spawn("ban-agent", &mut command)?);

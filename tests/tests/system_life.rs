@@ -146,3 +146,32 @@ fn a_ban_names_what_it_did() -> Result<()> {
     ensure!(agent.banned()?.is_empty(), "unban left it");
     Ok(())
 }
+
+#[test]
+fn the_service_has_every_capability_that_it_needs() -> Result<()> {
+    if !privilege::ready("the capabilities of the unit") {
+        return Ok(());
+    }
+    let unit = include_str!("../../dist/ban-agent.service");
+    let named = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let named = named.context("the unit bounds no capabilities")?.replace("CAP_", "+");
+    let capabilities = format!("-all {named}").to_lowercase().replace(' ', ",");
+    let stage = Stage::build()?;
+    let mut agent = Agent::start(&stage, "")?;
+    agent.terminate()?;
+    agent.run_with(&capabilities)?;
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        let done = agent.verb(&["ban", attacker.address(family), "--for", "1h"])?;
+        ensure!(done.status.success(), "ban failed");
+        ensure!(!attacker.pings(family, EDGE)?, "not dropped");
+    }
+    agent.kill()?;
+    agent.run_with(&capabilities)?;
+    let done = agent.verb(&["unban", "--all"])?;
+    ensure!(done.status.success(), "unban failed");
+    await_pings(&stage)?;
+    let done = agent.verb(&["detach"])?;
+    ensure!(done.status.success(), "detach failed");
+    eventually("the program leaves", LIMIT, || Ok(!stage.attached()?))
+}

@@ -3,7 +3,11 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, failure::{Failure, chain}, output, tell};
+use super::{
+    Cli,
+    failure::{Failure, chain},
+    output, tell,
+};
 use crate::{
     config,
     control::{CallError, Document, Request, SCHEMA, Text, call},

@@ -3,7 +3,11 @@
 
 use std::{path::Path, process::ExitCode};
 
-use super::{Cli, ban, failure::{Failure, chain}, output};
+use super::{
+    Cli, ban,
+    failure::{Failure, chain},
+    output,
+};
 use crate::{control::Request, store::import};
 
 pub(super) fn run(cli: &Cli, db: &Path) -> Result<ExitCode, Failure> {

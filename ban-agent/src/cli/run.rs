@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, args::Run, failure::{Failure, chain}};
+use super::{
+    Cli,
+    args::Run,
+    failure::{Failure, chain},
+};
 use crate::{
     config,
     daemon::{self, Options},

@@ -77,10 +77,10 @@ impl Maps {
         let verdicts = loaded.map("verdicts")?;
         let rows = (ROWS * SLOTS) as usize;
         check_layout("verdicts", verdicts, (4, size_of::<Count>()), Some(rows))?;
-        let verdicts = aya::maps::MapData::from_id(
-            verdicts.info().map_err(|e| map_error("verdicts", e))?.id(),
-        )
-        .map_err(|e| map_error("verdicts", e))?;
+        // a copy of the descriptor: to open a map by its id takes CAP_SYS_ADMIN
+        let copy = std::os::fd::AsFd::as_fd(verdicts.fd()).try_clone_to_owned();
+        let copy = copy.map_err(|e| Error::call("dup", "verdicts", e))?;
+        let verdicts = aya::maps::MapData::from_fd(copy).map_err(|e| map_error("verdicts", e))?;
         let verdicts = aya::maps::PerCpuArray::try_from(aya::maps::Map::PerCpuArray(verdicts))
             .map_err(|e| map_error("verdicts", e))?;
         let mut maps = Maps {

@@ -1,6 +1,6 @@
 //! The program on the interfaces: start, swap, stop. Dropping [`Xdp`] leaves everything in force.
 
-use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use ban_common::{Event, SLOTS, Verdict};
@@ -85,14 +85,15 @@ enum Undo {
     /// The link is new.
     Created(Link, PathBuf),
     /// The link ran this program before.
-    Swapped(Link, OwnedFd),
+    Swapped(Link, Option<OwnedFd>),
 }
 
 impl Undo {
     fn run(self) {
         let result = match self {
             Undo::Created(link, pin) => std::fs::remove_file(pin).and_then(|()| link.detach()),
-            Undo::Swapped(link, program) => link.update(program),
+            Undo::Swapped(link, Some(program)) => link.update(program),
+            Undo::Swapped(_, None) => Ok(()),
         };
         if let Err(error) = result {
             log::error!("cannot take back an attachment: {error}");
@@ -487,7 +488,11 @@ fn attach(
         let info = link.info().map_err(failed("read the pinned link"))?;
         if info.ifindex == interface.index && fits(options.mode, interface) {
             // Held open: unlike this the program would be gone once it is swapped out.
-            let old = program_by_id(info.program).map_err(failed("open the old program of"))?;
+            // Without CAP_SYS_ADMIN it cannot be, and a failed start leaves the new program.
+            let old = match program_by_id(info.program) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
+                old => Some(old.map_err(failed("open the old program of"))?),
+            };
             link.update(program).map_err(failed("swap the program"))?;
             let warning = interface.generic.then(|| generic_warning(interface, None));
             let place = if interface.generic { Place::Generic } else { Place::Native };
@@ -526,8 +531,8 @@ fn create(
 ) -> Result<(Link, Option<String>), Error> {
     use std::os::fd::AsFd as _;
     let attach = |place| Link::create(program.as_fd(), interface.index, place);
-    let busy = |e: &std::io::Error| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
-    let denied = |e: &std::io::Error| e.kind() == std::io::ErrorKind::PermissionDenied;
+    let busy = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
+    let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
     let first = if mode == Mode::Generic { Place::Generic } else { Place::Native };
     let error = match attach(first) {
         Ok(link) => return Ok((link, None)),
@@ -551,7 +556,7 @@ fn create(
     }
 }
 
-fn generic_warning(interface: &Interface, error: Option<&std::io::Error>) -> String {
+fn generic_warning(interface: &Interface, error: Option<&io::Error>) -> String {
     let why = error.map_or_else(String::new, |e| format!(" ({e})"));
     format!(
         "{} has no native XDP{why}: running in generic mode, which costs more than twice as much \
