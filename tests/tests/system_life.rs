@@ -175,3 +175,33 @@ fn the_service_has_every_capability_that_it_needs() -> Result<()> {
     ensure!(done.status.success(), "detach failed");
     eventually("the program leaves", LIMIT, || Ok(!stage.attached()?))
 }
+
+#[test]
+fn a_lost_state_file_lifts_no_ban() -> Result<()> {
+    if !privilege::ready("adoption from the kernel") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let mut agent = Agent::start(&stage, "")?;
+    for words in [&["ban", "192.0.2.66"][..], &["ban", "192.0.2.67", "--port", "tcp/22"]] {
+        ensure!(agent.verb(words)?.status.success(), "ban failed");
+    }
+    agent.kill()?;
+    for file in std::fs::read_dir(stage.file(""))?.flatten() {
+        if file.file_name().to_string_lossy().starts_with("state") {
+            std::fs::remove_file(file.path())?;
+        }
+    }
+    agent.run()?;
+    let ports = |address: &str| -> Result<serde_json::Value> {
+        let ban = agent.ban(address)?.with_context(|| format!("{address} was forgotten"))?;
+        ban.get("ports").cloned().context("no ports")
+    };
+    ensure!(
+        ports("192.0.2.66")? == serde_json::json!([]),
+        "all traffic became {:?}",
+        ports("192.0.2.66")
+    );
+    ensure!(ports("192.0.2.67")? == serde_json::json!(["tcp/22"]), "the port was lost");
+    Ok(())
+}

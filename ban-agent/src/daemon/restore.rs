@@ -2,10 +2,11 @@
 
 use super::core::{Core, event};
 use crate::{
-    clock::{Boot, Now},
+    clock::Now,
     event::Action,
     kernel::Enforcer as _,
-    ledger::{Change, Claim, Holder, Op, Plan},
+    ledger::{Change, Claim, Enforced, Holder, Op, Plan},
+    net::Ports,
 };
 
 /// Restored bans that are reported one by one; of more, only the number is.
@@ -65,11 +66,14 @@ impl Core {
             if self.ledger.get(ban.prefix).is_some() {
                 continue;
             }
-            let until = ban.until.map_or(Boot::NEVER, |until| now.boot_of(until));
-            let holder = Holder::Jail(ADOPTED.into());
-            let claim = Claim { prefix: ban.prefix, holder, until, ports: Vec::new() };
-            if self.ledger.claim(&claim, false, now.boot, plan) == Change::New {
-                self.store.manual(&claim, Some("held by the kernel, lost by the store"), now);
+            let Enforced { all, scoped, ports } = ban.enforced;
+            for (until, ports) in [(all, Ports::new()), (scoped, ports)] {
+                let holder = Holder::Jail(ADOPTED.into());
+                let claim = Claim { prefix: ban.prefix, holder, until, ports };
+                let change = self.ledger.claim(&claim, false, now.boot, plan);
+                if matches!(change, Change::New | Change::Joined) {
+                    self.store.manual(&claim, Some("held by the kernel, lost by the store"), now);
+                }
             }
         }
     }
