@@ -35,7 +35,8 @@ if [ \"$1\" = remove ]; then
     if [ -d /run/systemd/system ]; then
         systemctl stop ban-agent.service
     fi
-    ban-agent --quiet detach || true
+    # a removal must not fail half-way: say what is left to do by hand
+    ban-agent --quiet detach || echo 'still enforced: rm -r /sys/fs/bpf/ban-agent' >&2
 fi
 ";
 

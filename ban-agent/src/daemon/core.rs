@@ -1,8 +1,8 @@
 //! The core task: owns ledger, maps and store, and takes one message after the other.
 //!
 //! Law 4 lives here. A ban goes to the kernel, then to the store, and is reported once the store
-//! has it; an unban goes to the store first. A kernel step that failed stays pending, is retried,
-//! and is visible in `status`.
+//! has it; an unban is handed to the store first, and reported like a ban. A kernel step that
+//! failed stays pending, is retried, and is visible in `status`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -206,11 +206,12 @@ impl Core {
         let now = Now::read();
         let mut plan = Plan::default();
         let mut events = Vec::new();
-        let mut allow = false;
+        let (mut allow, mut look) = (false, false);
         for message in messages {
             match message {
                 Message::Sentence { jail, sentence } => {
                     self.sentence(jail, sentence, now, &mut plan, &mut events);
+                    look = true;
                 }
                 Message::Call(call) => {
                     // a call sees, and is answered after, everything that came before it
@@ -231,6 +232,10 @@ impl Core {
             }
         }
         self.commit(plan, events, None, now);
+        if let (true, Some(watcher)) = (look, &self.watcher) {
+            // nothing tells of a login: whoever was banned may have a session by now
+            watcher.look();
+        }
         if allow {
             self.allow();
         }

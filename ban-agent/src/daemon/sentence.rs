@@ -23,10 +23,6 @@ impl Core {
         plan: &mut Plan,
         events: &mut Vec<Event>,
     ) {
-        if let Some(watcher) = &self.watcher {
-            // nothing tells of a login: whoever is about to be banned may have a session by now
-            watcher.look();
-        }
         let holder = Holder::Jail(Arc::clone(&jail));
         let duration = self.duration(&jail, &sentence);
         // as in fail2ban: the ban runs from the last failure, not from when we read of it

@@ -1,4 +1,5 @@
-//! Tells the world what happened: log lines, JSON events, hooks. Text from logs is escaped here.
+//! Tells the world what happened: our log, and fail2ban's line format. Text from logs is escaped
+//! here.
 
 mod escape;
 mod fail2ban;
