@@ -40,15 +40,30 @@ pub struct Agent<'a> {
 impl<'a> Agent<'a> {
     /// Starts it with these jails and waits until it answers.
     pub fn start(stage: &'a Stage, jails: &str) -> Result<Self> {
+        Self::start_with(stage, jails, &[])
+    }
+
+    /// Starts it with these jails and these words after `run`, and waits until it answers.
+    pub fn start_with(stage: &'a Stage, jails: &str, words: &[&str]) -> Result<Self> {
         configure(stage, jails)?;
-        let mut agent = Self { stage, process: None };
-        agent.run()?;
+        let mut agent = Self::idle(stage);
+        agent.run_by(words)?;
         Ok(agent)
+    }
+
+    /// One that does not run yet; its configuration is the caller's.
+    pub fn idle(stage: &'a Stage) -> Self {
+        Self { stage, process: None }
     }
 
     /// Starts it again with the configuration that it has.
     pub fn run(&mut self) -> Result<()> {
-        self.run_as(self.stage.edge.command(binary()?))
+        self.run_by(&[])
+    }
+
+    /// The same with these words after `run`.
+    pub fn run_by(&mut self, words: &[&str]) -> Result<()> {
+        self.run_as(self.stage.edge.command(binary()?), words)
     }
 
     /// Starts it with no more than these capabilities, in the words of setpriv(1).
@@ -56,13 +71,14 @@ impl<'a> Agent<'a> {
         let mut command = self.stage.edge.command("setpriv");
         command.args(["--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs"]);
         command.arg(binary()?);
-        self.run_as(command)
+        self.run_as(command, &[])
     }
 
-    fn run_as(&mut self, mut command: Command) -> Result<()> {
+    fn run_as(&mut self, mut command: Command, words: &[&str]) -> Result<()> {
         let log = self.stage.file("agent.log");
         let file = File::options().create(true).append(true).open(&log)?;
         command.arg("--config").arg(self.stage.file("config.toml")).args(["-v", "run"]);
+        command.args(words);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.process = Some(Process::spawn("ban-agent", &mut command)?);
         eventually("the agent answers", LIMIT, || {

@@ -97,7 +97,8 @@ fn it_starts_stays_and_goes() {
     let stage = Stage::new("life");
     let mut xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
     let shown: Vec<_> = xdp.interfaces().iter().map(|a| (a.name.clone(), a.place)).collect();
-    assert_eq!(shown, [("edge0".into(), Place::Native), ("edge1".into(), Place::Native)]);
+    let native = Some(Place::Native);
+    assert_eq!(shown, [("edge0".into(), native), ("edge1".into(), native)]);
     assert!(xdp.interfaces().iter().all(|attached| attached.warnings.is_empty()));
     ban(&mut xdp);
     let ping =
@@ -215,7 +216,7 @@ fn generic_mode_is_visible() {
     assert!(matches!(refused, Error::NoNative { .. }), "{refused:?}");
     let xdp = stage.start(stage.options(&["lo"])).unwrap();
     let attached = &xdp.interfaces()[0];
-    assert_eq!(attached.place, Place::Generic);
+    assert_eq!(attached.place, Some(Place::Generic));
     assert!(attached.warnings[0].contains("generic"), "{:?}", attached.warnings);
     drop(xdp);
     let xdp = stage.start(stage.options(&["lo"])).unwrap();
@@ -229,7 +230,7 @@ fn jumbo_frames_are_dropped() {
     stage.edge.ip("link set edge0 mtu 9000").unwrap();
     stage.attacker.ip("link set far0 mtu 9000").unwrap();
     let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
-    assert_eq!(xdp.interfaces()[0].place, Place::Native, "{:?}", xdp.interfaces());
+    assert_eq!(xdp.interfaces()[0].place, Some(Place::Native), "{:?}", xdp.interfaces());
     ban(&mut xdp);
     let _filled =
         stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();

@@ -1,6 +1,6 @@
 //! The words of the command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -110,6 +110,12 @@ pub(super) enum Verb {
     ExportConfig,
     /// Read the configuration again: all of it, or nothing if it is bad
     Reload,
+    /// End a trial (`run --grace`): go on enforcing, or enforce again where it ran out
+    Confirm {
+        /// Only on a new trial of this length
+        #[arg(long = "for", value_name = "DUR", value_parser = span)]
+        grace: Option<Duration>,
+    },
     /// Let jails ban again that have stopped because they banned too much
     Resume {
         /// Only this jail
@@ -138,6 +144,13 @@ pub(super) enum From {
     Fail2ban,
 }
 
+/// A duration that ends.
+fn span(text: &str) -> Result<Duration, String> {
+    let time = config::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = time.filter(|time| !time.is_zero());
+    time.ok_or_else(|| "a trial takes some time, and ends: 5m".to_owned())
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// Interface to protect; may be repeated [default: the configured ones, else the one with
@@ -153,6 +166,9 @@ pub(super) struct Run {
     /// Take an interface whose XDP slot another program holds
     #[arg(long)]
     pub(super) replace: bool,
+    /// On trial: enforce nothing any more unless `ban-agent confirm` comes so soon (5m)
+    #[arg(long, value_name = "DUR", value_parser = span)]
+    pub(super) grace: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ mod show;
 mod status;
 mod test;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 pub use args::Cli;
 use args::Verb;
@@ -56,6 +56,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Reload => tell(cli, &Request::Reload),
+        Verb::Confirm { grace } => {
+            let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            tell(cli, &Request::Confirm { again: grace.as_ref().map(millis) })
+        }
         Verb::Resume { jail } => tell(cli, &Request::Resume { jail: jail.clone() }),
         Verb::Doctor => doctor::run(cli),
         Verb::Detach => detach::run(cli),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config,
-    daemon::{self, Options},
+    daemon::{self, Grace, Options},
 };
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
@@ -25,7 +25,12 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
         agent.socket = socket;
     }
     agent.dry_run |= args.dry_run;
-    let options = Options { path: cli.config.clone(), config, agent, replace: args.replace };
+    let grace = match (args.grace, agent.grace) {
+        (Some(time), _) => Some(Grace { time, again: true }),
+        (None, configured) => configured.map(|time| Grace { time, again: false }),
+    };
+    let path = cli.config.clone();
+    let options = Options { path, config, agent, replace: args.replace, grace };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

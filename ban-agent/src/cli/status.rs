@@ -4,7 +4,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use super::{Cli, failure::Failure, output};
 use crate::{
-    control::{Document, Request, Status, call},
+    control::{Document, Request, Status, Trial, call},
     event::escape,
 };
 
@@ -18,8 +18,25 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
+fn on_trial(trial: Trial) -> String {
+    match trial {
+        Trial::Running { until } => format!(
+            "ON TRIAL: nothing is enforced any more {}, unless `ban-agent confirm` comes before",
+            output::until(Some(until))
+        ),
+        Trial::Lapsed { since } => format!(
+            "DETACHED: nothing is enforced; the trial ran out {} and nobody confirmed: \
+             `ban-agent confirm`",
+            output::ago(since)
+        ),
+    }
+}
+
 fn human(status: &Status) -> String {
     let mut text = String::new();
+    if let Some(trial) = status.trial {
+        let _ = writeln!(text, "{}", on_trial(trial));
+    }
     for warning in &status.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 pub use duration::{BadDuration, format_duration, parse_duration};
@@ -107,6 +108,8 @@ pub struct Agent {
     pub fail2ban_log: Option<PathBuf>,
     /// A fail2ban configuration to load as well.
     pub fail2ban: Option<PathBuf>,
+    /// The first start is on trial: unless it is confirmed so soon, nothing is enforced any more.
+    pub grace: Option<Duration>,
 }
 
 /// A configuration, resolved.

@@ -33,6 +33,7 @@ pub(super) struct Agent {
     pub(super) socket_group: Option<String>,
     pub(super) fail2ban_log: Option<PathBuf>,
     pub(super) fail2ban: Option<PathBuf>,
+    pub(super) grace: Option<Bounded>,
 }
 
 /// How the program is attached.

@@ -101,6 +101,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         socket_group: raw.socket_group.clone(),
         fail2ban_log: raw.fail2ban_log.clone(),
         fail2ban: raw.fail2ban.clone(),
+        grace: raw.grace.map(|grace| grace.0),
     }
 }
 

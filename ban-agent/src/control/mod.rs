@@ -79,6 +79,11 @@ pub enum Request {
         /// Only this one.
         jail: Option<String>,
     },
+    /// Ends a trial: the agent goes on enforcing, or does so again.
+    Confirm {
+        /// Only on a new trial of so many milliseconds.
+        again: Option<u64>,
+    },
     /// Compares the ledger with the kernel's maps.
     Drift,
     /// Takes the program off the interfaces, removes the pins, and ends the agent.
@@ -161,6 +166,9 @@ pub struct Status {
     pub dry_run: bool,
     /// What is wrong, first.
     pub warnings: Vec<String>,
+    /// A start on trial that nobody has confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     /// Where the program is attached.
     pub interfaces: Vec<Interface>,
     /// Fill of the maps.
@@ -175,12 +183,28 @@ pub struct Status {
     pub store: String,
 }
 
+/// A start on trial (`run --grace`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Trial {
+    /// It enforces until then, unless it is confirmed.
+    Running {
+        /// Its end.
+        until: Timestamp,
+    },
+    /// Nobody confirmed: nothing is enforced.
+    Lapsed {
+        /// Since then.
+        since: Timestamp,
+    },
+}
+
 /// One attached interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// `native`, `generic`, or `waiting` while it does not exist.
+    /// `native`, `generic`, or `detached` where nobody confirmed the trial.
     pub mode: String,
 }
 

@@ -39,7 +39,7 @@ impl Core {
                 let receipt = (reply, done(Document::Changes(changes)));
                 return self.commit(plan, events, Some(receipt), now);
             }
-            Request::Status { jail } => self.status(jail.as_deref()),
+            Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
             Request::Drift => self.drift(now),
@@ -51,6 +51,7 @@ impl Core {
                     hint: error.hint(),
                 }),
             },
+            Request::Confirm { again } => self.confirm(again, now),
             Request::Resume { jail } => self.resume(jail.as_deref()),
             Request::Detach => {
                 self.detach();
@@ -250,6 +251,6 @@ pub(super) fn done(document: Document) -> Reply {
     Reply::Done(document)
 }
 
-fn text(message: String) -> Reply {
+pub(super) fn text(message: String) -> Reply {
     done(Document::Text(Text { schema: SCHEMA, message }))
 }

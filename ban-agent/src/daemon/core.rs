@@ -20,6 +20,8 @@ use super::{
     deadline::{ClockSteps, Deadline},
     message::{Handled, Message},
     notary::{Notary, Receipt},
+    probation::Probation,
+    trial::Trial,
     wiring::Wiring,
 };
 use crate::{
@@ -66,6 +68,8 @@ pub(super) struct Core {
     pub(super) onlink: PrefixSet,
     /// One for each jail that has banned somebody.
     pub(super) breakers: HashMap<Arc<str>, Breaker>,
+    /// Whether it enforces for good.
+    pub(super) probation: Probation,
     leaving: Option<Leaving>,
 }
 
@@ -83,6 +87,7 @@ impl Core {
         options: Options,
         xdp: Xdp,
         store: Store,
+        trial: Trial,
         sender: mpsc::Sender<Message>,
         acks: mpsc::UnboundedSender<Handled>,
         now: Now,
@@ -104,6 +109,7 @@ impl Core {
             watcher: None,
             onlink: PrefixSet::default(),
             breakers: HashMap::new(),
+            probation: Probation::new(trial, &options.agent.state, now),
             leaving: None,
         }
     }
@@ -124,6 +130,7 @@ impl Core {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.leaving.is_none() {
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
+            let next = next.into_iter().chain(self.probation.deadline()).min();
             deadline.set(next).map_err(|error| Error::System("set a timer", error))?;
             // biased: a flood of messages starves no timer, and positions are recorded after the
             // sentences that were sent before them
@@ -189,6 +196,7 @@ impl Core {
     async fn leave(self) -> Result<(), Error> {
         super::tell_systemd(&[NotifyState::Stopping]);
         let detach = self.leaving == Some(Leaving::Detach);
+        let kept = self.probation.trial() == Trial::Over;
         let Core { xdp, store, notary, wiring, .. } = self;
         drop(wiring);
         notary.finish().await;
@@ -196,8 +204,10 @@ impl Core {
         if detach {
             let interfaces = xdp.detach()?;
             log::info!("detached from {}; no ban is enforced any more", interfaces.join(", "));
-        } else {
+        } else if kept {
             log::info!("stopped; the bans stay enforced");
+        } else {
+            log::warn!("stopped; nothing is enforced, for nobody has confirmed the trial");
         }
         Ok(())
     }
@@ -270,6 +280,7 @@ impl Core {
         let mut plan = Plan::default();
         self.ledger.expire(now.boot, &mut plan);
         self.commit(plan, Vec::new(), None, now);
+        self.lapse(now);
     }
 
     /// Carries a plan out, and has it reported once the store has it.

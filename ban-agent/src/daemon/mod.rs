@@ -9,8 +9,10 @@ mod deadline;
 mod intake;
 mod message;
 mod notary;
+mod probation;
 mod restore;
 mod sentence;
+mod trial;
 mod view;
 mod wiring;
 mod worker;
@@ -25,7 +27,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use self::{core::Core, message::Message};
+pub use self::trial::Grace;
+use self::{core::Core, message::Message, trial::Trial};
 use crate::{
     clock::Now,
     config::{self, Config},
@@ -47,6 +50,8 @@ pub struct Options {
     pub agent: config::Agent,
     /// Take an XDP slot that another program holds.
     pub replace: bool,
+    /// Enforce on trial.
+    pub grace: Option<Grace>,
 }
 
 /// Why the agent could not start, or had to end.
@@ -114,7 +119,7 @@ impl Error {
     }
 }
 
-fn kernel_options(agent: &config::Agent, replace: bool) -> kernel::Options {
+fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel::Options {
     kernel::Options {
         interfaces: agent.interfaces.clone(),
         mode: match agent.mode {
@@ -126,6 +131,7 @@ fn kernel_options(agent: &config::Agent, replace: bool) -> kernel::Options {
         max_bans: agent.max_bans,
         dry_run: agent.dry_run,
         replace,
+        hold: trial.hold(),
         ..kernel::Options::default()
     }
 }
@@ -144,7 +150,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
     let store = Store::open(&agent.state)?;
-    let mut xdp = Xdp::start(kernel_options(agent, options.replace))?;
+    let trial = probation::at_start(&options, Now::read());
+    let mut xdp = Xdp::start(kernel_options(agent, options.replace, trial))?;
     if let Some(logger) = xdp.logger() {
         tokio::spawn(relay(logger));
     }
@@ -152,7 +159,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (acks, handled) = mpsc::unbounded_channel();
     tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
-    let mut core = Core::new(options, xdp, store, sender.clone(), acks, now);
+    let mut core = Core::new(options, xdp, store, trial, sender.clone(), acks, now);
     core.protect(sender.clone())?;
     core.restore(now);
     core.start_jails()?;

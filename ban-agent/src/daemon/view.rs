@@ -17,7 +17,7 @@ use crate::{
         Show, SourceStatus, Status,
     },
     event::{Shown, escape},
-    kernel::{Enforcer as _, Held, Hits},
+    kernel::{Enforcer as _, Held, Hits, Place},
     ledger::{self, Claim, Holder, Op},
     net::IpNet,
     store,
@@ -78,7 +78,7 @@ impl Core {
         }))
     }
 
-    pub(super) fn status(&mut self, jail: Option<&str>) -> Reply {
+    pub(super) fn status(&mut self, jail: Option<&str>, now: Now) -> Reply {
         if let Some(name) = jail
             && self.wiring.jail(name).is_none()
         {
@@ -97,13 +97,14 @@ impl Core {
             since: self.started,
             dry_run: self.xdp.is_dry_run(),
             warnings: self.warnings(),
+            trial: self.probation.shown(now),
             interfaces: self
                 .xdp
                 .interfaces()
                 .iter()
                 .map(|attached| Interface {
                     name: attached.name.clone(),
-                    mode: attached.place.name().into(),
+                    mode: attached.place.map_or("detached", Place::name).into(),
                 })
                 .collect(),
             bans: Fill { v4, v6, max: self.xdp.capacity() },

@@ -8,6 +8,7 @@ mod clock;
 mod error;
 mod gates;
 mod hash;
+mod hold;
 pub mod interface;
 mod link;
 mod load;
@@ -30,6 +31,7 @@ use jiff::Timestamp;
 pub use self::{
     clock::JiffyClock,
     error::Error,
+    hold::Hold,
     interface::default_route,
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},

@@ -9,6 +9,7 @@ use super::{
     Dropped, Enforcer, Held, Hits, Mode, Verdicts,
     clock::JiffyClock,
     error::Error,
+    hold::Hold,
     interface::{self, Interface},
     link::{Link, Place, program_by_id},
     load::Loaded,
@@ -38,6 +39,8 @@ pub struct Options {
     pub replace: bool,
     /// One event for about so many drops; 0: none.
     pub sample_every: u32,
+    /// How firmly the program sits.
+    pub hold: Hold,
 }
 
 impl Default for Options {
@@ -50,6 +53,7 @@ impl Default for Options {
             dry_run: false,
             replace: false,
             sample_every: 1_024,
+            hold: Hold::Pinned,
         }
     }
 }
@@ -61,8 +65,8 @@ pub struct Attached {
     pub name: String,
     /// Its index; 0 while it is gone.
     pub ifindex: u32,
-    /// Where the program runs.
-    pub place: Place,
+    /// Where the program runs; `None`: nowhere ([`Hold::Off`]).
+    pub place: Option<Place>,
     /// Which counters are its own.
     slot: u32,
     /// What the operator should know.
@@ -72,16 +76,18 @@ pub struct Attached {
 /// The kernel side of a running agent.
 #[derive(Debug)]
 pub struct Xdp {
-    options: Options,
-    pins: Pinned,
+    pub(super) options: Options,
+    pub(super) pins: Pinned,
     maps: Maps,
-    attached: Vec<Attached>,
+    pub(super) attached: Vec<Attached>,
     /// A copy of the program for test runs, then one for each of `attached`.
-    programs: Vec<Loaded>,
+    pub(super) programs: Vec<Loaded>,
+    /// By interface, what is not pinned and goes with this process ([`Hold::Held`]).
+    pub(super) held: Vec<(String, Link)>,
 }
 
 /// How to take back what was done to one interface.
-enum Undo {
+pub(super) enum Undo {
     /// The link is new.
     Created(Link, PathBuf),
     /// The link ran this program before.
@@ -124,8 +130,11 @@ impl Xdp {
         let pins = Pinned::open(&options.pins)?;
         match Xdp::attach_all(&options, &pins, interfaces) {
             Ok((maps, attached, programs)) => {
-                let xdp = Xdp { options, pins, maps, attached, programs };
+                let mut xdp = Xdp { options, pins, maps, attached, programs, held: Vec::new() };
                 xdp.release_others()?;
+                if xdp.options.hold == Hold::Held {
+                    xdp.unpin()?;
+                }
                 Ok(xdp)
             }
             Err(error) => {
@@ -168,16 +177,23 @@ impl Xdp {
         for (((interface, warnings), program), slot) in
             interfaces.into_iter().zip(programs.iter_mut().skip(1)).zip(slots)
         {
+            let mut on = Attached {
+                name: interface.name.clone(),
+                ifindex: interface.index,
+                place: None,
+                slot,
+                warnings,
+            };
+            if options.hold == Hold::Off {
+                attached.push(on);
+                continue;
+            }
             match attach(options, pins, &interface, program) {
                 Ok((place, warning, step)) => {
                     undo.push(step);
-                    attached.push(Attached {
-                        name: interface.name,
-                        ifindex: interface.index,
-                        place,
-                        slot,
-                        warnings: warnings.into_iter().chain(warning).collect(),
-                    });
+                    on.place = Some(place);
+                    on.warnings.extend(warning);
+                    attached.push(on);
                 }
                 Err(error) => {
                     undo.into_iter().rev().for_each(Undo::run);
@@ -195,6 +211,9 @@ impl Xdp {
     /// # Errors
     /// If the kernel does not answer, or refuses the program.
     pub fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        if self.options.hold == Hold::Off {
+            return Ok(Vec::new());
+        }
         let all = interface::list()?;
         let mut changes = Vec::new();
         for (attached, program) in self.attached.iter_mut().zip(self.programs.iter_mut().skip(1)) {
@@ -205,7 +224,7 @@ impl Xdp {
                     let (place, warning, _) =
                         attach(&self.options, &self.pins, interface, program)?;
                     attached.ifindex = interface.index;
-                    attached.place = place;
+                    attached.place = Some(place);
                     attached.warnings = warning.into_iter().collect();
                     changes.push(format!("{} has come back and is protected", attached.name));
                 }
@@ -217,13 +236,17 @@ impl Xdp {
                 None => {}
             }
         }
+        if self.options.hold == Hold::Held {
+            self.unpin()?;
+        }
         Ok(changes)
     }
 
     /// Takes the program off interfaces that an earlier agent protected and we do not.
     fn release_others(&self) -> Result<(), Error> {
         for name in self.pins.linked()? {
-            if self.attached.iter().any(|attached| attached.name == name) {
+            let ours = |on: &Attached| on.name == name && on.place.is_some();
+            if self.attached.iter().any(ours) {
                 continue;
             }
             let pin = self.pins.link(&name);
@@ -243,10 +266,15 @@ impl Xdp {
     /// # Errors
     /// The first failure.
     pub fn detach(self) -> Result<Vec<String>, Error> {
-        let Xdp { pins, maps, programs, .. } = self;
+        let Xdp { pins, maps, programs, held, .. } = self;
         drop(maps);
         drop(programs);
-        pins.remove()
+        let mut names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
+        // not pinned: they go with their descriptors
+        drop(held);
+        names.extend(pins.remove()?);
+        names.sort();
+        Ok(names)
     }
 
     /// The interfaces, with mode and warnings.
@@ -469,7 +497,7 @@ fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
 }
 
 /// Puts the program on one interface. The place, a warning, and how to take it back.
-fn attach(
+pub(super) fn attach(
     options: &Options,
     pins: &Pinned,
     interface: &Interface,

@@ -11,6 +11,7 @@ mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod writer;
 
 use std::{

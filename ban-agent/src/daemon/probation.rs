@@ -1,0 +1,157 @@
+//! Carries out what [`Trial`] decides: holds the program, lets go of it, and has it remembered.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Options,
+    answer::text,
+    core::Core,
+    trial::{self, Trial},
+};
+use crate::{
+    clock::{Boot, Now},
+    config,
+    control::{self, Refusal, Reply},
+    store::trial::{Record, load, path, save},
+};
+
+/// How long a failed detachment waits for its next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The trial, and where it is remembered.
+#[derive(Debug)]
+pub(super) struct Probation {
+    trial: Trial,
+    began: Timestamp,
+    file: PathBuf,
+}
+
+/// What this start begins with. A record that makes no sense confirms nothing.
+pub(super) fn at_start(options: &Options, now: Now) -> Trial {
+    let file = path(&options.agent.state);
+    let record = load(&file).unwrap_or_else(|error| {
+        log::error!("{}: {error}; taking the trial for unconfirmed", file.display());
+        Some(Record::Lapsed { at: now.wall })
+    });
+    Trial::at_start(record, options.grace, now)
+}
+
+impl Probation {
+    /// Remembers a trial that is not over.
+    pub(super) fn new(trial: Trial, state: &Path, now: Now) -> Probation {
+        let probation = Probation { trial, began: now.wall, file: path(state) };
+        match trial {
+            Trial::Over => return probation,
+            Trial::Running { until } => log::warn!(
+                "on trial: nothing is enforced any more in {} unless `ban-agent confirm` comes \
+                 before, or if the agent dies",
+                config::format_duration(left(until, now))
+            ),
+            Trial::Lapsed { at } => log::error!(
+                "nothing is enforced: the trial ran out at {at}; `ban-agent confirm` ends this"
+            ),
+        }
+        if let Err(message) = probation.remember(now) {
+            log::error!("{message}");
+        }
+        probation
+    }
+
+    pub(super) fn trial(&self) -> Trial {
+        self.trial
+    }
+
+    pub(super) fn deadline(&self) -> Option<Boot> {
+        self.trial.deadline()
+    }
+
+    /// For `status`.
+    pub(super) fn shown(&self, now: Now) -> Option<control::Trial> {
+        match self.trial {
+            Trial::Over => None,
+            Trial::Running { until } => {
+                Some(control::Trial::Running { until: now.wall_of(until).unwrap_or(now.wall) })
+            }
+            Trial::Lapsed { at } => Some(control::Trial::Lapsed { since: at }),
+        }
+    }
+
+    fn remember(&self, now: Now) -> Result<(), String> {
+        save(&self.file, &self.trial.record(self.began, now))
+            .map_err(|error| format!("cannot write {}: {error}", self.file.display()))
+    }
+}
+
+impl Core {
+    /// Lets go of the interfaces if the trial has run out.
+    pub(super) fn lapse(&mut self, now: Now) {
+        let trial = self.probation.trial.at(now);
+        if trial == self.probation.trial {
+            return;
+        }
+        match self.xdp.hold(trial.hold()) {
+            Ok(interfaces) => {
+                self.probation.trial = trial;
+                log::error!(
+                    "nobody has confirmed the trial: detached from {}; nothing is enforced until \
+                     `ban-agent confirm`",
+                    interfaces.join(", ")
+                );
+                if let Err(message) = self.probation.remember(now) {
+                    log::error!("{message}");
+                }
+            }
+            Err(error) => {
+                log::error!("the trial has run out, but the program stays: {error}");
+                self.probation.trial = Trial::Running { until: trial::end(RETRY, now) };
+            }
+        }
+    }
+
+    /// Ends the trial, or begins another of `again` milliseconds.
+    pub(super) fn confirm(&mut self, again: Option<u64>, now: Now) -> Reply {
+        let wanted =
+            again.map_or(Trial::Over, |millis| Trial::Running { until: now.boot.plus(millis) });
+        if self.probation.trial == wanted {
+            let message = "there is no trial: the agent enforces for good".into();
+            return Reply::Error(Refusal { code: 1, message, hint: None });
+        }
+        let interfaces = match self.xdp.hold(wanted.hold()) {
+            Ok(interfaces) => interfaces.join(", "),
+            Err(error) => {
+                let (message, hint) = (format!("not confirmed: {error}"), error.hint());
+                return Reply::Error(Refusal { code: 2, message, hint });
+            }
+        };
+        self.probation.trial = wanted;
+        self.probation.began = now.wall;
+        let done = match wanted {
+            Trial::Running { until } => {
+                let left = config::format_duration(left(until, now));
+                format!("on trial for {left} more: enforcing on {interfaces}")
+            }
+            Trial::Over | Trial::Lapsed { .. } => {
+                format!("confirmed: the bans stay enforced on {interfaces}")
+            }
+        };
+        log::warn!("{done}");
+        match self.probation.remember(now) {
+            Ok(()) => text(done),
+            Err(message) => Reply::Error(Refusal {
+                code: 2,
+                message: format!("{done}; but a restart will not know: {message}"),
+                hint: Some("make room, then confirm with --for and once more without".into()),
+            }),
+        }
+    }
+}
+
+fn left(until: Boot, now: Now) -> Duration {
+    // whole seconds, for people
+    Duration::from_secs(until.0.saturating_sub(now.boot.0).div_ceil(1000))
+}
