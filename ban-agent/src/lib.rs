@@ -14,6 +14,7 @@ pub mod jail;
 #[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
 pub mod kernel;
 pub mod ledger;
+pub mod metrics;
 pub mod protect;
 pub mod source;
 pub mod store;

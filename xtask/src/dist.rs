@@ -84,6 +84,10 @@ fn fill(tree: &Tree) -> Result<()> {
         let name = filter.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&filter, &format!("usr/share/doc/ban-agent/shipped/{name}"), 0o644)?;
     }
+    for dashboard in files(&source.join("dist/grafana"))? {
+        let name = dashboard.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        tree.copy(&dashboard, &format!("usr/share/ban-agent/grafana/{name}"), 0o644)?;
+    }
     let man = tree.folder("usr/share/man/man1")?;
     command::run(Command::new(&agent).arg("man").arg(&man))?;
     for page in files(&man)? {

@@ -12,6 +12,7 @@ mod shipped;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -117,6 +118,8 @@ pub struct Agent {
 pub struct Config {
     /// The `[agent]` section.
     pub agent: Agent,
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The jails that run, by name.
     pub jails: Vec<jail::Spec>,
     /// All filters, the shipped ones too.

@@ -1,7 +1,7 @@
 //! The words of the configuration as they stand in the files. Values are checked while they are
 //! read, so that an error carries its place.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -13,6 +13,7 @@ use crate::net::{self, IpNet, PortRange, Ports, Proto};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Raw {
     pub(super) agent: Agent,
+    pub(super) metrics: Metrics,
     pub(super) defaults: Jail,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
@@ -34,6 +35,14 @@ pub(super) struct Agent {
     pub(super) fail2ban_log: Option<PathBuf>,
     pub(super) fail2ban: Option<PathBuf>,
     pub(super) grace: Option<Bounded>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Metrics {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) allow_remote: Option<bool>,
 }
 
 /// How the program is attached.

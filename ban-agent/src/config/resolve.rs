@@ -1,6 +1,6 @@
 //! From merged layers to the specs that the stages take.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Agent, Config, DEFAULT_SOCKET, Error,
@@ -29,6 +29,7 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     }
     let mut config = Config {
         agent: agent(&raw.agent),
+        metrics: metrics(layers, &raw.metrics)?,
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),
@@ -103,6 +104,17 @@ fn agent(raw: &raw::Agent) -> Agent {
         fail2ban: raw.fail2ban.clone(),
         grace: raw.grace.map(|grace| grace.0),
     }
+}
+
+/// An address that others can reach has to be meant: the metrics tell who is attacked, and how.
+fn metrics(layers: &[Layer], raw: &raw::Metrics) -> Result<Option<SocketAddr>, Error> {
+    let Some(listen) = raw.listen else { return Ok(None) };
+    if listen.ip().is_loopback() || raw.allow_remote == Some(true) {
+        return Ok(Some(listen));
+    }
+    let message = format!("metrics on {listen} could be read by others");
+    let hint = Some("listen on 127.0.0.1 or [::1], or add allow_remote = true".into());
+    Err(layer::invalid(layers, &["metrics", "listen"], message, hint))
 }
 
 fn list(value: Option<&OneOrMany>) -> Vec<String> {

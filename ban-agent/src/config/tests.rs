@@ -157,15 +157,35 @@ fn known_keys(section: &str) -> Vec<String> {
 #[test]
 fn every_key_is_documented() {
     let text = include_str!("../../../docs/configuration.md");
-    for (section, title) in
-        [("agent", "## `[agent]`"), ("jails.x", "## `[jails.NAME]`"), ("filters.x", "## `[filters")]
-    {
+    for (section, title) in [
+        ("agent", "## `[agent]`"),
+        ("metrics", "## `[metrics]`"),
+        ("jails.x", "## `[jails.NAME]`"),
+        ("filters.x", "## `[filters"),
+    ] {
         let start = text.find(title).unwrap();
         let part = text[start..].split("\n## ").next().unwrap();
         for key in known_keys(section) {
             assert!(part.contains(&format!("| `{key}` |")), "{section}: {key} is not documented");
         }
     }
+}
+
+#[test]
+fn metrics_for_others_have_to_be_meant() {
+    let metrics = |text: &str| load_text(&format!("[metrics]\n{text}")).1.unwrap().metrics;
+    assert_eq!(load_text(GOOD).1.unwrap().metrics, None, "off unless asked for");
+    for listen in ["127.0.0.1:9938", "[::1]:9938"] {
+        let text = format!("listen = \"{listen}\"\n");
+        assert_eq!(metrics(&text), Some(listen.parse().unwrap()));
+    }
+    let open = "listen = \"0.0.0.0:9938\"\n";
+    let (line, message, hint) = failure(&format!("[metrics]\n{open}"));
+    assert_eq!(line, 2);
+    assert!(message.contains("could be read by others"), "{message}");
+    assert!(hint.contains("allow_remote = true"), "{hint}");
+    assert_eq!(metrics(&format!("{open}allow_remote = true\n")), "0.0.0.0:9938".parse().ok());
+    assert_eq!(failure("[metrics]\n\nlisten = \"localhost\"\n").0, 3);
 }
 
 #[test]

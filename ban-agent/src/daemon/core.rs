@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use super::{
     Error, Options,
     deadline::{ClockSteps, Deadline},
+    latency::Latency,
     message::{Handled, Message},
     notary::{Notary, Receipt},
     probation::Probation,
@@ -61,6 +62,8 @@ pub(super) struct Core {
     /// The kernel's allow list is not that of the ledger.
     allow_due: bool,
     pub(super) started: Timestamp,
+    /// How long lines took to become bans.
+    pub(super) latency: Latency,
     notary: Notary,
     /// `None` until [`Core::protect`].
     pub(super) watcher: Option<Watcher>,
@@ -106,6 +109,7 @@ impl Core {
             kernel_error: None,
             allow_due: false,
             started: now.wall,
+            latency: Latency::default(),
             watcher: None,
             onlink: PrefixSet::default(),
             breakers: HashMap::new(),
@@ -219,10 +223,13 @@ impl Core {
         let (mut allow, mut look) = (false, false);
         for message in messages {
             match message {
-                Message::Sentence { jail, sentence } => {
+                Message::Sentence { jail, sentence, read } => {
+                    self.latency.begin(read);
                     self.sentence(jail, sentence, now, &mut plan, &mut events);
                     look = true;
                 }
+                // a reader that gave up needs no answer
+                Message::Survey(reader) => drop(reader.send(self.survey())),
                 Message::Call(call) => {
                     // a call sees, and is answered after, everything that came before it
                     self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
@@ -300,6 +307,7 @@ impl Core {
             events.push(event(Action::Unban, &ended.claim, now));
         }
         self.enforce(&plan.ops, now);
+        self.latency.settle(&self.pending);
         let stuck = plan.ops.iter().any(|op| self.pending.contains(&op.prefix()));
         if stuck && let (Some(error), Some((_, reply))) = (&self.kernel_error, &mut receipt) {
             *reply = Reply::Error(Refusal {
@@ -349,6 +357,7 @@ impl Core {
         }
         match self.write_pending(now) {
             Ok(()) => {
+                self.latency.settle(&self.pending);
                 if self.kernel_error.take().is_some() {
                     log::info!("the kernel takes bans again");
                 }
@@ -402,10 +411,13 @@ impl Core {
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
         // limits may have changed; who was stopped stays so
         self.breakers.retain(|_, breaker| breaker.tripped().is_some());
-        let former = std::mem::replace(&mut self.config, config).agent;
-        let unlike = Agent { allow: former.allow.clone(), ..self.config.agent.clone() } != former;
-        if unlike {
+        let former = std::mem::replace(&mut self.config, config);
+        let allow = former.agent.allow.clone();
+        if (Agent { allow, ..self.config.agent.clone() }) != former.agent {
             log::warn!("[agent] changed: all of it but `allow` takes effect at the next start");
+        }
+        if self.config.metrics != former.metrics {
+            log::warn!("[metrics] changed: it takes effect at the next start");
         }
         let mut plan = Plan::default();
         self.ledger.set_allowed(&self.config.agent.allow, &mut plan);

@@ -1,8 +1,12 @@
 //! Everything that can happen to the ledger, in one place.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use crate::{control::Call, jail::Sentence, protect::Surroundings, source::Position};
+use tokio::sync::oneshot;
+
+use crate::{
+    control::Call, jail::Sentence, metrics::Snapshot, protect::Surroundings, source::Position,
+};
 
 /// What the core task is told.
 #[derive(Debug)]
@@ -13,7 +17,11 @@ pub(super) enum Message {
         jail: Arc<str>,
         /// The ban.
         sentence: Sentence,
+        /// When the line was read that was one too many.
+        read: Instant,
     },
+    /// Somebody looks at the metrics.
+    Survey(oneshot::Sender<Snapshot>),
     /// The CLI asks.
     Call(Call),
     /// Own addresses, gateways or SSH sessions changed.

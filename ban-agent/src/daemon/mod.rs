@@ -7,11 +7,13 @@ mod answer;
 mod core;
 mod deadline;
 mod intake;
+mod latency;
 mod message;
 mod notary;
 mod probation;
 mod restore;
 mod sentence;
+mod survey;
 mod trial;
 mod view;
 mod wiring;
@@ -24,7 +26,7 @@ use sd_notify::NotifyState;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 pub use self::trial::Grace;
@@ -35,7 +37,7 @@ use crate::{
     control::{Call, Server, ServerError},
     filter,
     kernel::{self, Xdp},
-    protect,
+    metrics, protect,
     store::{self, Store},
 };
 
@@ -66,6 +68,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The port of the metrics.
+    #[error(transparent)]
+    Metrics(#[from] metrics::ServerError),
     /// Own addresses and gateways.
     #[error(transparent)]
     Protect(#[from] protect::Error),
@@ -114,6 +119,9 @@ impl Error {
             Error::Store(_) => {
                 Some("nothing was attached; name another file with [agent] state".into())
             }
+            Error::Metrics(_) => {
+                Some("name another port with [metrics] listen, or leave it out".into())
+            }
             Error::Protect(_) | Error::Filter(_) | Error::System(..) => None,
         }
     }
@@ -149,6 +157,10 @@ const QUEUE: usize = 1024;
 pub async fn run(options: Options) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
+    let metrics = match options.config.metrics {
+        Some(address) => Some(metrics::Server::open(address).await?),
+        None => None,
+    };
     let store = Store::open(&agent.state)?;
     let trial = probation::at_start(&options, Now::read());
     let mut xdp = Xdp::start(kernel_options(agent, options.replace, trial))?;
@@ -164,6 +176,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     core.restore(now);
     core.start_jails()?;
     forward_signals(&sender)?;
+    if let Some(server) = metrics {
+        let sender = sender.clone();
+        tokio::spawn(server.serve(move || survey(sender.clone())));
+    }
     let (calls, mut asked) = mpsc::channel::<Call>(16);
     let serving = tokio::spawn(server.serve(calls));
     tokio::spawn(async move {
@@ -178,6 +194,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let result = core.run(messages, handled).await;
     serving.abort();
     result
+}
+
+/// The metrics as they stand; `None` if the agent is stopping.
+async fn survey(core: mpsc::Sender<Message>) -> Option<String> {
+    let (reply, snapshot) = oneshot::channel();
+    core.send(Message::Survey(reply)).await.ok()?;
+    Some(metrics::text(snapshot.await.ok()?))
 }
 
 /// Hands the program's own rare log lines to our log.

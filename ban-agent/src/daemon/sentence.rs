@@ -43,6 +43,7 @@ impl Core {
         }
         match change {
             Change::New | Change::Joined | Change::Extended => {
+                self.latency.banned(claim.prefix);
                 self.store.claim(&claim, Some(&sentence), now);
                 events.push(event(Action::Ban, &claim, now));
                 self.widen(&jail, claim, now, plan, events);

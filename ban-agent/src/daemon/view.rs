@@ -88,8 +88,7 @@ impl Core {
                 hint: Some("`ban-agent status` names them all".into()),
             });
         }
-        let v4 = self.ledger.iter().filter(|ban| matches!(ban.prefix, IpNet::V4(_))).count();
-        let v6 = self.ledger.len() - v4;
+        let [v4, v6] = self.ledger.families();
         let status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -168,12 +167,11 @@ impl Core {
     }
 
     fn jails(&self, only: Option<&str>) -> Vec<JailStatus> {
-        let mut banned: HashMap<Holder, u64> = HashMap::new();
-        for ban in self.ledger.iter() {
-            for claim in ban.claims() {
-                *banned.entry(claim.holder).or_default() += 1;
-            }
-        }
+        let banned: HashMap<Holder, u64> = self
+            .ledger
+            .held()
+            .map(|(holder, counts)| (holder.clone(), counts.iter().sum::<usize>() as u64))
+            .collect();
         self.wiring
             .jails()
             .filter(|(spec, _)| only.is_none_or(|name| *spec.name == *name))

@@ -54,7 +54,8 @@ impl Worker {
         let batch = &delivery.batch;
         let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
             if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
-                sentences.push(Message::Sentence { jail: Arc::clone(name), sentence });
+                let (jail, read) = (Arc::clone(name), batch.read);
+                sentences.push(Message::Sentence { jail, sentence, read });
             }
         });
         let stats = jail.stats();

@@ -1,6 +1,6 @@
 //! The ledger itself: every live claim, and the deadline of each in one order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan, Protected, Refusal,
@@ -23,6 +23,8 @@ pub struct Ledger {
     deadlines: Deadlines,
     names: Names,
     guard: Guard,
+    /// Claims by number of the holder: IPv4, IPv6.
+    held: BTreeMap<u32, [usize; 2]>,
     max_bans: usize,
     evicted: u64,
 }
@@ -78,6 +80,7 @@ impl Ledger {
             deadlines: Deadlines::default(),
             names: Names::default(),
             guard: Guard::default(),
+            held: BTreeMap::new(),
             max_bans,
             evicted: 0,
         }
@@ -109,12 +112,16 @@ impl Ledger {
                 (Change::Joined, None)
             }
         };
+        let joined = change == Change::Joined;
         let after = claims.enforced(&self.names);
         let stale = old.filter(|old| claims.iter().all(|claim| claim.until != *old));
         if let Some(stale) = stale {
             self.forget_deadline(stale, prefix);
         }
         self.remember_deadline(packed.until, prefix);
+        if joined {
+            *self.tally(prefix, packed.holder) += 1;
+        }
         if before != after {
             plan.ops.push(Op::Set(prefix, after));
         }
@@ -212,6 +219,18 @@ impl Ledger {
         self.bans.len()
     }
 
+    /// How many prefixes of IPv4, and of IPv6, are banned.
+    #[must_use]
+    pub fn families(&self) -> [usize; 2] {
+        self.bans.families()
+    }
+
+    /// Everybody who ever had a claim, with the number of live ones on IPv4 and on IPv6. Counted
+    /// along the way: it costs the same however much is banned.
+    pub fn held(&self) -> impl Iterator<Item = (&Holder, [usize; 2])> {
+        self.held.iter().map(|(number, counts)| (self.names.holder(*number), *counts))
+    }
+
     /// Whether nothing is banned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -236,6 +255,7 @@ impl Ledger {
         plan.ops.push(Op::Set(prefix, claims.enforced(&self.names)));
         self.bans.insert(prefix, claims);
         self.remember_deadline(packed.until, prefix);
+        *self.tally(prefix, packed.holder) += 1;
         Change::New
     }
 
@@ -287,6 +307,7 @@ impl Ledger {
         let before = claims.enforced(&self.names);
         for claim in &ended {
             self.forget_deadline(claim.until, prefix);
+            *self.tally(prefix, claim.holder) -= 1;
             let claim = self.names.unpack(prefix, claim);
             plan.ended.push(Ended { claim, cause, last: kept.is_none() });
         }
@@ -305,6 +326,11 @@ impl Ledger {
         }
         self.bans.insert(prefix, kept);
         ended.len()
+    }
+
+    fn tally(&mut self, prefix: IpNet, holder: u32) -> &mut usize {
+        let [v4, v6] = self.held.entry(holder).or_default();
+        if matches!(prefix, IpNet::V4(_)) { v4 } else { v6 }
     }
 
     fn remember_deadline(&mut self, until: Boot, prefix: IpNet) {

@@ -201,6 +201,13 @@ proptest! {
                 .map(|claim| ((claim.prefix, claim.holder, claim.ports), claim.until))
                 .collect();
             prop_assert_eq!(&held, &model.claims);
+            let mut counts: BTreeMap<Holder, [usize; 2]> = BTreeMap::new();
+            for (prefix, holder, _) in model.claims.keys() {
+                let [v4, v6] = counts.entry(holder.clone()).or_default();
+                *(if prefix.addr().is_ipv4() { v4 } else { v6 }) += 1;
+            }
+            let counted = ledger.held().filter(|(_, counts)| *counts != [0; 2]);
+            prop_assert_eq!(counted.map(|(holder, n)| (holder.clone(), n)).collect::<BTreeMap<_, _>>(), counts);
             let next = model.claims.values().filter(|until| **until != Boot::NEVER).min().copied();
             prop_assert_eq!(ledger.next_deadline(), next);
             // What was begun and has ended was reported as ended, and nothing else.

@@ -38,6 +38,12 @@ impl<V> PrefixMap<V> {
         self.entries.is_empty()
     }
 
+    /// How many prefixes of IPv4, and of IPv6, there are.
+    #[must_use]
+    pub fn families(&self) -> [usize; 2] {
+        [self.v4, self.len() - self.v4]
+    }
+
     /// How many prefixes of the family of `like` there are.
     #[must_use]
     pub fn len_of_family(&self, like: IpNet) -> usize {

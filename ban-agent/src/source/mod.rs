@@ -11,7 +11,12 @@ mod stats;
 mod stdin;
 mod syslog;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -101,6 +106,8 @@ pub struct Batch {
     pub stamped: bool,
     /// Where the source stands once these lines were handled; `None` where it cannot resume.
     pub position: Option<Position>,
+    /// When they were read.
+    pub read: Instant,
 }
 
 /// What a source may cost, and how patient it is.

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read},
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -48,8 +49,13 @@ fn read(
         let chunk = buffer.get(..length).unwrap_or_default();
         let whole = if chunk.is_empty() { lines.finish() } else { lines.push(chunk) };
         tally(&origin, &whole, &mut lines, stats);
-        let batch =
-            Batch { origin: Arc::clone(&origin), lines: whole, stamped: false, position: None };
+        let batch = Batch {
+            origin: Arc::clone(&origin),
+            lines: whole,
+            stamped: false,
+            position: None,
+            read: Instant::now(),
+        };
         if !batch.lines.is_empty() && out.blocking_send(batch).is_err() || chunk.is_empty() {
             return Ok(());
         }

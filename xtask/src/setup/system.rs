@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{command, privilege};
 
-/// A program, the Debian package it comes in, and why we want it.
+/// A program (or, by its path, a file), the Debian package it comes in, and why we want it.
 pub(crate) struct Need {
     program: &'static str,
     package: &'static str,
@@ -42,6 +42,8 @@ pub(crate) const LAB: &[Need] = &[
     need("bpftool", "bpftool", "looks into the maps from outside"),
 ];
 
+const PROMETHEUS: &str = "/usr/lib/python3/dist-packages/prometheus_client/__init__.py";
+
 /// What the tests need besides.
 pub(crate) const TESTS: &[Need] = &[
     need("nft", "nftables", "shows that the firewall stays untouched"),
@@ -51,6 +53,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
     need("ssh", "openssh-client", "guesses them"),
     need("rsyslogd", "rsyslog", "writes what sshd says into a file"),
+    need(PROMETHEUS, "python3-prometheus-client", "reads the metrics as Prometheus does"),
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
 
@@ -63,7 +66,12 @@ pub(crate) const LATENCY: &[Need] = &[
 /// Those of them that are not here.
 pub(crate) fn missing(needs: &[&'static [Need]]) -> Vec<&'static Need> {
     let needs = needs.iter().copied().flatten();
-    needs.filter(|need| command::find(need.program).is_none()).collect()
+    let here = |need: &&Need| command::find(need.program).is_some() || is_file(need.program);
+    needs.filter(|need| !here(need)).collect()
+}
+
+fn is_file(path: &str) -> bool {
+    path.starts_with('/') && Path::new(path).is_file()
 }
 
 /// The command that installs them.

@@ -235,7 +235,8 @@ impl Follow {
             counters.lag = lag;
         });
         let position = Position::File { files: self.tails.iter().map(Tail::mark).collect() };
-        Batch { origin: Arc::clone(&self.origin), lines, stamped, position: Some(position) }
+        let origin = Arc::clone(&self.origin);
+        Batch { origin, lines, stamped, position: Some(position), read: Instant::now() }
     }
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> Bytes {

@@ -139,6 +139,7 @@ impl Journal {
             lines: Bytes::from(taken.lines),
             stamped: true,
             position: Some(Position::Journal { cursor: cursor.clone() }),
+            read: Instant::now(),
         };
         self.out.send(batch).await.ok()?;
         self.cursor = Some(cursor);

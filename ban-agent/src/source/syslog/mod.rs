@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -61,7 +62,13 @@ pub(super) async fn run(
             continue;
         }
         let lines = Bytes::from(lines);
-        let batch = Batch { origin: Arc::clone(&origin), lines, stamped: true, position: None };
+        let batch = Batch {
+            origin: Arc::clone(&origin),
+            lines,
+            stamped: true,
+            position: None,
+            read: Instant::now(),
+        };
         if out.send(batch).await.is_err() {
             return Ok(());
         }

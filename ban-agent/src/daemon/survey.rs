@@ -1,0 +1,60 @@
+//! The snapshot behind the metrics. It costs the core a few system calls, however much is banned.
+
+use std::sync::atomic::Ordering;
+
+use super::core::Core;
+use crate::{
+    kernel::Verdicts,
+    metrics::{Jail, Snapshot},
+};
+
+impl Core {
+    pub(super) fn survey(&self) -> Snapshot {
+        let held = self.ledger.held();
+        let stats = self.wiring.stats().snapshot().into_iter();
+        Snapshot {
+            started: self.started,
+            dry_run: self.xdp.is_dry_run(),
+            held: held.map(|(holder, counts)| (holder.to_string(), counts)).collect(),
+            bans: self.ledger.families(),
+            capacity: self.xdp.capacity(),
+            evicted: self.ledger.evicted(),
+            interfaces: self.counted(),
+            jails: self.surveyed_jails(),
+            sources: stats.map(|(origin, counters)| (origin.to_string(), counters)).collect(),
+            store_sound: self.store.state().is_sound(),
+            pending: self.pending.len(),
+            latency: self.latency.histogram(),
+        }
+    }
+
+    fn counted(&self) -> Vec<(String, Verdicts)> {
+        let interfaces = self.xdp.interfaces().iter();
+        let counted = interfaces.filter_map(|attached| match self.xdp.verdicts_of(attached) {
+            Ok(verdicts) => Some((attached.name.clone(), verdicts)),
+            Err(error) => {
+                log::error!("cannot read the counters of {}: {error}", attached.name);
+                None
+            }
+        });
+        counted.collect()
+    }
+
+    fn surveyed_jails(&self) -> Vec<Jail> {
+        let stopped =
+            |name: &str| self.breakers.get(name).is_some_and(|breaker| breaker.tripped().is_some());
+        self.wiring
+            .jails()
+            .map(|(spec, counters)| Jail {
+                name: spec.name.to_string(),
+                lines: counters.lines.load(Ordering::Relaxed),
+                matches: counters.matched.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed),
+                offences: counters.total.load(Ordering::Relaxed),
+                watched: counters.failing.load(Ordering::Relaxed),
+                forgotten: counters.evicted.load(Ordering::Relaxed),
+                stopped: stopped(&spec.name),
+            })
+            .collect()
+    }
+}

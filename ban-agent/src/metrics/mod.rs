@@ -1,0 +1,68 @@
+//! What Prometheus sees: a snapshot of the agent, as text, over HTTP.
+//!
+//! Nothing is kept up to date for it: without a reader it costs nothing. Labels are the operator's
+//! words (jails, interfaces, paths), never what a log line says. It must not hold up the core: the
+//! snapshot is small, the text is made elsewhere.
+
+mod histogram;
+mod serve;
+mod text;
+
+use jiff::Timestamp;
+
+pub use self::{
+    histogram::{BOUNDS, Histogram},
+    serve::{Server, ServerError},
+    text::text,
+};
+use crate::{kernel::Verdicts, source};
+
+/// The agent at one instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// When it started.
+    pub started: Timestamp,
+    /// It counts, and drops nothing.
+    pub dry_run: bool,
+    /// Who holds how many live claims: IPv4, IPv6.
+    pub held: Vec<(String, [usize; 2])>,
+    /// Banned prefixes: IPv4, IPv6.
+    pub bans: [usize; 2],
+    /// How many fit, per family.
+    pub capacity: u32,
+    /// Bans that made room for others.
+    pub evicted: u64,
+    /// Counters by interface.
+    pub interfaces: Vec<(String, Verdicts)>,
+    /// Counters by jail.
+    pub jails: Vec<Jail>,
+    /// Counters by source.
+    pub sources: Vec<(String, source::Counters)>,
+    /// The store keeps up.
+    pub store_sound: bool,
+    /// Bans that the kernel did not take yet.
+    pub pending: usize,
+    /// From a line to its ban in the kernel.
+    pub latency: Histogram,
+}
+
+/// One jail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Jail {
+    /// Its name.
+    pub name: String,
+    /// Lines read.
+    pub lines: u64,
+    /// Lines that were failures.
+    pub matches: u64,
+    /// Failures of addresses that it ignores.
+    pub ignored: u64,
+    /// Times that an address had failed too often.
+    pub offences: u64,
+    /// Addresses under observation.
+    pub watched: u64,
+    /// Addresses forgotten because there were too many.
+    pub forgotten: u64,
+    /// Its breaker stopped it.
+    pub stopped: bool,
+}

@@ -1,0 +1,184 @@
+//! A snapshot in the text format of OpenMetrics 1.0
+//! (<https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md>).
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, NoLabelSet, text::encode},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::{Histogram, Jail, Snapshot};
+use crate::{event::escape, kernel::Hits};
+
+/// The whole exposition.
+#[must_use]
+pub fn text(snapshot: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("ban_agent");
+    registry.register_collector(Box::new(Exposition(snapshot)));
+    let mut text = String::new();
+    // writing to a String cannot fail
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Exposition(Snapshot);
+
+impl Collector for Exposition {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Out(encoder);
+        agent(&mut out, &self.0)?;
+        bans(&mut out, &self.0)?;
+        packets(&mut out, &self.0)?;
+        jails(&mut out, &self.0.jails)?;
+        sources(&mut out, &self.0)
+    }
+}
+
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
+fn agent(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    out.info("build", "The agent that runs", &version)?;
+    let started = snapshot.started.as_millisecond() as f64 / 1e3;
+    out.gauge("start_time_seconds", "When the agent started, in Unix time", &started)?;
+    let dry_run = u64::from(snapshot.dry_run);
+    out.gauge("dry_run", "1: packets are counted, none is dropped", &dry_run)?;
+    let degraded = u64::from(!snapshot.store_sound);
+    out.gauge("store_degraded", "1: bans are in the kernel, but not on disk", &degraded)?;
+    let pending = snapshot.pending as u64;
+    out.gauge("kernel_steps_pending", "Bans that the kernel did not take yet", &pending)
+}
+
+fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let held = snapshot.held.iter().flat_map(|(jail, counts)| {
+        FAMILIES.iter().zip(counts).map(move |(family, count)| {
+            ([("jail", jail.clone()), ("family", (*family).to_owned())], *count as u64)
+        })
+    });
+    out.gauges("bans", "Live bans, by the jail that holds them", held)?;
+    let family = |(family, count): (&&'static str, &usize)| ([("family", *family)], *count as u64);
+    let fill = FAMILIES.iter().zip(&snapshot.bans).map(family);
+    out.gauges("map_entries", "Banned addresses and prefixes", fill)?;
+    let capacity = FAMILIES.map(|family| ([("family", family)], u64::from(snapshot.capacity)));
+    out.gauges("map_capacity", "How many of them fit", capacity)?;
+    let help = "Bans that ended early to make room for others";
+    out.counter("bans_evicted", help, snapshot.evicted)?;
+    let help = "From the moment a log line is read to the moment the kernel drops its sender";
+    out.histogram("log_to_drop_seconds", help, &snapshot.latency)
+}
+
+fn packets(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let each = |value: fn(&Hits) -> u64| {
+        snapshot.interfaces.iter().flat_map(move |(interface, verdicts)| {
+            verdicts.counts.iter().map(move |(verdict, hits)| {
+                let labels = [("interface", interface.as_str()), ("verdict", verdict.name())];
+                (labels, value(hits))
+            })
+        })
+    };
+    out.counters("packets", "Packets by what became of them", each(|hits| hits.packets))?;
+    out.counters("bytes", "Their bytes, Ethernet header included", each(|hits| hits.bytes))?;
+    let lost = snapshot
+        .interfaces
+        .iter()
+        .map(|(interface, verdicts)| ([("interface", interface.as_str())], verdicts.events_lost));
+    out.counters("drop_events_lost", "Sampled drops that nobody read in time", lost)
+}
+
+fn jails(out: &mut Out<'_>, jails: &[Jail]) -> fmt::Result {
+    let each = |value: fn(&Jail) -> u64| {
+        jails.iter().map(move |jail| ([("jail", jail.name.as_str())], value(jail)))
+    };
+    out.counters("jail_lines", "Lines read", each(|jail| jail.lines))?;
+    out.counters("jail_matches", "Lines that were failures", each(|jail| jail.matches))?;
+    out.counters("jail_ignored", "Failures of ignored addresses", each(|jail| jail.ignored))?;
+    let help = "Times that an address failed too often";
+    out.counters("jail_offences", help, each(|jail| jail.offences))?;
+    out.gauges("jail_watched", "Addresses under observation", each(|jail| jail.watched))?;
+    let help = "Addresses forgotten because max_tracked was reached";
+    out.counters("jail_forgotten", help, each(|jail| jail.forgotten))?;
+    let help = "1: the jail stopped banning, `ban-agent resume` lets it go on";
+    out.gauges("jail_stopped", help, each(|jail| jail.stopped.into()))
+}
+
+fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    type Counters = crate::source::Counters;
+    let sources: Vec<(String, &Counters)> = snapshot
+        .sources
+        .iter()
+        .map(|(origin, counters)| (escape(origin.as_bytes()), counters))
+        .collect();
+    let each = |value: fn(&Counters) -> u64| {
+        let values = sources.iter();
+        values.map(move |(origin, counters)| ([("source", origin.as_str())], value(counters)))
+    };
+    out.counters("source_lines", "Lines read", each(|counters| counters.lines))?;
+    out.counters("source_bytes", "Bytes read", each(|counters| counters.bytes))?;
+    out.gauges("source_lag_bytes", "Bytes that wait in the file", each(|counters| counters.lag))?;
+    let help = "1: there is nothing to read, or it cannot be read";
+    let stuck = |counters: &Counters| u64::from(counters.waiting || counters.error.is_some());
+    out.gauges("source_waiting", help, each(stuck))?;
+    let help = "Lines skipped because they were too long, or not understood";
+    let skipped = |counters: &Counters| counters.overlong + counters.malformed;
+    out.counters("source_skipped_lines", help, each(skipped))?;
+    let help = "Times that unread lines could not be found any more";
+    out.counters("source_lost", help, each(|counters| counters.lost))
+}
+
+/// Writes metric families.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    /// A counter for each set of labels.
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// A counter without labels.
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    /// A gauge for each set of labels.
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// A gauge without labels.
+    fn gauge(&mut self, name: &str, help: &str, value: &impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &impl EncodeLabelSet) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let buckets = histogram.buckets();
+        metric.encode_histogram::<NoLabelSet>(histogram.sum(), histogram.count(), &buckets, None)
+    }
+}
