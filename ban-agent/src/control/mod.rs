@@ -259,6 +259,18 @@ pub struct JailStatus {
     pub banned: u64,
     /// Bans since the agent started.
     pub total: u64,
+    /// Why it bans nobody, although it goes on counting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// A jail that its breaker has stopped, until `resume`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// What tripped it.
+    pub reason: String,
+    /// Bans that it did not make since.
+    pub withheld: u64,
 }
 
 /// `list`

@@ -409,8 +409,8 @@ impl Core {
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let config = config::load(&self.path)?;
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
-        // limits may have changed; who was stopped stays so
-        self.breakers.retain(|_, breaker| breaker.tripped().is_some());
+        // who was stopped stays so, also under new limits
+        self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
         let former = std::mem::replace(&mut self.config, config);
         let allow = former.agent.allow.clone();
         if (Agent { allow, ..self.config.agent.clone() }) != former.agent {

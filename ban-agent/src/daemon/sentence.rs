@@ -8,7 +8,7 @@ use super::core::{Core, event};
 use crate::{
     clock::{Boot, Now},
     event::{Action, Event},
-    jail::{Breaker, Sentence},
+    jail::Sentence,
     ledger::{Change, Claim, Holder, Plan},
     protect::Watcher,
 };
@@ -90,11 +90,12 @@ impl Core {
         if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
             return true;
         }
-        let connected = self.watcher.as_ref().map(Watcher::connected).unwrap_or_default();
+        let watcher = self.watcher.as_ref().filter(|_| limits.share.is_some());
+        let connected = watcher.map(Watcher::connected).unwrap_or_default();
         let is_client = connected.contains(&sentence.address.addr());
-        let breaker = self.breakers.entry(Arc::clone(jail)).or_insert_with(|| Breaker::new(limits));
+        let breaker = self.breakers.entry(Arc::clone(jail)).or_default();
         let was_tripped = breaker.tripped().is_some();
-        match breaker.admit(is_client, connected.len(), now.boot) {
+        match breaker.admit(limits, is_client, connected.len(), now.boot) {
             Ok(()) => true,
             Err(trip) => {
                 if !was_tripped {

@@ -147,7 +147,10 @@ impl Core {
         }
         for (jail, breaker) in &self.breakers {
             if let Some(trip) = breaker.tripped() {
-                warnings.push(format!("{jail} has stopped banning: {trip}; see `resume`"));
+                let withheld = breaker.withheld();
+                warnings.push(format!(
+                    "{jail} has stopped banning: {trip}; {withheld} withheld; see `resume`"
+                ));
             }
         }
         let state = self.store.state();
@@ -187,6 +190,10 @@ impl Core {
                     .copied()
                     .unwrap_or_default(),
                 total: counters.total.load(Ordering::Relaxed),
+                stopped: self.breakers.get(&spec.name).and_then(|breaker| {
+                    let reason = breaker.tripped()?.to_string();
+                    Some(control::Stopped { reason, withheld: breaker.withheld() })
+                }),
             })
             .collect()
     }

@@ -42,47 +42,57 @@ impl fmt::Display for Trip {
 /// Watches the sentences of one jail.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    limits: Limits,
     /// The last minute's bans; whether each hit a connected client.
     recent: VecDeque<(Boot, bool)>,
     clients: usize,
     tripped: Option<Trip>,
+    withheld: u64,
 }
 
 impl Breaker {
-    /// A breaker that has seen nothing yet.
-    #[must_use]
-    pub fn new(limits: Limits) -> Breaker {
-        Breaker { limits, ..Breaker::default() }
-    }
-
-    /// Whether one more ban may be: of a connected client, where so many are `connected`.
+    /// Whether one more ban may be, within `limits` as they are now: of a connected client, where
+    /// so many are `connected`.
     ///
     /// # Errors
-    /// Why not; stays so until [`Breaker::resume`].
-    pub fn admit(&mut self, is_client: bool, connected: usize, now: Boot) -> Result<(), Trip> {
+    /// Why not; stays so until [`Breaker::resume`], whatever becomes of the limits.
+    pub fn admit(
+        &mut self,
+        limits: Limits,
+        is_client: bool,
+        connected: usize,
+        now: Boot,
+    ) -> Result<(), Trip> {
+        self.forget(now);
+        let clients = self.clients + usize::from(is_client);
+        if self.tripped.is_none() {
+            self.tripped = self.exceeded(limits, is_client, clients, connected);
+        }
         if let Some(trip) = self.tripped {
+            self.withheld += 1;
             return Err(trip);
         }
-        self.forget(now);
-        if let Some(limit) = self.limits.bans
-            && self.recent.len() >= limit
-        {
-            return Err(*self.tripped.insert(Trip::Bans(limit)));
-        }
-        let clients = self.clients + usize::from(is_client);
-        if let Some(share) = self.limits.share
-            && is_client
-            && clients > FEW
-            && exceeds(clients, share, connected)
-        {
-            return Err(*self.tripped.insert(Trip::Clients(clients, connected)));
-        }
-        if self.limits != Limits::default() {
+        if limits != Limits::default() {
             self.recent.push_back((now, is_client));
             self.clients = clients;
         }
         Ok(())
+    }
+
+    fn exceeded(
+        &self,
+        limits: Limits,
+        is_client: bool,
+        clients: usize,
+        connected: usize,
+    ) -> Option<Trip> {
+        if let Some(limit) = limits.bans
+            && self.recent.len() >= limit
+        {
+            return Some(Trip::Bans(limit));
+        }
+        let share = limits.share?;
+        let many = is_client && clients > FEW && exceeds(clients, share, connected);
+        many.then_some(Trip::Clients(clients, connected))
     }
 
     /// Why the jail is stopped, if it is.
@@ -91,11 +101,17 @@ impl Breaker {
         self.tripped
     }
 
+    /// Bans that it has kept the jail from since it was last resumed.
+    #[must_use]
+    pub fn withheld(&self) -> u64 {
+        self.withheld
+    }
+
     /// Lets the jail ban again, with a fresh minute; says whether it was stopped.
     pub fn resume(&mut self) -> bool {
-        self.recent.clear();
-        self.clients = 0;
-        self.tripped.take().is_some()
+        let was = self.tripped.is_some();
+        *self = Breaker::default();
+        was
     }
 
     fn forget(&mut self, now: Boot) {
@@ -119,44 +135,62 @@ mod tests {
 
     #[test]
     fn too_many_bans_in_a_minute_stop_it_until_it_is_resumed() {
-        let mut breaker = Breaker::new(Limits { bans: Some(3), share: None });
+        let mut breaker = Breaker::default();
+        let limits = Limits { bans: Some(3), share: None };
         for second in [0, 1, 2, 60, 61, 62] {
-            assert_eq!(breaker.admit(false, 0, Boot(second * 1000)), Ok(()), "{second}");
+            assert_eq!(breaker.admit(limits, false, 0, Boot(second * 1000)), Ok(()), "{second}");
         }
         let trip = Err(Trip::Bans(3));
-        assert_eq!(breaker.admit(false, 0, Boot(63_000)), trip);
-        assert_eq!(breaker.admit(false, 0, Boot(1_000_000)), trip);
+        assert_eq!(breaker.admit(limits, false, 0, Boot(63_000)), trip);
+        assert_eq!(breaker.admit(limits, false, 0, Boot(1_000_000)), trip);
+        assert_eq!(breaker.withheld(), 2);
         assert!(breaker.resume() && !breaker.resume());
-        assert_eq!(breaker.admit(false, 0, Boot(1_000_000)), Ok(()));
+        assert_eq!(breaker.admit(limits, false, 0, Boot(1_000_000)), Ok(()));
     }
 
     #[test]
     fn too_many_of_the_connected_stop_it() {
-        let mut breaker = Breaker::new(Limits { bans: None, share: Some(0.25) });
+        let mut breaker = Breaker::default();
+        let limits = Limits { bans: None, share: Some(0.25) };
         for number in 0..100 {
-            assert_eq!(breaker.admit(false, 100, Boot(number)), Ok(()));
+            assert_eq!(breaker.admit(limits, false, 100, Boot(number)), Ok(()));
         }
         for number in 0..25 {
-            assert_eq!(breaker.admit(true, 100, Boot(number)), Ok(()));
+            assert_eq!(breaker.admit(limits, true, 100, Boot(number)), Ok(()));
         }
-        assert_eq!(breaker.admit(true, 100, Boot(50)), Err(Trip::Clients(26, 100)));
+        assert_eq!(breaker.admit(limits, true, 100, Boot(50)), Err(Trip::Clients(26, 100)));
         assert_eq!(breaker.tripped(), Some(Trip::Clients(26, 100)));
     }
 
     #[test]
     fn a_handful_of_clients_is_no_share() {
-        let mut breaker = Breaker::new(Limits { bans: None, share: Some(0.1) });
+        let mut breaker = Breaker::default();
+        let limits = Limits { bans: None, share: Some(0.1) };
         for number in 0..10 {
-            assert_eq!(breaker.admit(true, 10, Boot(number)), Ok(()));
+            assert_eq!(breaker.admit(limits, true, 10, Boot(number)), Ok(()));
         }
-        assert!(breaker.admit(true, 10, Boot(10)).is_err());
+        assert!(breaker.admit(limits, true, 10, Boot(10)).is_err());
+    }
+
+    #[test]
+    fn new_limits_count_from_the_resumption_on() {
+        let mut breaker = Breaker::default();
+        let limits = |bans| Limits { bans: Some(bans), share: None };
+        breaker.admit(limits(1), false, 0, Boot(0)).unwrap();
+        assert_eq!(breaker.admit(limits(1), false, 0, Boot(1)), Err(Trip::Bans(1)));
+        assert_eq!(breaker.admit(limits(9), false, 0, Boot(2)), Err(Trip::Bans(1)), "stopped");
+        breaker.resume();
+        for number in 0..9 {
+            assert_eq!(breaker.admit(limits(9), false, 0, Boot(3 + number)), Ok(()));
+        }
+        assert_eq!(breaker.admit(limits(4), false, 0, Boot(20)), Err(Trip::Bans(4)));
     }
 
     #[test]
     fn without_limits_nothing_is_kept() {
         let mut breaker = Breaker::default();
         for number in 0..1000 {
-            breaker.admit(true, 1, Boot(number)).unwrap();
+            breaker.admit(Limits::default(), true, 1, Boot(number)).unwrap();
         }
         assert!(breaker.recent.is_empty());
     }

@@ -1,8 +1,10 @@
 //! Knows what a ban would lock out: this host's own addresses and gateways, and the peers of its
 //! SSH sessions. Kept current by the kernel's notifications. Decides nothing.
 
+mod netlink;
 mod route;
 mod sessions;
+mod tcp;
 mod watch;
 
 use std::{collections::HashSet, io, net::IpAddr};

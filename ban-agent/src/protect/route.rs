@@ -5,26 +5,21 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
 };
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
-    recv, sendto, socket_with,
-};
+use rustix::net::{RecvFlags, bind, netlink::SocketAddrNetlink, recv};
 
-use super::{Error, Network};
+use super::{
+    Error, Network,
+    netlink::{BUFFER, dump, open},
+};
 use crate::net::IpNet;
 
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`.
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
-/// The kernel fills at most 32 KiB per datagram of a dump (netlink_dump, net/netlink/af_netlink.c).
-const BUFFER: usize = 64 << 10;
 
 /// Hears of changed addresses and routes.
 pub(super) struct Notifications(OwnedFd);
@@ -35,7 +30,7 @@ impl Notifications {
             doing: "listen for address changes",
             source: source.into(),
         };
-        let socket = open().map_err(error)?;
+        let socket = open(None).map_err(error)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS)).map_err(error)?;
         Ok(Notifications(socket))
     }
@@ -63,13 +58,13 @@ impl AsFd for Notifications {
 pub(super) fn network() -> Result<Network, Error> {
     let mut network = Network::default();
     let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    dump("list addresses", addresses, |message| {
+    dump(None, "list addresses", addresses, |message| {
         if let RouteNetlinkMessage::NewAddress(address) = message {
             add_address(&mut network, &address);
         }
     })?;
     let routes = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-    dump("list routes", routes, |message| {
+    dump(None, "list routes", routes, |message| {
         if let RouteNetlinkMessage::NewRoute(route) = message {
             add_gateways(&mut network.gateways, &route.attributes);
         }
@@ -114,49 +109,6 @@ fn add_gateways(gateways: &mut Vec<IpAddr>, attributes: &[RouteAttribute]) {
         };
         if !gateways.contains(&gateway) {
             gateways.push(gateway);
-        }
-    }
-}
-
-fn open() -> rustix::io::Result<OwnedFd> {
-    let (family, protocol) = (AddressFamily::NETLINK, None);
-    // Protocol 0 of this family is NETLINK_ROUTE.
-    socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
-}
-
-fn dump(
-    doing: &'static str,
-    request: RouteNetlinkMessage,
-    mut each: impl FnMut(RouteNetlinkMessage),
-) -> Result<(), Error> {
-    let error = |source: rustix::io::Errno| Error::Netlink { doing, source: source.into() };
-    let socket = open().map_err(error)?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    sendto(&socket, &bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).map_err(error)?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let (_, size) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()).map_err(error)?;
-        let mut rest = buffer.get(..size).unwrap_or_default();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| Error::Answer(error.to_string()))?;
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(refused) => {
-                    return Err(Error::Netlink { doing, source: refused.to_io() });
-                }
-                NetlinkPayload::InnerMessage(message) => each(message),
-                _ => {}
-            }
-            // NLMSG_ALIGN
-            let aligned = length.max(16).next_multiple_of(4);
-            rest = rest.get(aligned..).unwrap_or_default();
         }
     }
 }

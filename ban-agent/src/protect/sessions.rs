@@ -1,4 +1,4 @@
-//! The peers of this host's SSH sessions, from /proc.
+//! The peers of this host's TCP connections, and which of them are SSH sessions, by /proc.
 //!
 //! A connection to sshd is not yet a session: whoever guesses passwords has one, too. What counts
 //! is that somebody is logged in, and sshd says so in the title of the process that serves him:
@@ -11,6 +11,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
+
+use super::tcp;
 
 /// State of an established connection in /proc/net/tcp (`TCP_ESTABLISHED`,
 /// include/net/tcp_states.h).
@@ -29,18 +31,38 @@ pub(super) struct Clients {
 pub(super) fn clients(proc: &Path) -> Clients {
     let sockets = session_sockets(proc);
     let mut clients = Clients::default();
-    for table in ["net/tcp", "net/tcp6"] {
-        let text = fs::read_to_string(proc.join(table)).unwrap_or_default();
-        for (peer, inode) in text.lines().skip(1).filter_map(connection) {
-            if sockets.contains(&inode) {
-                clients.sessions.insert(peer);
-            }
-            if !peer.is_loopback() {
-                clients.connected.insert(peer);
-            }
+    for (peer, inode) in connections(proc) {
+        if sockets.contains(&inode) {
+            clients.sessions.insert(peer);
+        }
+        if !peer.is_loopback() {
+            clients.connected.insert(peer);
         }
     }
     clients
+}
+
+/// The peers of all established TCP connections but loopback's.
+pub(super) fn connected(proc: &Path) -> HashSet<IpAddr> {
+    let peers = connections(proc).into_iter().map(|(peer, _)| peer);
+    peers.filter(|peer| !peer.is_loopback()).collect()
+}
+
+/// Peer and inode of each established connection; from the text where the kernel was built
+/// without sock_diag.
+fn connections(proc: &Path) -> Vec<(IpAddr, u64)> {
+    tcp::established().unwrap_or_else(|error| {
+        log::debug!("{error}; reading /proc/net/tcp");
+        listed(proc)
+    })
+}
+
+fn listed(proc: &Path) -> Vec<(IpAddr, u64)> {
+    let tables = ["net/tcp", "net/tcp6"].map(|table| {
+        let text = fs::read_to_string(proc.join(table)).unwrap_or_default();
+        text.lines().skip(1).filter_map(connection).collect::<Vec<_>>()
+    });
+    tables.concat()
 }
 
 /// Inodes of the sockets of processes that serve a session.
@@ -165,6 +187,12 @@ mod tests {
             assert_eq!(found("sshd: a@pts/0", &session), HashSet::from([peer]), "{listen}");
             assert!(found("sshd: a [priv]", &session).is_empty());
             assert!(found("sshd: a@pts/0", &listener).is_empty());
+            // both tables tell the same of our connection
+            let inode = fs::read_link(format!("/proc/self/fd/{}", session.as_raw_fd())).unwrap();
+            let inode = inode.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit());
+            let ours = (peer, inode.parse().unwrap());
+            assert!(listed(Path::new("/proc")).contains(&ours), "{listen}");
+            assert!(tcp::established().unwrap().contains(&ours), "{listen}");
         }
     }
 }

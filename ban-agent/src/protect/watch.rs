@@ -29,8 +29,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 const PROC: &str = "/proc";
 
-/// Who is connected, as of the last look.
-type Connected = Arc<Mutex<Arc<HashSet<IpAddr>>>>;
+/// Who is connected, and when that was seen.
+type Connected = Arc<Mutex<(Instant, Arc<HashSet<IpAddr>>)>>;
 
 /// Keeps the surroundings current until it is dropped.
 pub struct Watcher {
@@ -59,7 +59,7 @@ impl Watcher {
         let network = route::network()?;
         let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
         let first = Surroundings::of(&network, &sessions);
-        let connected = Arc::new(Mutex::new(Arc::new(connected)));
+        let connected = Arc::new(Mutex::new((Instant::now(), Arc::new(connected))));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|error| Error::Thread(error.into()))?;
         let (wake, stop) = (Arc::new(wake), Arc::new(AtomicBool::new(false)));
@@ -78,10 +78,15 @@ impl Watcher {
         Ok((Watcher { wake, stop, connected, thread: Some(thread) }, first))
     }
 
-    /// Who had a TCP connection to this host at the last look.
+    /// Who has a TCP connection to this host, or had one a second ago. Asks the kernel if nobody
+    /// has since: some ms for each 10,000 connections.
     #[must_use]
     pub fn connected(&self) -> Arc<HashSet<IpAddr>> {
-        Arc::clone(&self.connected.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0.elapsed() >= PAUSE {
+            *last = (Instant::now(), Arc::new(sessions::connected(PROC.as_ref())));
+        }
+        Arc::clone(&last.1)
     }
 
     /// Asks for a look at the SSH sessions, soon. Nothing tells of a login: call it when somebody
@@ -166,7 +171,9 @@ impl Watch {
             }
         }
         let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
-        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(connected);
+        let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (Instant::now(), Arc::new(connected));
+        drop(last);
         let now = Surroundings::of(&self.network, &sessions);
         if now != self.last {
             self.last = now.clone();
