@@ -68,6 +68,7 @@ fn failures(now: Now) {
         maxmatches: 5,
         max_tracked: 100_000,
         widen: None,
+        extend: None,
         limits: Limits::default(),
     };
     let mut jail = Jail::new(&spec);

@@ -39,7 +39,11 @@ fn human(show: &Show) -> String {
             }
         );
         for claim in &ban.holders {
-            let _ = writeln!(text, "  held by {}, ends {}", claim.jail, output::until(claim.until));
+            let _ = write!(text, "  held by {}, ends {}", claim.jail, output::until(claim.until));
+            if claim.extended > 0 {
+                let _ = write!(text, "; still being hit, extended {} times", claim.extended);
+            }
+            text.push('\n');
         }
     }
     for evidence in &show.evidence {

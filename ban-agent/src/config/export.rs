@@ -72,6 +72,11 @@ fn jail(spec: &jail::Spec) -> Table {
         table.insert("widen_v4".into(), lengths(&widen.v4));
         table.insert("widen_v6".into(), lengths(&widen.v6));
     }
+    if let Some(extend) = spec.extend {
+        let hits = i64::try_from(extend.hits).unwrap_or(i64::MAX);
+        table.insert("extend_hits".into(), hits.into());
+        table.insert("extend_maxtime".into(), duration(extend.maxtime));
+    }
     if let Some(bans) = spec.limits.bans {
         table.insert("max_bans_per_minute".into(), integer(bans));
     }

@@ -93,6 +93,8 @@ pub(super) struct Jail {
     pub(super) widen_members: Option<Members>,
     pub(super) widen_v4: Option<Vec<LengthV4>>,
     pub(super) widen_v6: Option<Vec<LengthV6>>,
+    pub(super) extend_hits: Option<Positive>,
+    pub(super) extend_maxtime: Option<Bounded>,
     pub(super) max_bans_per_minute: Option<Positive>,
     pub(super) max_client_share: Option<Share>,
     #[serde(rename = "bantime.increment")]

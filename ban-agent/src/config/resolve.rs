@@ -15,6 +15,9 @@ use crate::{
     source,
 };
 
+/// The longest that a ban is extended to.
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The specs of `layers`.
 pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     let merged = layer::merged(layers);
@@ -205,6 +208,10 @@ fn jail(
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
         max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
         widen: widen(own, defaults),
+        extend: get!(extend_hits).map(|hits| jail::Extend {
+            hits: hits.0.into(),
+            maxtime: get!(extend_maxtime).map_or(WEEK, |time| time.0),
+        }),
         limits: jail::Limits {
             bans: get!(max_bans_per_minute).map(|number| number.0 as usize),
             share: get!(max_client_share).map(|share| share.0),

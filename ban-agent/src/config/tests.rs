@@ -192,7 +192,7 @@ fn metrics_for_others_have_to_be_meant() {
 fn an_export_resolves_to_the_same_jails() {
     let text = format!(
         "{GOOD}\"bantime.increment\" = true\n\"bantime.maxtime\" = \"1w\"\n\
-         [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\n\
+         [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\nextend_hits = 9\n\
          [jails.log]\nfilter = \"web\"\nsyslog = \"udp://127.0.0.1:5514\"\nlogpath = \"/x tail\"\n\
          ignoreregex = ['friend']\n"
     );

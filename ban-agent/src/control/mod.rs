@@ -310,6 +310,14 @@ pub struct Claim {
     pub jail: String,
     /// Its end; `None`: permanent.
     pub until: Option<Timestamp>,
+    /// How often it was extended, since the agent's start, because it was still being hit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extended: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `show`

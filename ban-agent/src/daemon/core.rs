@@ -32,7 +32,7 @@ use crate::{
     event::{Action, Event},
     jail::Breaker,
     kernel::{Enforcer as _, Xdp},
-    ledger::{Cause, Claim, Ledger, Op, Plan},
+    ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
     protect::Watcher,
@@ -73,6 +73,8 @@ pub(super) struct Core {
     pub(super) breakers: HashMap<Arc<str>, Breaker>,
     /// Whether it enforces for good.
     pub(super) probation: Probation,
+    /// Counters that decide whether a ban is extended.
+    pub(super) looks: Looks,
     leaving: Option<Leaving>,
 }
 
@@ -114,6 +116,7 @@ impl Core {
             onlink: PrefixSet::default(),
             breakers: HashMap::new(),
             probation: Probation::new(trial, &options.agent.state, now),
+            looks: Looks::default(),
             leaving: None,
         }
     }
@@ -134,7 +137,8 @@ impl Core {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.leaving.is_none() {
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
-            let next = next.into_iter().chain(self.probation.deadline()).min();
+            let next = next.into_iter().chain(self.probation.deadline());
+            let next = next.chain(self.looks.next()).min();
             deadline.set(next).map_err(|error| Error::System("set a timer", error))?;
             // biased: a flood of messages starves no timer, and positions are recorded after the
             // sentences that were sent before them
@@ -284,6 +288,7 @@ impl Core {
 
     /// Ends what is due.
     fn expire(&mut self, now: Now) {
+        self.look_at_hits(now);
         let mut plan = Plan::default();
         self.ledger.expire(now.boot, &mut plan);
         self.commit(plan, Vec::new(), None, now);
@@ -401,7 +406,9 @@ impl Core {
 
     /// Starts the jails of the configuration.
     pub(super) fn start_jails(&mut self) -> Result<(), Error> {
-        self.wiring.apply(&self.config.jails, &self.positions).map_err(Error::Filter)
+        self.wiring.apply(&self.config.jails, &self.positions).map_err(Error::Filter)?;
+        self.watch_hits();
+        Ok(())
     }
 
     /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
@@ -411,6 +418,7 @@ impl Core {
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
         // who was stopped stays so, also under new limits
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
+        self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
         let allow = former.agent.allow.clone();
         if (Agent { allow, ..self.config.agent.clone() }) != former.agent {

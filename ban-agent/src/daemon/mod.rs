@@ -6,6 +6,7 @@
 mod answer;
 mod core;
 mod deadline;
+mod hits;
 mod intake;
 mod latency;
 mod message;

@@ -46,6 +46,7 @@ impl Core {
                 self.latency.banned(claim.prefix);
                 self.store.claim(&claim, Some(&sentence), now);
                 events.push(event(Action::Ban, &claim, now));
+                self.watch_hits_of(&claim, now);
                 self.widen(&jail, claim, now, plan, events);
             }
             Change::Unchanged(_) => {}
@@ -80,6 +81,7 @@ impl Core {
                 self.store.manual(&wider, Some(&reason), now);
                 events.push(event(Action::Ban, &wider, now));
             }
+            self.watch_hits_of(&wider, now);
             claim = wider;
         }
     }

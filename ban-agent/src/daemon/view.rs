@@ -18,7 +18,7 @@ use crate::{
     },
     event::{Shown, escape},
     kernel::{Enforcer as _, Held, Hits, Place},
-    ledger::{self, Claim, Holder, Op},
+    ledger::{self, Claim, Holder, Looks, Op},
     net::IpNet,
     store,
 };
@@ -51,7 +51,9 @@ impl Core {
         Ok(prefixes
             .iter()
             .zip(hits)
-            .filter_map(|(prefix, hits)| Some(describe(self.ledger.get(*prefix)?, hits, now)))
+            .filter_map(|(prefix, hits)| {
+                Some(describe(self.ledger.get(*prefix)?, hits, &self.looks, now))
+            })
             .collect())
     }
 
@@ -260,7 +262,7 @@ fn agrees(held: &Held, ban: &ledger::Ban<'_>, now: Now) -> bool {
     }
 }
 
-fn describe(ban: ledger::Ban<'_>, hits: Hits, now: Now) -> Ban {
+fn describe(ban: ledger::Ban<'_>, hits: Hits, looks: &Looks, now: Now) -> Ban {
     let claims: Vec<Claim> = ban.claims().collect();
     let mut ports: Vec<String> = Vec::new();
     if claims.iter().all(|claim| !claim.ports.is_empty()) {
@@ -275,6 +277,10 @@ fn describe(ban: ledger::Ban<'_>, hits: Hits, now: Now) -> Ban {
             .map(|claim| control::Claim {
                 jail: claim.holder.to_string(),
                 until: now.wall_of(claim.until),
+                extended: match &claim.holder {
+                    Holder::Jail(jail) => looks.extended(&(claim.prefix, Arc::clone(jail))),
+                    Holder::Manual => 0,
+                },
             })
             .collect(),
         until: now.wall_of(ban.until()),

@@ -157,6 +157,7 @@ impl Reader<'_> {
             maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
             max_tracked: 65_536,
             widen: None,
+            extend: None,
             limits: Limits::default(),
         };
         self.rest(&words)?;

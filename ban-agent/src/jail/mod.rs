@@ -53,6 +53,8 @@ pub struct Spec {
     pub max_tracked: usize,
     /// Bans networks whose members are banned; `None`: never.
     pub widen: Option<Widen>,
+    /// Extends bans that are still being hit; `None`: never.
+    pub extend: Option<Extend>,
     /// Beyond these the jail stops banning until it is resumed.
     pub limits: Limits,
 }
@@ -70,6 +72,15 @@ pub struct Increment {
     pub rndtime: Duration,
     /// `bantime.overalljails`: count the bans of all jails.
     pub overalljails: bool,
+}
+
+/// When a ban that would end is extended by its `bantime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extend {
+    /// Packets that it dropped in the last quarter of its time; at least 1.
+    pub hits: u64,
+    /// From its beginning on it lasts no longer than this.
+    pub maxtime: Duration,
 }
 
 /// When the bans of its members become the ban of a network.

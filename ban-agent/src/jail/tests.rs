@@ -28,6 +28,7 @@ pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
         maxmatches: 5,
         max_tracked: 1000,
         widen: None,
+        extend: None,
         limits: Limits::default(),
     }
 }

@@ -3,6 +3,7 @@
 mod allow;
 mod ban;
 mod book;
+mod hits;
 #[cfg(test)]
 mod tests;
 mod widen;
@@ -17,6 +18,7 @@ use crate::{
 pub use self::{
     allow::{Protected, Refusal},
     book::{Ban, Ledger},
+    hits::{Looks, Watched},
 };
 
 /// Who holds a claim.
