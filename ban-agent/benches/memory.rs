@@ -69,6 +69,7 @@ fn failures(now: Now) {
         max_tracked: 100_000,
         widen: None,
         extend: None,
+        actions: Vec::new(),
         limits: Limits::default(),
     };
     let mut jail = Jail::new(&spec);

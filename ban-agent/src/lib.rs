@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod net;
 
+pub mod action;
 pub mod control;
 pub mod event;
 pub mod filter;

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, action};
 use crate::{filter, jail, source};
 
 /// The running jails of `config`, and their filters.
@@ -19,9 +19,21 @@ pub fn export(config: &Config) -> String {
         jails.insert(spec.name.to_string(), jail(spec).into());
     }
     let mut root = Table::new();
+    let mut actions = Table::new();
+    for spec in &config.jails {
+        for action in &spec.actions {
+            actions.insert(action_name(spec, action), action::export(action).into());
+        }
+    }
+    root.insert("actions".into(), actions.into());
     root.insert("filters".into(), filters.into());
     root.insert("jails".into(), jails.into());
     root.to_string()
+}
+
+/// Jails may give one action different options: each gets its own.
+fn action_name(jail: &jail::Spec, action: &crate::action::Spec) -> String {
+    format!("{}-{}", jail.name, action.name)
 }
 
 fn filter(spec: &filter::Spec) -> Table {
@@ -64,6 +76,9 @@ fn jail(spec: &jail::Spec) -> Table {
     table.insert("prefix_v6".into(), i64::from(spec.prefix_v6).into());
     table.insert("maxmatches".into(), integer(spec.maxmatches));
     table.insert("max_tracked".into(), integer(spec.max_tracked));
+    let actions: Vec<String> =
+        spec.actions.iter().map(|action| action_name(spec, action)).collect();
+    table.insert("actions".into(), texts(&actions));
     if let Some(widen) = &spec.widen {
         let lengths = |lengths: &[u8]| {
             Value::from(lengths.iter().map(|length| i64::from(*length)).collect::<Vec<_>>())
@@ -133,7 +148,7 @@ fn texts(values: &[String]) -> Value {
 }
 
 /// Whole seconds as a number, others as a text that is read back exactly.
-fn duration(duration: Duration) -> Value {
+pub(super) fn duration(duration: Duration) -> Value {
     match i64::try_from(duration.as_secs()) {
         Ok(seconds) if duration.subsec_nanos() == 0 => seconds.into(),
         _ => format!("{}s", duration.as_secs_f64()).into(),

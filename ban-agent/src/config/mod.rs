@@ -3,6 +3,7 @@
 //! Three layers, later ones win key by key: the shipped filters and jails inside the binary, the
 //! main file, and `conf.d/*.toml` beside it. A shipped jail runs only if a file names it.
 
+mod action;
 mod duration;
 mod export;
 mod layer;
@@ -111,6 +112,8 @@ pub struct Agent {
     pub fail2ban: Option<PathBuf>,
     /// The first start is on trial: unless it is confirmed so soon, nothing is enforced any more.
     pub grace: Option<Duration>,
+    /// Commands of actions that may run at once.
+    pub max_actions: u32,
 }
 
 /// A configuration, resolved.

@@ -17,6 +17,7 @@ pub(super) struct Raw {
     pub(super) defaults: Jail,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
+    pub(super) actions: BTreeMap<String, Action>,
 }
 
 /// `[agent]`
@@ -35,6 +36,7 @@ pub(super) struct Agent {
     pub(super) fail2ban_log: Option<PathBuf>,
     pub(super) fail2ban: Option<PathBuf>,
     pub(super) grace: Option<Bounded>,
+    pub(super) max_actions: Option<Positive>,
 }
 
 /// `[metrics]`
@@ -71,6 +73,39 @@ pub(super) struct Filter {
     pub(super) usedns: Option<bool>,
 }
 
+/// `[actions.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Action {
+    pub(super) start: Option<String>,
+    pub(super) stop: Option<String>,
+    pub(super) reload: Option<String>,
+    pub(super) check: Option<String>,
+    pub(super) repair: Option<String>,
+    pub(super) ban: Option<String>,
+    pub(super) prolong: Option<String>,
+    pub(super) unban: Option<String>,
+    pub(super) inet6: Commands,
+    pub(super) start_on_demand: Option<bool>,
+    pub(super) timeout: Option<Span>,
+    pub(super) norestored: Option<bool>,
+    pub(super) repair_on_unban: Option<bool>,
+}
+
+/// `[actions.NAME.inet6]`: what is run for IPv6 addresses instead.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Commands {
+    pub(super) start: Option<String>,
+    pub(super) stop: Option<String>,
+    pub(super) reload: Option<String>,
+    pub(super) check: Option<String>,
+    pub(super) repair: Option<String>,
+    pub(super) ban: Option<String>,
+    pub(super) prolong: Option<String>,
+    pub(super) unban: Option<String>,
+}
+
 /// `[jails.NAME]` and `[defaults]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -97,6 +132,7 @@ pub(super) struct Jail {
     pub(super) extend_maxtime: Option<Bounded>,
     pub(super) max_bans_per_minute: Option<Positive>,
     pub(super) max_client_share: Option<Share>,
+    pub(super) actions: Option<OneOrMany>,
     #[serde(rename = "bantime.increment")]
     pub(super) increment: Option<bool>,
     #[serde(rename = "bantime.factor")]

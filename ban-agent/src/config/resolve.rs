@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Config, DEFAULT_SOCKET, Error,
+    Agent, Config, DEFAULT_SOCKET, Error, action,
     layer::{self, Layer},
     raw::{self, OneOrMany, Raw},
 };
@@ -41,7 +41,9 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     };
     for (name, section) in &raw.jails {
         if section.enabled.unwrap_or_else(|| named(layers, name)) && named(layers, name) {
-            let jail = jail(layers, &config.filters, name, section, &raw.defaults)?;
+            let mut jail = jail(layers, &config.filters, name, section, &raw.defaults)?;
+            let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
+            jail.actions = action::of_jail(layers, &raw.actions, name, actions)?;
             config.jails.push(jail);
         } else {
             config.disabled.push(name.clone());
@@ -106,6 +108,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         fail2ban_log: raw.fail2ban_log.clone(),
         fail2ban: raw.fail2ban.clone(),
         grace: raw.grace.map(|grace| grace.0),
+        max_actions: raw.max_actions.as_ref().map_or(4, |max| max.0),
     }
 }
 
@@ -212,6 +215,7 @@ fn jail(
             hits: hits.0.into(),
             maxtime: get!(extend_maxtime).map_or(WEEK, |time| time.0),
         }),
+        actions: Vec::new(),
         limits: jail::Limits {
             bans: get!(max_bans_per_minute).map(|number| number.0 as usize),
             share: get!(max_client_share).map(|share| share.0),

@@ -162,6 +162,7 @@ fn every_key_is_documented() {
         ("metrics", "## `[metrics]`"),
         ("jails.x", "## `[jails.NAME]`"),
         ("filters.x", "## `[filters"),
+        ("actions.x", "## `[actions"),
     ] {
         let start = text.find(title).unwrap();
         let part = text[start..].split("\n## ").next().unwrap();
@@ -194,7 +195,9 @@ fn an_export_resolves_to_the_same_jails() {
         "{GOOD}\"bantime.increment\" = true\n\"bantime.maxtime\" = \"1w\"\n\
          [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\nextend_hits = 9\n\
          [jails.log]\nfilter = \"web\"\nsyslog = \"udp://127.0.0.1:5514\"\nlogpath = \"/x tail\"\n\
-         ignoreregex = ['friend']\n"
+         ignoreregex = ['friend']\nactions = [\"tell\"]\n\
+         [actions.tell]\nban = \"echo <ip>\"\nunban = \"true\"\nnorestored = true\n\
+         inet6.ban = \"echo six\"\ntimeout = \"1m 30s\"\n"
     );
     let config = load_text(&text).1.unwrap();
     assert_eq!(config.jails.len(), 3);
@@ -203,10 +206,31 @@ fn an_export_resolves_to_the_same_jails() {
         let mut jails = config.jails.clone();
         for jail in &mut jails {
             Arc::make_mut(&mut jail.filter).name.clear();
+            for action in &mut jail.actions {
+                Arc::make_mut(action).name = "".into();
+            }
         }
         jails
     };
     assert_eq!(unnamed(&again), unnamed(&config));
+}
+
+#[test]
+fn actions_are_found_by_name() {
+    let text = format!(
+        "{GOOD}actions = \"tell\"\n[actions.tell]\nban = \"b\"\ninet6.ban = \"six\"\n\
+         [jails.sshd]\n[jails.log]\nfilter = \"web\"\nlogpath = \"/x\"\nactions = [\"tel\"]\n"
+    );
+    let (line, message, hint) = failure(&text);
+    assert_eq!(line, text.lines().count());
+    assert_eq!(message, "jail 'log': there is no action 'tel'");
+    assert_eq!(hint, "did you mean 'tell'? or define [actions.tel]");
+    let config = load_text(&text.replace("\"tel\"", "\"tell\"")).1.unwrap();
+    let web = config.jails.iter().find(|jail| &*jail.name == "web").unwrap();
+    let [tell] = web.actions.as_slice() else { panic!("one action") };
+    assert_eq!((tell.v4.ban.as_str(), tell.v6.ban.as_str(), tell.on_demand), ("b", "six", true));
+    assert!(config.jails.iter().any(|jail| &*jail.name == "sshd" && jail.actions.is_empty()));
+    assert_eq!(failure(&text.replace("inet6.ban", "inet6.bam")).2, "did you mean 'ban'?");
 }
 
 #[test]

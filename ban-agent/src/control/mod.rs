@@ -262,6 +262,9 @@ pub struct JailStatus {
     /// Why it bans nobody, although it goes on counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+    /// What is run besides.
+    #[serde(default)]
+    pub actions: Vec<ActionStatus>,
 }
 
 /// A jail that its breaker has stopped, until `resume`.
@@ -271,6 +274,34 @@ pub struct Stopped {
     pub reason: String,
     /// Bans that it did not make since.
     pub withheld: u64,
+}
+
+/// An action of a jail.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActionStatus {
+    /// Its name.
+    pub name: String,
+    /// Commands that ended well since the agent started.
+    pub done: u64,
+    /// Commands that failed or took too long.
+    pub failed: u64,
+    /// What it was not told because too much waited.
+    pub dropped: u64,
+    /// Why its last command failed, escaped; `None` if it did not.
+    pub error: Option<String>,
+}
+
+impl ActionStatus {
+    /// What an operator should know.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let mut words = Vec::new();
+        if self.dropped > 0 {
+            words.push(format!("{} jobs dropped, too many waited", self.dropped));
+        }
+        words.extend(self.error.clone());
+        (!words.is_empty()).then(|| words.join("; "))
+    }
 }
 
 /// `list`

@@ -81,6 +81,7 @@ impl Core {
                 Claim { prefix: *prefix, holder: holder.clone(), until, ports: ports.clone() };
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
             if matches!(change, Change::New | Change::Joined | Change::Extended) {
+                self.tell_banned(&claim, &change, None, now);
                 self.store.manual(&claim, terms.reason.as_deref(), now);
                 events.push(event(Action::Ban, &claim, now));
             }
@@ -109,6 +110,7 @@ impl Core {
             let claim = Claim { prefix: former.prefix, holder, until, ports: Ports::new() };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
             if matches!(change, Change::New | Change::Joined | Change::Extended) {
+                self.tell_restored(&claim, now);
                 self.store.claim(&claim, None, now);
                 events.push(event(Action::Restore, &claim, now));
             }

@@ -17,10 +17,11 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{
     Error, Options,
+    actions::Actions,
     deadline::{ClockSteps, Deadline},
     latency::Latency,
     message::{Handled, Message},
-    notary::{Notary, Receipt},
+    notary::{Deed, Notary, Receipt},
     probation::Probation,
     trial::Trial,
     wiring::Wiring,
@@ -55,6 +56,7 @@ pub(super) struct Core {
     pub(super) xdp: Xdp,
     pub(super) store: Store,
     pub(super) wiring: Wiring,
+    pub(super) actions: Actions,
     pub(super) positions: HashMap<Arc<str>, Position>,
     /// Bans whose kernel step failed.
     pub(super) pending: HashSet<IpNet>,
@@ -100,6 +102,7 @@ impl Core {
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         Core {
             ledger: Ledger::new(max_bans),
+            actions: Actions::new(options.agent.max_actions),
             notary: Notary::start(options.agent.fail2ban_log.clone()),
             config: options.config,
             path: options.path,
@@ -205,9 +208,10 @@ impl Core {
         super::tell_systemd(&[NotifyState::Stopping]);
         let detach = self.leaving == Some(Leaving::Detach);
         let kept = self.probation.trial() == Trial::Over;
-        let Core { xdp, store, notary, wiring, .. } = self;
+        let Core { xdp, store, notary, wiring, actions, .. } = self;
         drop(wiring);
         notary.finish().await;
+        actions.finish().await;
         store.close();
         if detach {
             let interfaces = xdp.detach()?;
@@ -309,6 +313,7 @@ impl Core {
                 let prefix = ended.claim.prefix;
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
+            self.tell_unbanned(&ended.claim, now);
             events.push(event(Action::Unban, &ended.claim, now));
         }
         self.enforce(&plan.ops, now);
@@ -321,8 +326,10 @@ impl Core {
                 hint: Some("it is tried again every second; see `ban-agent status`".into()),
             });
         }
-        if !events.is_empty() || receipt.is_some() {
-            self.notary.report(self.store.barrier(), events, receipt);
+        let orders = self.actions.take_orders();
+        if !events.is_empty() || receipt.is_some() || !orders.is_empty() {
+            let durable = self.store.barrier();
+            self.notary.report(Deed { durable, events, orders, receipt });
         }
     }
 
@@ -416,6 +423,7 @@ impl Core {
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let config = config::load(&self.path)?;
         self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
+        self.actions.apply(&config.jails);
         // who was stopped stays so, also under new limits
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
         self.watch_hits();

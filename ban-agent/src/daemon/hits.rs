@@ -80,7 +80,8 @@ impl Core {
         };
         for claim in claims.into_iter().filter(|claim| Some(claim.until) == until) {
             let claim = Claim { until: new, ..claim };
-            self.ledger.claim(&claim, false, now.boot, plan);
+            let change = self.ledger.claim(&claim, false, now.boot, plan);
+            self.tell_banned(&claim, &change, None, now);
             self.store.claim(&claim, None, now);
         }
         let left = Duration::from_millis(new.0.saturating_sub(until.unwrap_or(Boot(0)).0));

@@ -3,6 +3,7 @@
 //! One task owns the ledger, the maps and the store (`core`); everybody else sends it a
 //! [`message::Message`]. Each jail has a task (`worker`), each source one (`intake`).
 
+mod actions;
 mod answer;
 mod core;
 mod deadline;

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use crate::{
+    action::Order,
     control::{Document, Reply},
     event::{Event, Reporter},
 };
@@ -19,10 +20,16 @@ const NOT_DURABLE: &str =
 /// An answer that waits for the store.
 pub(super) type Receipt = (oneshot::Sender<Reply>, Reply);
 
-struct Deed {
-    durable: oneshot::Receiver<()>,
-    events: Vec<Event>,
-    receipt: Option<Receipt>,
+/// What was decided together.
+pub(super) struct Deed {
+    /// The store has it.
+    pub(super) durable: oneshot::Receiver<()>,
+    /// For everybody.
+    pub(super) events: Vec<Event>,
+    /// For the actions of the jails.
+    pub(super) orders: Vec<Order>,
+    /// For whom asked for it.
+    pub(super) receipt: Option<Receipt>,
 }
 
 /// The reporting task.
@@ -36,10 +43,11 @@ impl Notary {
         let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
         let mut reporter = Reporter::new(fail2ban_log);
         let task = tokio::spawn(async move {
-            while let Some(Deed { durable, events, receipt }) = queue.recv().await {
+            while let Some(Deed { durable, events, orders, receipt }) = queue.recv().await {
                 // an error means that the store is degraded: the kernel has it all the same
                 let durable = durable.await.is_ok();
                 reporter.report(&events);
+                orders.into_iter().for_each(Order::give);
                 if let Some((sender, mut reply)) = receipt {
                     if let (false, Reply::Done(Document::Changes(changes))) = (durable, &mut reply)
                     {
@@ -53,14 +61,9 @@ impl Notary {
         Notary { deeds, task }
     }
 
-    /// Reports once `durable` is done.
-    pub(super) fn report(
-        &self,
-        durable: oneshot::Receiver<()>,
-        events: Vec<Event>,
-        receipt: Option<Receipt>,
-    ) {
-        if self.deeds.send(Deed { durable, events, receipt }).is_err() {
+    /// Reports once the store has it.
+    pub(super) fn report(&self, deed: Deed) {
+        if self.deeds.send(deed).is_err() {
             log::error!("the reporting task is gone");
         }
     }

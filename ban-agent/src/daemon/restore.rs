@@ -20,14 +20,16 @@ impl Core {
     /// brought in line with it, in one batch.
     pub(super) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
+        self.actions.apply(&self.config.jails);
         self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
-        let (mut events, mut gone) = (Vec::new(), Vec::new());
+        let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let Core { store, ledger, .. } = self;
         let loaded = store.load(now, |claim| {
             match ledger.claim(&claim, true, now.boot, &mut plan) {
                 Change::New | Change::Joined | Change::Extended => {
                     if events.len() < RESTORED_SHOWN {
                         events.push(event(Action::Restore, &claim, now));
+                        restored.push(claim);
                     }
                 }
                 Change::Unchanged(_) => {}
@@ -40,7 +42,11 @@ impl Core {
             // what the kernel lacks is seen by comparison
             plan.ops.clear();
         });
-        gone.iter().for_each(|claim| self.store.release(claim));
+        for claim in &gone {
+            self.store.release(claim);
+            self.tell_unbanned(claim, now);
+        }
+        restored.iter().for_each(|claim| self.tell_restored(claim, now));
         self.positions = loaded.positions;
         if !loaded.complete {
             self.adopt(now, &mut plan);

@@ -44,6 +44,7 @@ impl Core {
         match change {
             Change::New | Change::Joined | Change::Extended => {
                 self.latency.banned(claim.prefix);
+                self.tell_banned(&claim, &change, Some(&sentence), now);
                 self.store.claim(&claim, Some(&sentence), now);
                 events.push(event(Action::Ban, &claim, now));
                 self.watch_hits_of(&claim, now);
@@ -74,6 +75,7 @@ impl Core {
             if !matches!(change, Change::New | Change::Joined | Change::Extended) {
                 return;
             }
+            self.tell_banned(&wider, &change, None, now);
             if change == Change::Extended {
                 self.store.claim(&wider, None, now);
             } else {

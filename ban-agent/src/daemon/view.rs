@@ -155,6 +155,13 @@ impl Core {
                 ));
             }
         }
+        for (spec, _) in self.wiring.jails() {
+            for action in self.actions.status(&spec.name) {
+                if let Some(warning) = action.warning() {
+                    warnings.push(format!("[{}] action {}: {warning}", spec.name, action.name));
+                }
+            }
+        }
         let state = self.store.state();
         if !state.is_sound() {
             warnings.push(format!("the store is degraded: {state}"));
@@ -196,6 +203,7 @@ impl Core {
                     let reason = breaker.tripped()?.to_string();
                     Some(control::Stopped { reason, withheld: breaker.withheld() })
                 }),
+                actions: self.actions.status(&spec.name),
             })
             .collect()
     }

@@ -67,8 +67,12 @@ impl Wiring {
     ) -> Result<(), filter::Error> {
         let mut compiled = Vec::new();
         for spec in specs {
-            let same = self.jails.get(&spec.name).is_some_and(|running| running.spec == *spec);
-            if !same {
+            // what is run besides is no matter of the jail's task
+            let known = self.jails.get(&spec.name).map(|running| jail::Spec {
+                actions: spec.actions.clone(),
+                ..running.spec.clone()
+            });
+            if known.as_ref() != Some(spec) {
                 compiled.push((spec, Arc::new(Filter::compile(&spec.filter)?)));
             }
         }

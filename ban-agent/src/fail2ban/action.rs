@@ -1,8 +1,14 @@
-//! Tells which of a jail's actions ban (then the ban is ours), for which ports, and which do
-//! something else.
+//! Tells which of a jail's actions ban (then the ban is ours) and for which ports, and reads the
+//! others, which are run.
 
-use super::{options::Call, services::Services};
-use crate::net::{PortRange, Ports, Proto};
+use std::{path::Path, time::Duration};
+
+use super::{Error, definition::Definition, ini::Place, options::Call, services::Services};
+use crate::{
+    action::{Commands, Spec, TIMEOUT},
+    config,
+    net::{PortRange, Ports, Proto},
+};
 
 /// Actions that ban, by the beginning of their name.
 const BANS: &[&str] = &[
@@ -22,15 +28,128 @@ const BANS: &[&str] = &[
     "apf",
     "hostsdeny",
     "symbiosis-blacklist",
-    "netscaler",
-    "nginx-block-map",
     "ipset",
     "xdp",
 ];
 
-/// Whether `call` bans; `banactions` are what the jail itself calls its banactions.
+/// Actions that do something elsewhere, by the beginning of their name: they are run, also where
+/// a jail calls one of them its banaction.
+const RUNS: &[&str] = &[
+    "cloudflare",
+    "netscaler",
+    "nginx-block-map",
+    "nsupdate",
+    "mail",
+    "sendmail",
+    "abuseipdb",
+    "blocklist_de",
+    "dummy",
+];
+
+/// Whether the ban of `call` is ours; `banactions` are what the jail itself calls its banactions.
 pub(super) fn bans(call: &Call, banactions: &[String]) -> bool {
-    BANS.iter().any(|name| call.name.starts_with(name)) || banactions.contains(&call.name)
+    let begins = |names: &[&str]| names.iter().any(|name| call.name.starts_with(name));
+    !begins(RUNS) && (begins(BANS) || banactions.contains(&call.name))
+}
+
+/// What an action that is run amounts to.
+pub(super) enum Read {
+    /// Commands.
+    Commands(Box<Spec>),
+    /// It cannot be run, and why.
+    Not(String),
+}
+
+/// Tags whose value is not known to us.
+const UNKNOWN: &[&str] =
+    &["raw-ticket", "jail.banned", "jail.banned_total", "jail.found", "jail.found_total"];
+
+/// Reads an action of `action.d` for a jail. What it asks for in vain is told to `note`.
+pub(super) fn read(
+    dir: &Path,
+    call: &Call,
+    jail: &str,
+    note: &mut impl FnMut(Place, String),
+) -> Result<Read, Error> {
+    if Path::new(&call.name).extension().is_some_and(|extension| extension == "py") {
+        return Ok(Read::Not("is not run: it is Python".to_owned()));
+    }
+    let mut call = call.clone();
+    let name = call.options.entry("name".to_owned()).or_insert_with(|| jail.to_owned()).clone();
+    let actname = match name.strip_prefix(jail) {
+        Some(rest) => format!("{}{rest}", call.name),
+        None => format!("{}-{name}", call.name),
+    };
+    let actname = call.options.entry("actname".to_owned()).or_insert(actname).clone();
+    let Some(definition) = Definition::read(dir, "action.d", &call)? else {
+        let what = format!("is not run: there is no {}/action.d/{}.conf", dir.display(), call.name);
+        return Ok(Read::Not(what));
+    };
+    let flag = |word: &str, default: bool| -> Result<bool, Error> {
+        let text = definition.get(word, None)?.map(|text| text.trim().to_lowercase());
+        match text.as_deref() {
+            None | Some("") => Ok(default),
+            Some("1" | "on" | "true" | "yes") => Ok(true),
+            Some("0" | "off" | "false" | "no") => Ok(false),
+            Some(text) => {
+                let what = format!("'{text}' is neither true nor false");
+                Err(bad(&definition, word, what))
+            }
+        }
+    };
+    let timeout = match definition.get("timeout", None)? {
+        None => Some(TIMEOUT),
+        Some(text) => config::parse_duration(&text)
+            .map_err(|error| bad(&definition, "timeout", error.to_string()))?,
+    };
+    let spec = Spec {
+        name: actname.into(),
+        v4: commands(&definition, "inet4")?,
+        v6: commands(&definition, "inet6")?,
+        on_demand: flag("actionstart_on_demand", definition.has_families())?,
+        timeout: timeout.unwrap_or(Duration::MAX),
+        norestored: flag("norestored", false)?,
+        repair_on_unban: flag("actionrepair_on_unban", false)?,
+    };
+    for tag in UNKNOWN.iter().filter(|tag| spec.mentions(tag)) {
+        note(
+            definition.place("actionban"),
+            format!("action '{}': <{tag}> stays as it is", call.name),
+        );
+    }
+    if spec.mentions("ip-host") {
+        let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
+        note(definition.place("actionban"), format!("action '{}': {what}", call.name));
+    }
+    if definition.get("actionreban", Some("inet4"))?.is_some_and(|text| !text.trim().is_empty()) {
+        let what = "actionreban is not run: nothing here forgets its bans and needs them again";
+        note(definition.place("actionreban"), format!("action '{}': {what}", call.name));
+    }
+    Ok(Read::Commands(Box::new(spec)))
+}
+
+fn commands(definition: &Definition, family: &str) -> Result<Commands, Error> {
+    let get = |word: &str| -> Result<String, Error> {
+        Ok(definition
+            .get(word, Some(family))?
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default())
+    };
+    Ok(Commands {
+        start: get("actionstart")?,
+        stop: get("actionstop")?,
+        reload: get("actionreload")?,
+        check: get("actioncheck")?,
+        repair: get("actionrepair")?,
+        ban: get("actionban")?,
+        prolong: get("actionprolong")?,
+        unban: get("actionunban")?,
+    })
+}
+
+fn bad(definition: &Definition, key: &str, what: String) -> Error {
+    let (place, section) = (definition.place(key), "Definition".to_owned());
+    Error::Value { place, section, key: key.to_owned(), what }
 }
 
 /// The ports that a banning action is limited to; empty: all traffic.
@@ -84,6 +203,24 @@ pub(super) fn ports(call: &Call, services: &Services) -> Result<Ports, String> {
 mod tests {
     use super::*;
     use crate::fail2ban::options;
+
+    #[test]
+    fn firewalls_are_ours_and_the_rest_is_run() {
+        let banactions = ["my-firewall".to_owned(), "cloudflare-token".to_owned()];
+        for (name, ours) in [
+            ("iptables-multiport", true),
+            ("nftables", true),
+            ("route", true),
+            ("hostsdeny", true),
+            ("my-firewall", true),
+            ("cloudflare-token", false),
+            ("sendmail-whois", false),
+            ("nginx-block-map", false),
+            ("my-script", false),
+        ] {
+            assert_eq!(bans(&options::parse(name).unwrap(), &banactions), ours, "{name}");
+        }
+    }
 
     #[test]
     fn ports_of_actions() {

@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Error,
+    definition::Definition,
     ini::Place,
-    merge::{Config, Vars},
     options::{self, Call},
-    substitute,
 };
 use crate::filter::Spec;
 
@@ -27,66 +26,17 @@ pub(super) struct Resolved {
 
 /// Reads the filter that `call` names. `journal`: its lines come without syslog's prefix.
 pub(super) fn read(dir: &Path, call: &Call, journal: bool) -> Result<Resolved, Error> {
-    let mut config = Config::default();
-    let base = if call.name.contains('/') {
-        Path::new(&call.name).with_extension("")
-    } else {
-        dir.join("filter.d").join(&call.name)
-    };
-    if !config.read(&base)? {
-        return Err(Error::NoFilter { name: call.name.clone(), dir: dir.join("filter.d") });
-    }
-    let mut given = call.options.clone();
-    if !given.contains_key("logtype") && !config.keys("Definition").any(|key| key == "logtype") {
-        given.insert("logtype".to_owned(), if journal { "journal" } else { "file" }.to_owned());
-    }
-    init(&config, &mut given)?;
-    let place = config
-        .raw("Definition", "failregex")
-        .map(|value| value.place.clone())
-        .unwrap_or_else(|| Place { file: base.with_extension("conf").into(), line: 0 });
-    let words = resolve(&config, &given, &place)?;
-    Ok(Resolved { name: call.name.clone(), words, place })
-}
-
-/// `[Init]` gives the options that nobody set.
-fn init(config: &Config, given: &mut Vars) -> Result<(), Error> {
-    let keys: Vec<String> = config.keys("Init").map(str::to_owned).collect();
-    for key in keys {
-        if let Some(value) = config.get("Init", &key, &Vars::new())? {
-            given.insert(format!("known/{key}"), value.text.clone());
-            given.entry(key).or_insert(value.text);
-        }
-    }
-    Ok(())
-}
-
-fn resolve(
-    config: &Config,
-    given: &Vars,
-    place: &Place,
-) -> Result<BTreeMap<String, String>, Error> {
-    let vars: Vars = given.iter().map(|(key, text)| (key.to_lowercase(), text.clone())).collect();
+    let mut definition = Definition::read(dir, "filter.d", call)?
+        .ok_or_else(|| Error::NoFilter { name: call.name.clone(), dir: dir.join("filter.d") })?;
+    definition.default("logtype", if journal { "journal" } else { "file" });
+    let place = definition.place("failregex");
     let mut words = BTreeMap::new();
     for word in WORDS {
-        let own = match given.get(word) {
-            Some(text) => Some(text.clone()),
-            None => config.get("Definition", word, &vars)?.map(|value| value.text),
-        };
-        let Some(text) = own else { continue };
-        let mut find = |tag: &str| match given.get(tag) {
-            Some(text) => Ok(Some(text.clone())),
-            None => config.tag(tag, &vars),
-        };
-        let text = substitute::resolve(word, &text, &mut find)?.map_err(|tag| Error::Value {
-            place: config.raw("Definition", word).map_or(place, |value| &value.place).clone(),
-            section: "Definition".to_owned(),
-            key: word.to_owned(),
-            what: format!("<{tag}> refers to itself"),
-        })?;
-        words.insert(word.to_owned(), text);
+        if let Some(text) = definition.get(word, None)? {
+            words.insert(word.to_owned(), text);
+        }
     }
-    Ok(words)
+    Ok(Resolved { name: call.name.clone(), words, place })
 }
 
 /// A filter of `dir` by its name with options, as in `sshd[mode=aggressive]`.

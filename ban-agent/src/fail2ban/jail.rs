@@ -18,6 +18,7 @@ use super::{
     services::Services,
 };
 use crate::{
+    action::Spec as Run,
     config,
     jail::{Limits, Spec},
     net::{self, IpNet, Ports},
@@ -140,6 +141,7 @@ impl Reader<'_> {
         self.override_words(&words, &mut filter)?;
         let zone = words.text("logtimezone")?;
         let maxretry = words.number("maxretry", 5_u32)?.max(1);
+        let (ports, actions) = self.actions(&words)?;
         let spec = Spec {
             name: name.into(),
             filter: Arc::new(filter::spec(&filter, zone)?),
@@ -150,7 +152,8 @@ impl Reader<'_> {
                 .ok_or_else(|| words.bad("findtime", "has to end".to_owned()))?,
             bantime: words.duration("bantime", Some(Duration::from_secs(600)))?,
             increment: increment::read(&words)?,
-            ports: self.actions(&words)?,
+            ports,
+            actions,
             ignoreip: self.ignoreip(&words)?,
             prefix_v4: 32,
             prefix_v6: 128,
@@ -233,8 +236,8 @@ impl Reader<'_> {
         Ok(sources)
     }
 
-    /// The ports of the ban. Every banaction is ours; other actions are listed.
-    fn actions(&mut self, words: &Words<'_>) -> Result<Ports, Error> {
+    /// The ports of the ban, and the actions that are run. Every banaction is ours.
+    fn actions(&mut self, words: &Words<'_>) -> Result<(Ports, Vec<Arc<Run>>), Error> {
         let mut banactions = Vec::new();
         for key in ["banaction", "banaction_allports"] {
             if let Some(text) = words.text(key)?
@@ -244,11 +247,12 @@ impl Reader<'_> {
             }
         }
         let mut ports: Option<Ports> = None;
+        let mut runs: Vec<Arc<Run>> = Vec::new();
         for text in options::split(&words.text("action")?.unwrap_or_default()) {
             let call: Call = options::parse(&text)
                 .map_err(|what| words.bad("action", format!("'{text}': {what}")))?;
             if !action::bans(&call, &banactions) {
-                self.note(words, "action", format!("action '{}' is not run", call.name));
+                runs.extend(self.run(words, &call)?);
                 continue;
             }
             let own = action::ports(&call, self.services)
@@ -272,7 +276,23 @@ impl Reader<'_> {
                 "none of its actions bans: addresses are banned all the same".to_owned(),
             );
         }
-        Ok(ports.unwrap_or_default())
+        Ok((ports.unwrap_or_default(), runs))
+    }
+
+    /// An action that is run; listed if it cannot be.
+    fn run(&mut self, words: &Words<'_>, call: &Call) -> Result<Option<Arc<Run>>, Error> {
+        let mut notes = Vec::new();
+        let read = action::read(self.dir, call, words.name, &mut |place, what| {
+            notes.push(Unsupported { place, jail: words.name.to_owned(), what });
+        })?;
+        self.unsupported.append(&mut notes);
+        match read {
+            action::Read::Commands(spec) => Ok(Some(Arc::new(*spec))),
+            action::Read::Not(why) => {
+                self.note(words, "action", format!("action '{}' {why}", call.name));
+                Ok(None)
+            }
+        }
     }
 
     fn ignoreip(&mut self, words: &Words<'_>) -> Result<Vec<IpNet>, Error> {

@@ -3,6 +3,7 @@
 //! What we do not do is listed, never passed over.
 
 mod action;
+mod definition;
 mod filter;
 mod increment;
 mod ini;

@@ -211,7 +211,7 @@ fn what_is_not_done_is_listed() {
         shown,
         [
             "/jail.conf:11: jail door: usedns = yes: host names in logs are never resolved, an attacker chose them",
-            "/jail.conf:14: jail door: action 'mail' is not run",
+            "/jail.conf:14: jail door: action 'mail' is not run: there is no /action.d/mail.conf",
             "/jail.conf:12: jail door: ignorecommand is not run: /bin/true <ip>",
             "/jail.conf:13: jail door: ignoreself = false: the host's own addresses are never banned by a log line",
         ]

@@ -12,7 +12,7 @@ mod track;
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    filter,
+    action, filter,
     net::{IpNet, Ports},
     source,
 };
@@ -55,6 +55,8 @@ pub struct Spec {
     pub widen: Option<Widen>,
     /// Extends bans that are still being hit; `None`: never.
     pub extend: Option<Extend>,
+    /// What is run besides, when it bans or lets go.
+    pub actions: Vec<Arc<action::Spec>>,
     /// Beyond these the jail stops banning until it is resumed.
     pub limits: Limits,
 }

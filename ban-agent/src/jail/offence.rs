@@ -1,6 +1,6 @@
 //! A jail at work: takes failures, says who has reached `maxretry`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
@@ -51,6 +51,8 @@ pub struct Sentence {
     pub ports: Ports,
     /// The last failures' lines, oldest first, as the attacker wrote them: escape to show.
     pub evidence: Vec<Box<[u8]>>,
+    /// Fields of the last failure, as the attacker wrote them.
+    pub fields: BTreeMap<String, String>,
     /// Time of the last failure, by its line, never in the future.
     pub time: Timestamp,
     /// How many failures led to it.
@@ -148,6 +150,7 @@ impl Jail {
             duration: self.spec.bantime,
             ports: self.spec.ports.clone(),
             evidence,
+            fields: failure.fields.clone(),
             time,
             failures: count,
         })

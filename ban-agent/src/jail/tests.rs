@@ -29,6 +29,7 @@ pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
         max_tracked: 1000,
         widen: None,
         extend: None,
+        actions: Vec::new(),
         limits: Limits::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! The store against real files: restarts, clocks, and everything that a disk can do to it.
 
-use std::{fs, os::unix::fs::FileExt, process::Command, thread};
+use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, process::Command, thread};
 
 use rusqlite::params;
 use tempfile::TempDir;
@@ -43,6 +43,7 @@ fn sentence(claim: &Claim, lines: &[&[u8]]) -> Sentence {
         duration: None,
         ports: Vec::new(),
         evidence: lines.iter().map(|line| (*line).into()).collect(),
+        fields: BTreeMap::new(),
         time: start().wall,
         failures: 3,
     }

@@ -1,0 +1,211 @@
+//! Tells the actions of a jail what became of its claims. What is told is gathered while the core
+//! decides, and given once the store has it, like every other report.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use tokio::{sync::Semaphore, time};
+
+use super::core::Core;
+use crate::{
+    action::{Action, Job, Known, Order, Spec, Ticket},
+    clock::Now,
+    control::ActionStatus,
+    jail::{self, Sentence},
+    ledger::{Change, Claim, Holder},
+    store::Evidence,
+};
+
+/// How long a stop waits for actions; what still runs then is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The running actions of all jails.
+pub(super) struct Actions {
+    permits: Arc<Semaphore>,
+    running: BTreeMap<(Arc<str>, Arc<str>), Action>,
+    /// What is to be told once the store has what was decided.
+    orders: Vec<Order>,
+}
+
+impl Actions {
+    /// At most `most` commands run at once.
+    pub(super) fn new(most: u32) -> Actions {
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(most));
+        Actions { permits, running: BTreeMap::new(), orders: Vec::new() }
+    }
+
+    /// Makes the running actions those of `jails`: unchanged ones go on, the others stop after
+    /// what they were told.
+    pub(super) fn apply(&mut self, jails: &[jail::Spec]) {
+        let key = |jail: &jail::Spec, spec: &Spec| (Arc::clone(&jail.name), Arc::clone(&spec.name));
+        let wanted: BTreeMap<_, _> = jails
+            .iter()
+            .flat_map(|jail| jail.actions.iter().map(move |spec| (key(jail, spec), spec)))
+            .collect();
+        let mut former = std::mem::take(&mut self.running);
+        for (key, spec) in wanted {
+            let known = former.remove(&key);
+            let action = match known {
+                Some(action) if action.spec() == &**spec => {
+                    action.order(Job::Reload).give();
+                    action
+                }
+                known => Action::start(Spec::clone(spec), &key.0, Arc::clone(&self.permits), known),
+            };
+            self.running.insert(key, action);
+        }
+    }
+
+    /// The actions of one jail.
+    fn of<'a>(&'a self, jail: &'a str) -> impl Iterator<Item = &'a Action> {
+        self.running.iter().filter(move |((name, _), _)| **name == *jail).map(|(_, action)| action)
+    }
+
+    /// What `status` shows.
+    pub(super) fn status(&self, jail: &str) -> Vec<ActionStatus> {
+        let status = |action: &Action| {
+            let stats = action.stats();
+            ActionStatus {
+                name: action.spec().name.to_string(),
+                done: stats.done.load(Ordering::Relaxed),
+                failed: stats.failed.load(Ordering::Relaxed),
+                dropped: stats.dropped.load(Ordering::Relaxed),
+                error: stats.error(),
+            }
+        };
+        self.of(jail).map(status).collect()
+    }
+
+    /// What was gathered since the last time.
+    pub(super) fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Lets all of them work off what they were told and stop, but not for ever.
+    pub(super) async fn finish(self) {
+        let deadline = time::Instant::now() + PATIENCE;
+        let mut late = 0;
+        let tasks: Vec<_> =
+            self.running.into_values().map(|action| tokio::spawn(action.finish())).collect();
+        for task in tasks {
+            let aborted = task.abort_handle();
+            if time::timeout_at(deadline, task).await.is_err() {
+                aborted.abort();
+                late += 1;
+            }
+        }
+        if late > 0 {
+            log::error!("{late} actions were not done after {PATIENCE:?}: killed");
+        }
+    }
+}
+
+impl Core {
+    /// A claim of a jail was made or became longer: its actions are told. To be called before the
+    /// store learns of it.
+    pub(super) fn tell_banned(
+        &mut self,
+        claim: &Claim,
+        change: &Change,
+        sentence: Option<&Sentence>,
+        now: Now,
+    ) {
+        let Holder::Jail(jail) = &claim.holder else { return };
+        if self.actions.of(jail).next().is_none() {
+            return;
+        }
+        let prolonged = match change {
+            Change::New | Change::Joined => false,
+            Change::Extended => true,
+            _ => return,
+        };
+        let ticket = Arc::new(self.ticket(jail, claim, sentence, now));
+        let orders: Vec<Order> = self
+            .actions
+            .of(jail)
+            .map(|action| {
+                let ticket = Arc::clone(&ticket);
+                action.order(if prolonged { Job::Prolong(ticket) } else { Job::Ban(ticket) })
+            })
+            .collect();
+        self.actions.orders.extend(orders);
+    }
+
+    /// A claim of an earlier run goes on.
+    pub(super) fn tell_restored(&mut self, claim: &Claim, now: Now) {
+        let Holder::Jail(jail) = &claim.holder else { return };
+        let ticket = || Arc::new(Ticket { restored: true, ..plain(claim, now) });
+        let orders: Vec<Order> = self
+            .actions
+            .of(jail)
+            .filter(|action| !action.spec().norestored)
+            .map(|action| action.order(Job::Ban(ticket())))
+            .collect();
+        self.actions.orders.extend(orders);
+    }
+
+    /// A claim ended.
+    pub(super) fn tell_unbanned(&mut self, claim: &Claim, now: Now) {
+        let Holder::Jail(jail) = &claim.holder else { return };
+        let ticket = || Arc::new(plain(claim, now));
+        let orders: Vec<Order> =
+            self.actions.of(jail).map(|action| action.order(Job::Unban(ticket()))).collect();
+        self.actions.orders.extend(orders);
+    }
+
+    fn ticket(
+        &mut self,
+        jail: &str,
+        claim: &Claim,
+        sentence: Option<&Sentence>,
+        now: Now,
+    ) -> Ticket {
+        let mut ticket = plain(claim, now);
+        if let Some(sentence) = sentence {
+            ticket.time = sentence.time;
+            ticket.failures = sentence.failures;
+            ticket.matches.clone_from(&sentence.evidence);
+            ticket.fields.clone_from(&sentence.fields);
+        }
+        ticket.bantime = now
+            .wall_of(claim.until)
+            .map(|until| Duration::try_from(until.duration_since(ticket.time)).unwrap_or_default());
+        let mentions = |tags: &[&str]| {
+            self.actions.of(jail).any(|action| tags.iter().any(|tag| action.spec().mentions(tag)))
+        };
+        let (counts, knows) = (
+            mentions(&["bancount"]),
+            mentions(&["ipmatches", "ipfailures", "ipjailmatches", "ipjailfailures"]),
+        );
+        if counts {
+            ticket.bancount = self.store.former_bans(claim.prefix, jail, &None);
+        }
+        if knows {
+            let evidence = self.store.evidence(claim.prefix);
+            let own = |evidence: &&Evidence| evidence.holder == claim.holder;
+            ticket.in_jail = known(evidence.iter().filter(own), &ticket);
+            ticket.in_all = known(evidence.iter(), &ticket);
+        }
+        ticket
+    }
+}
+
+fn plain(claim: &Claim, now: Now) -> Ticket {
+    let bantime = now.wall_of(claim.until).map(|until| {
+        // over already: a ban that ended
+        Duration::try_from(until.duration_since(now.wall)).unwrap_or_default()
+    });
+    Ticket { prefix: Some(claim.prefix), time: now.wall, bantime, ..Ticket::default() }
+}
+
+/// What was known before, and what this ban adds.
+fn known<'e>(evidence: impl Iterator<Item = &'e Evidence>, ticket: &Ticket) -> Known {
+    let mut known = Known::default();
+    for evidence in evidence {
+        known.failures = known.failures.saturating_add(evidence.failures);
+        known.lines.extend(evidence.lines.iter().map(|line| line.as_slice().into()));
+    }
+    known.failures = known.failures.saturating_add(ticket.failures);
+    known.lines.extend(ticket.matches.iter().cloned());
+    known
+}

@@ -1,0 +1,105 @@
+//! Actions beside the ban: run for what jails ban and let go, never in the way of a ban, and deaf to
+//! what an attacker wrote.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{agent::Agent, privilege, process::eventually, stage::Stage};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn action<'s>(status: &'s Value, name: &str) -> Result<&'s Value> {
+    let jails = status.get("jails").and_then(Value::as_array).context("no jails")?;
+    let actions = jails.iter().filter_map(|jail| jail.get("actions")?.as_array()).flatten();
+    let mut named = actions.filter(|action| action.get("name") == Some(&name.into()));
+    named.next().with_context(|| format!("no action {name} in {status}"))
+}
+
+#[test]
+fn actions_run_beside_the_bans() -> Result<()> {
+    if !privilege::ready("actions") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let (log, told, evil) = (stage.file("door.log"), stage.file("told"), stage.file("evil"));
+    let mut writer = File::options().create(true).append(true).open(&log)?;
+    let theirs = stage.file("fail2ban");
+    fs::create_dir_all(theirs.join("filter.d"))?;
+    fs::create_dir_all(theirs.join("action.d"))?;
+    fs::write(
+        theirs.join("filter.d/door.conf"),
+        "[Definition]\nfailregex = ^bad user <F-USER>.*?</F-USER> from <ADDR>$\n",
+    )?;
+    fs::write(
+        theirs.join("action.d/tell.conf"),
+        "[Definition]\nactionstart = echo start <name> >> <file>\n\
+         actionstop = echo stop <name> >> <file>\n\
+         actionban = printf '%%s\\n' \"ban <ip> <failures> <restored> <F-USER>\" >> <file>\n\
+         actionunban = echo unban <ip> >> <file>\n",
+    )?;
+    fs::write(
+        theirs.join("action.d/hang.conf"),
+        "[Definition]\nactionban = echo hanging; sleep 1000\n[Init]\ntimeout = 1\n",
+    )?;
+    fs::write(
+        theirs.join("jail.conf"),
+        format!(
+            "[door]\nenabled = true\nlogpath = {}\nmaxretry = 2\nbanaction = iptables\n\
+             action = %(banaction)s\n  hang\n  tell[file={}]\n",
+            log.display(),
+            told.display()
+        ),
+    )?;
+    // a table of its own may follow the keys of [agent] that the stage writes
+    let jails = "[jails]\n";
+    let mut agent = Agent::start(&stage, jails)?;
+    let config = fs::read_to_string(stage.file("config.toml"))?;
+    let named = format!("[agent]\nfail2ban = {theirs:?}");
+    fs::write(stage.file("config.toml"), config.replace("[agent]", &named))?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "the reload failed: {}", agent.log());
+    let told = || fs::read_to_string(&told).unwrap_or_default();
+    eventually("actionstart has run", LIMIT, || Ok(told() == "start door\n"))?;
+
+    let name = format!("$(touch {0}) `touch {0}` '; touch {0} #", evil.display());
+    for address in ["203.0.113.1", "203.0.113.2", "2001:db8::3"] {
+        for _ in 0..2 {
+            writeln!(writer, "bad user {name} from {address}")?;
+        }
+    }
+    // the first one hangs, and holds up nobody
+    for address in ["203.0.113.1", "203.0.113.2", "2001:db8::3"] {
+        agent.await_holders(address, &["door"])?;
+    }
+    let ban = |address: &str, restored: u8| format!("ban {address} 2 {restored} {name}\n");
+    let expected = ["203.0.113.1", "203.0.113.2", "2001:db8::3"].map(|address| ban(address, 0));
+    eventually("all are told", LIMIT, || Ok(expected.iter().all(|line| told().contains(line))))
+        .with_context(told)?;
+    eventually("the hanging commands are given up", LIMIT, || {
+        let status = agent.json(&["status"])?;
+        // twice each: what failed is tried once more
+        Ok(action(&status, "hang")?.get("failed") == Some(&6.into()))
+    })?;
+    let status = agent.json(&["status"])?;
+    let warnings = status.get("warnings").context("no warnings")?.to_string();
+    ensure!(warnings.contains("killed after 1s: hanging"), "the failure is not shown: {warnings}");
+    ensure!(action(&status, "tell")?.get("failed") == Some(&0.into()), "tell failed: {status}");
+
+    ensure!(agent.verb(&["unban", "203.0.113.1"])?.status.success(), "unban failed");
+    eventually("the unban is told", LIMIT, || Ok(told().ends_with("unban 203.0.113.1\n")))?;
+
+    // a stop lifts no ban, so none is told; a start tells what goes on
+    agent.terminate()?;
+    ensure!(told().ends_with("stop door\n") && told().matches("unban").count() == 1, "{}", told());
+    agent.run()?;
+    eventually("what goes on is told", LIMIT, || {
+        Ok(told().contains("ban 203.0.113.2 0 1 \n") && told().contains("ban 2001:db8::3 0 1 \n"))
+    })
+    .with_context(told)?;
+    ensure!(!evil.exists(), "a name was run");
+    Ok(())
+}
