@@ -5,7 +5,10 @@ use std::{fmt::Write as _, process::ExitCode};
 use ipnet::IpNet;
 
 use super::{Cli, failure::Failure, list, output};
-use crate::control::{Document, Request, Show, call};
+use crate::{
+    control::{Document, Request, Show, call},
+    event::Shown,
+};
 
 pub(super) fn run(cli: &Cli, address: IpNet) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), &Request::Show { address })?;
@@ -47,7 +50,9 @@ fn human(show: &Show) -> String {
         }
     }
     for evidence in &show.evidence {
-        let _ = write!(text, "\n{} banned it {}", evidence.jail, output::ago(evidence.at));
+        let prefix = Shown(evidence.prefix).to_string();
+        let whom = if prefix == show.address { "it" } else { &prefix };
+        let _ = write!(text, "\n{} banned {whom} {}", evidence.jail, output::ago(evidence.at));
         if evidence.failures > 0 {
             let _ = write!(text, " after {} failures", evidence.failures);
         }

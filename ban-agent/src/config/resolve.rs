@@ -207,7 +207,7 @@ fn jail(
         ports: get!(port).map(|port| port.0.clone()).unwrap_or_default(),
         ignoreip: ignoreip(own, defaults),
         prefix_v4: get!(prefix_v4).map_or(32, |length| length.0),
-        prefix_v6: get!(prefix_v6).map_or(128, |length| length.0),
+        prefix_v6: get!(prefix_v6).map_or(64, |length| length.0),
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
         max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
         widen: widen(own, defaults),

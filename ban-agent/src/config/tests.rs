@@ -53,6 +53,7 @@ fn reads_fail2bans_words_and_fills_in_defaults() {
     let [jail] = config.jails.as_slice() else { panic!("one jail") };
     assert_eq!((jail.maxretry, jail.bantime), (25, None));
     assert_eq!(jail.findtime, Duration::from_secs(600));
+    assert_eq!((jail.prefix_v4, jail.prefix_v6), (32, 64));
     assert_eq!(jail.ignoreip.len(), 2);
     assert_eq!(jail.ports.len(), 2);
     assert!(matches!(jail.sources.as_slice(), [source::Spec::File { .. }]));

@@ -157,19 +157,19 @@ impl Core {
         let mut plan = Plan::default();
         if all {
             self.ledger.release_all(holder.as_ref(), &mut plan);
+            self.narrow(&mut plan, now);
             let mut prefixes: Vec<IpNet> =
                 plan.ended.iter().map(|ended| ended.claim.prefix).collect();
             prefixes.dedup();
             let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
             return Ok((plan, Changes { schema: SCHEMA, changes, warning: None }));
         }
-        let changes = targets
-            .iter()
-            .map(|prefix| {
-                let count = self.ledger.release(*prefix, holder.as_ref(), &mut plan);
-                self.released(*prefix, count, now)
-            })
-            .collect();
+        let mut release = |prefix: &IpNet| self.ledger.release(*prefix, holder.as_ref(), &mut plan);
+        let counts: Vec<usize> = targets.iter().map(&mut release).collect();
+        // before it is told what still covers them
+        self.narrow(&mut plan, now);
+        let released = targets.iter().zip(counts);
+        let changes = released.map(|(prefix, count)| self.released(*prefix, count, now)).collect();
         Ok((plan, Changes { schema: SCHEMA, changes, warning: None }))
     }
 

@@ -245,7 +245,7 @@ impl Core {
                 }
                 Message::Surroundings(surroundings) => {
                     self.ledger.set_protected(&surroundings.protected, &mut plan);
-                    self.onlink = surroundings.onlink.into_iter().collect();
+                    self.set_onlink(surroundings.onlink, &mut plan);
                     allow = true;
                 }
                 Message::Interfaces => self.check_interfaces(),
@@ -285,7 +285,7 @@ impl Core {
             let _ = sender.blocking_send(Message::Surroundings(surroundings));
         })?;
         self.watcher = Some(watcher);
-        self.onlink = surroundings.onlink.into_iter().collect();
+        self.set_onlink(surroundings.onlink, &mut Plan::default());
         self.ledger.set_protected(&surroundings.protected, &mut Plan::default());
         Ok(())
     }
@@ -302,11 +302,12 @@ impl Core {
     /// Carries a plan out, and has it reported once the store has it.
     pub(super) fn commit(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         mut events: Vec<Event>,
         mut receipt: Option<Receipt>,
         now: Now,
     ) {
+        self.narrow(&mut plan, now);
         for ended in &plan.ended {
             self.store.release(&ended.claim);
             if ended.cause == Cause::Evicted {

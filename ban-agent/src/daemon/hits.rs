@@ -6,6 +6,7 @@ use super::core::Core;
 use crate::{
     clock::{Boot, Now},
     config,
+    event::Event,
     jail::Extend,
     kernel::Enforcer as _,
     ledger::{Claim, Holder, Plan, Watched},
@@ -54,18 +55,26 @@ impl Core {
                 return due.iter().for_each(|ban| self.looks.drop_ban(ban));
             }
         };
-        let mut plan = Plan::default();
+        let (mut plan, mut events) = (Plan::default(), Vec::new());
         for (ban, hits) in due.into_iter().zip(hits) {
-            self.look_at(ban, hits.packets, now, &mut plan);
+            self.look_at(ban, hits.packets, now, &mut plan, &mut events);
         }
-        self.commit(plan, Vec::new(), None, now);
+        self.commit(plan, events, None, now);
     }
 
-    fn look_at(&mut self, ban: Watched, packets: u64, now: Now, plan: &mut Plan) {
+    fn look_at(
+        &mut self,
+        ban: Watched,
+        packets: u64,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
         let Some(rule) = self.extension(&ban.1) else {
             return self.looks.drop_ban(&ban);
         };
-        let (prefix, holder) = (ban.0, Holder::Jail(Arc::clone(&ban.1)));
+        let (prefix, jail) = ban.clone();
+        let holder = Holder::Jail(Arc::clone(&jail));
         let claims =
             self.ledger.get(prefix).into_iter().flat_map(|ban| ban.claims().collect::<Vec<_>>());
         let claims: Vec<Claim> = claims.filter(|claim| claim.holder == holder).collect();
@@ -83,6 +92,7 @@ impl Core {
             let change = self.ledger.claim(&claim, false, now.boot, plan);
             self.tell_banned(&claim, &change, None, now);
             self.store.claim(&claim, None, now);
+            self.widen(&jail, claim, now, plan, events);
         }
         let left = Duration::from_millis(new.0.saturating_sub(until.unwrap_or(Boot(0)).0));
         let left = config::format_duration(left);

@@ -54,6 +54,7 @@ impl Core {
         if !self.ledger.is_empty() {
             log::info!("{} bans of an earlier run go on", self.ledger.len());
         }
+        self.free_onlink(&mut plan);
         self.allow();
         plan.ops = self.differences(now).unwrap_or_else(|error| {
             log::error!("cannot see what the kernel holds: {error:#}");

@@ -9,7 +9,8 @@ use crate::{
     clock::{Boot, Now},
     event::{Action, Event},
     jail::Sentence,
-    ledger::{Change, Claim, Holder, Plan},
+    ledger::{Cause, Change, Claim, Holder, Plan},
+    net::IpNet,
     protect::Watcher,
 };
 
@@ -61,7 +62,7 @@ impl Core {
     }
 
     /// Bans the networks that have enough banned members by now.
-    fn widen(
+    pub(super) fn widen(
         &mut self,
         jail: &str,
         mut claim: Claim,
@@ -85,6 +86,45 @@ impl Core {
             }
             self.watch_hits_of(&wider, now);
             claim = wider;
+        }
+    }
+
+    /// Takes back the wider claims of claims that were ended before their time.
+    pub(super) fn narrow(&mut self, plan: &mut Plan, now: Now) {
+        let mut at = 0;
+        while let Some(ended) = plan.ended.get(at) {
+            at += 1;
+            let Holder::Jail(jail) = &ended.claim.holder else { continue };
+            let rule = self.wiring.jail(jail).and_then(|spec| spec.widen.clone());
+            let (Some(rule), true) = (rule, ended.cause != Cause::Expired) else { continue };
+            let ended = ended.claim.clone();
+            if let Some(shorter) = self.ledger.narrow(&ended, &rule, plan) {
+                self.store.claim(&shorter, None, now);
+            }
+        }
+    }
+
+    /// Learns the networks that this host is a member of; no jail bans one as a whole.
+    pub(super) fn set_onlink(&mut self, networks: Vec<IpNet>, plan: &mut Plan) {
+        self.onlink = networks.into_iter().collect();
+        self.wiring.set_onlink(self.onlink.clone());
+        self.free_onlink(plan);
+    }
+
+    /// Lets go of networks that this host has become a member of.
+    pub(super) fn free_onlink(&mut self, plan: &mut Plan) {
+        let mut found = Vec::new();
+        for network in self.onlink.iter() {
+            for ban in self.ledger.covering(network).chain(self.ledger.within(network)) {
+                let is_network = ban.prefix.prefix_len() < ban.prefix.max_prefix_len();
+                let holders = ban.claims().map(|claim| claim.holder);
+                let jails = holders.filter(|holder| is_network && *holder != Holder::Manual);
+                found.extend(jails.map(|holder| (ban.prefix, holder)));
+            }
+        }
+        for (prefix, holder) in found {
+            log::warn!("[{holder}] lets go of {prefix}: it is, or holds, a network of this host");
+            self.ledger.release(prefix, Some(&holder), plan);
         }
     }
 

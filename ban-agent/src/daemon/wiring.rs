@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::{
     intake::{Delivery, Intake},
@@ -16,6 +19,7 @@ use super::{
 use crate::{
     filter::{self, Filter, Scanner},
     jail::{self, Jail},
+    net::PrefixSet,
     source::{self, Position},
 };
 
@@ -29,6 +33,7 @@ pub(super) struct Wiring {
     stats: source::Stats,
     jails: BTreeMap<Arc<str>, Running>,
     intakes: HashMap<source::Spec, Intake>,
+    onlink: watch::Sender<PrefixSet>,
 }
 
 /// One jail's task.
@@ -53,6 +58,7 @@ impl Wiring {
             stats: source::Stats::default(),
             jails: BTreeMap::new(),
             intakes: HashMap::new(),
+            onlink: watch::Sender::new(PrefixSet::default()),
         }
     }
 
@@ -86,16 +92,24 @@ impl Wiring {
 
     fn start(&self, spec: &jail::Spec, filter: Arc<Filter>) -> Running {
         let counters = Arc::new(Counters::default());
+        let mut onlink = self.onlink.subscribe();
+        onlink.mark_changed();
         let worker = Worker {
             name: Arc::clone(&spec.name),
             scanner: Scanner::new(filter),
             jail: Jail::new(spec),
             counters: Arc::clone(&counters),
             core: self.core.clone(),
+            onlink,
         };
         let (deliveries, receiver) = mpsc::channel(QUEUE);
         let task = tokio::spawn(worker.run(receiver));
         Running { spec: spec.clone(), counters, deliveries, task }
+    }
+
+    /// Tells the jails the networks that this host is a member of.
+    pub(super) fn set_onlink(&self, networks: PrefixSet) {
+        self.onlink.send_replace(networks);
     }
 
     /// Starts the sources that a jail reads, and ends those that none does.

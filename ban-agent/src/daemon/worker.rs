@@ -5,13 +5,14 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{intake::Delivery, message::Message};
 use crate::{
     clock::Now,
     filter::Scanner,
     jail::{Decision, Jail},
+    net::PrefixSet,
 };
 
 /// What `status` shows of a jail; written by its task alone.
@@ -32,6 +33,8 @@ pub(super) struct Worker {
     pub(super) jail: Jail,
     pub(super) counters: Arc<Counters>,
     pub(super) core: mpsc::Sender<Message>,
+    /// Networks of this host, as they change.
+    pub(super) onlink: watch::Receiver<PrefixSet>,
 }
 
 impl Worker {
@@ -48,6 +51,9 @@ impl Worker {
 
     /// The sentences that these lines lead to.
     fn judge(&mut self, delivery: &Delivery) -> Vec<Message> {
+        if self.onlink.has_changed().unwrap_or(false) {
+            self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
+        }
         let now = Now::read();
         let Worker { name, scanner, jail, counters, .. } = self;
         let mut sentences = Vec::new();

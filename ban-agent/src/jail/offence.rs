@@ -81,6 +81,7 @@ pub struct Stats {
 pub struct Jail {
     spec: Spec,
     ignored: PrefixSet,
+    neighbours: PrefixSet,
     suspects: Suspects,
     stats: Stats,
 }
@@ -91,6 +92,7 @@ impl Jail {
     pub fn new(spec: &Spec) -> Jail {
         Jail {
             ignored: spec.ignoreip.iter().copied().collect(),
+            neighbours: PrefixSet::default(),
             spec: spec.clone(),
             suspects: Suspects::new(),
             stats: Stats::default(),
@@ -101,6 +103,11 @@ impl Jail {
     pub fn respecify(&mut self, spec: &Spec) {
         self.ignored = spec.ignoreip.iter().copied().collect();
         self.spec = spec.clone();
+    }
+
+    /// Networks that this host is a member of: who lives there is counted by himself.
+    pub fn set_neighbours(&mut self, networks: PrefixSet) {
+        self.neighbours = networks;
     }
 
     /// What it was made of.
@@ -178,9 +185,10 @@ impl Jail {
             return None;
         }
         let prefix = self.widen(address);
-        // A network that holds an ignored address is not banned as a whole.
-        let prefix = if self.ignored.overlap(prefix).is_some() { address } else { prefix };
-        Some((address, prefix))
+        // A network that holds an ignored address, or this host, is not banned as a whole.
+        let mixed =
+            [&self.ignored, &self.neighbours].iter().any(|set| set.overlap(prefix).is_some());
+        Some((address, if mixed { address } else { prefix }))
     }
 
     fn widen(&self, address: IpNet) -> IpNet {

@@ -203,3 +203,17 @@ fn forgiving_starts_the_count_again() {
     assert_eq!(fail(&mut jail, "192.0.2.1", 1), Decision::Counted { count: 1 });
     assert!(matches!(fail(&mut jail, "192.0.3.1", 1), Decision::Ban(_)));
 }
+
+#[test]
+fn neighbours_are_counted_one_by_one() {
+    let mut jail = Jail::new(&Spec { prefix_v6: 64, ..spec(2, 600) });
+    jail.set_neighbours([parse_prefix("2001:db8::/64").unwrap()].into_iter().collect());
+    // different hosts of the host's own network, and of an attacker's
+    fail(&mut jail, "2001:db8::1", 0);
+    assert_eq!(fail(&mut jail, "2001:db8::2", 1), Decision::Counted { count: 1 });
+    let own = sentence(fail(&mut jail, "2001:db8::2", 2));
+    assert_eq!(own.prefix, parse_prefix("2001:db8::2").unwrap());
+    fail(&mut jail, "2001:db8:bad::1", 3);
+    let other = sentence(fail(&mut jail, "2001:db8:bad::2", 4));
+    assert_eq!(other.prefix, parse_prefix("2001:db8:bad::/64").unwrap());
+}

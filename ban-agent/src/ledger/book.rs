@@ -145,6 +145,32 @@ impl Ledger {
         prefixes.into_iter().map(|prefix| self.release(prefix, holder, plan)).sum()
     }
 
+    /// Lets go of exactly this claim, whatever its end.
+    pub(super) fn release_claim(&mut self, claim: &Claim, plan: &mut Plan) {
+        if let Some(wanted) = self.names.find(&claim.holder, &claim.ports) {
+            self.end(claim.prefix.trunc(), Cause::Released, |other| other.is(&wanted), plan);
+        }
+    }
+
+    /// Has exactly this claim end at `until`, which is earlier than it does.
+    pub(super) fn shorten(&mut self, claim: &Claim, until: Boot, plan: &mut Plan) {
+        let prefix = claim.prefix.trunc();
+        let Some(wanted) = self.names.find(&claim.holder, &claim.ports) else { return };
+        let Some(claims) = self.bans.get_mut(prefix) else { return };
+        let before = claims.enforced(&self.names);
+        let Some(same) = claims.find(&wanted) else { return };
+        let old = std::mem::replace(&mut same.until, until);
+        let stale = claims.iter().all(|claim| claim.until != old);
+        let after = claims.enforced(&self.names);
+        if stale {
+            self.forget_deadline(old, prefix);
+        }
+        self.remember_deadline(until, prefix);
+        if before != after {
+            plan.ops.push(Op::Set(prefix, after));
+        }
+    }
+
     /// Ends the claims whose time is up.
     pub fn expire(&mut self, now: Boot, plan: &mut Plan) {
         while let Some((deadline, prefix)) = self.deadlines.first()

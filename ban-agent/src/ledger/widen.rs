@@ -2,7 +2,9 @@
 //! members' claims alone: it lasts as long as enough of them do, and widens over nobody that is
 //! guarded.
 
-use super::{Claim, Ledger};
+use std::ops::RangeInclusive;
+
+use super::{Claim, Ledger, Plan};
 use crate::{
     clock::Boot,
     jail::Widen,
@@ -19,20 +21,56 @@ impl Ledger {
         {
             return None;
         }
-        let mut ends: Vec<Boot> = self
-            .within(prefix)
+        let until = nth(self.ends(prefix, members, claim), rule)?;
+        Some(Claim { prefix, until, ..claim.clone() })
+    }
+
+    /// Takes back what followed from `ended`, a claim that was ended before its time: the wider
+    /// claim ends, too, or earlier if enough members are left. In the latter case it is returned.
+    /// A wider claim that outlives what its members gave it was made by somebody, and stays.
+    pub fn narrow(&mut self, ended: &Claim, rule: &Widen, plan: &mut Plan) -> Option<Claim> {
+        let (prefix, members) = step(rule, ended.prefix)?;
+        let until = self.get(prefix)?.end_of(&ended.holder, &ended.ports)?;
+        let left = self.ends(prefix, members, ended);
+        let with_it = left.iter().copied().chain([ended.until]).collect();
+        if nth(with_it, rule)?.plus(ROUNDING) < until {
+            return None;
+        }
+        let wider = Claim { prefix, until, ..ended.clone() };
+        match nth(left, rule) {
+            Some(shorter) if shorter >= until => None,
+            Some(shorter) => {
+                self.shorten(&wider, shorter, plan);
+                Some(Claim { until: shorter, ..wider })
+            }
+            None => {
+                self.release_claim(&wider, plan);
+                None
+            }
+        }
+    }
+
+    /// Ends of the claims like `claim` on the members of `prefix`.
+    fn ends(&self, prefix: IpNet, members: RangeInclusive<u8>, claim: &Claim) -> Vec<Boot> {
+        self.within(prefix)
             .filter(|ban| members.contains(&ban.prefix.prefix_len()))
             .filter_map(|ban| ban.end_of(&claim.holder, &claim.ports))
-            .collect();
-        let needed = rule.members.max(2).checked_sub(1)?;
-        ends.sort_unstable_by(|a, b| b.cmp(a));
-        let until = *ends.get(needed)?;
-        Some(Claim { prefix, until, ..claim.clone() })
+            .collect()
     }
 }
 
+/// A wider claim came from the store by the wall clock, its members each by its own rounding: so
+/// many ms may be between them.
+const ROUNDING: u64 = 10;
+
+/// Until when there are members enough, if there are.
+fn nth(mut ends: Vec<Boot>, rule: &Widen) -> Option<Boot> {
+    ends.sort_unstable_by(|a, b| b.cmp(a));
+    ends.get(rule.members.max(2).checked_sub(1)?).copied()
+}
+
 /// The network that `prefix` would be widened to, and the lengths of that network's members.
-fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, std::ops::RangeInclusive<u8>)> {
+fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, RangeInclusive<u8>)> {
     let lengths = match prefix {
         IpNet::V4(_) => &rule.v4,
         IpNet::V6(_) => &rule.v6,
@@ -130,6 +168,51 @@ mod tests {
         let all = widened(&mut ledger, "a", &bans, &none);
         assert_eq!(all[..3], expected);
         assert_eq!(all[3..], ["2001:db8::/48 50"]);
+    }
+
+    #[test]
+    fn it_narrows_when_members_are_let_go() {
+        let mut ledger = Ledger::new(100);
+        let none = PrefixSet::default();
+        let bans = [("192.0.2.1", 50), ("192.0.2.2", 40), ("192.0.2.3", 30), ("192.0.2.4", 20)];
+        widened(&mut ledger, "a", &bans, &none);
+        let holder = Holder::Jail("a".into());
+        let mut let_go = |text: &str| {
+            let mut plan = Plan::default();
+            ledger.release(net(text), Some(&holder), &mut plan);
+            let ended = plan.ended[0].claim.clone();
+            let shorter = ledger.narrow(&ended, &rule(), &mut plan).map(|claim| claim.until.0);
+            let wider = ledger.get(net("192.0.2.0/24")).map(|ban| ban.until().0);
+            assert_eq!(plan.ended.len(), if wider.is_some() { 1 } else { 2 });
+            (shorter, wider)
+        };
+        // two that end later are left, and one that ends sooner
+        assert_eq!(let_go("192.0.2.2"), (Some(20), Some(20)));
+        // what ends sooner had no part in it
+        assert_eq!(let_go("192.0.2.1"), (None, None));
+        assert_eq!(ledger.len(), 2);
+        assert_eq!(ledger.next_deadline(), Some(Boot(20)));
+    }
+
+    #[test]
+    fn what_somebody_banned_for_longer_is_not_narrowed() {
+        let mut ledger = Ledger::new(100);
+        let none = PrefixSet::default();
+        let bans = [("192.0.2.1", 50), ("192.0.2.2", 40), ("192.0.2.3", 30)];
+        widened(&mut ledger, "a", &bans, &none);
+        let holder = Holder::Jail("a".into());
+        let wider = Claim {
+            prefix: net("192.0.2.0/24"),
+            holder: holder.clone(),
+            until: Boot(99_999),
+            ports: Vec::new(),
+        };
+        let mut plan = Plan::default();
+        ledger.claim(&wider, false, Boot(0), &mut plan);
+        ledger.release(net("192.0.2.1"), Some(&holder), &mut plan);
+        let ended = plan.ended[0].claim.clone();
+        assert_eq!(ledger.narrow(&ended, &rule(), &mut plan), None);
+        assert_eq!(ledger.get(wider.prefix).unwrap().until(), Boot(99_999));
     }
 
     #[test]
