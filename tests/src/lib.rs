@@ -5,6 +5,7 @@ pub mod bench;
 pub mod daemons;
 pub mod frame;
 pub mod host;
+pub mod machine;
 pub mod net;
 pub mod packet;
 pub mod privilege;

@@ -1,6 +1,8 @@
 //! `cargo xtask dist`: a Debian package of the optimised agent, its unit, its sample
 //! configuration, the texts of the shipped filters, man pages and completions. Installing it
 //! starts nothing: who has not yet said what to protect must not be locked out.
+//!
+//! `cargo xtask test package` installs it on a clean root and boots that.
 
 use std::{
     fs,
@@ -15,7 +17,11 @@ use crate::{build, command, layout};
 
 /// Options of `dist`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Not optimised, as the tests install it
+    #[arg(long)]
+    debug: bool,
+}
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -50,36 +56,45 @@ if [ -d /run/systemd/system ]; then
 fi
 ";
 
-pub(crate) fn verb(_args: &Args) -> Result<()> {
-    if command::find("dpkg-deb").is_none() {
-        bail!("there is no dpkg-deb here\nhint: packages are built on Debian or Ubuntu");
-    }
-    build::agent(true)?;
-    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
-    let name = format!("ban-agent_{VERSION}_{}", architecture.trim());
-    let tree = Tree::empty(layout::target().join("dist").join(&name))?;
-    fill(&tree)?;
-    tree.text("DEBIAN/control", &control(architecture.trim())?, 0o644)?;
-    tree.text("DEBIAN/conffiles", "/etc/ban-agent/config.toml\n", 0o644)?;
-    for (script, text) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
-        tree.text(&format!("DEBIAN/{script}"), text, 0o755)?;
-    }
-    let package = layout::target().join("dist").join(format!("{name}.deb"));
-    let mut pack = Command::new("dpkg-deb");
-    command::run(pack.args(["--root-owner-group", "--build"]).arg(&tree.root).arg(&package))?;
+pub(crate) fn verb(args: &Args) -> Result<()> {
+    let package = package(!args.debug)?;
     println!("built {}", package.display());
     Ok(())
 }
 
-fn fill(tree: &Tree) -> Result<()> {
+/// Builds the package; its place.
+pub(crate) fn package(release: bool) -> Result<PathBuf> {
+    if command::find("dpkg-deb").is_none() {
+        bail!("there is no dpkg-deb here\nhint: packages are built on Debian or Ubuntu");
+    }
+    build::agent(release)?;
+    let architecture = command::output(Command::new("dpkg").arg("--print-architecture"))?;
+    let name = format!("ban-agent_{VERSION}_{}", architecture.trim());
+    let folder = layout::target().join(if release { "dist" } else { "dist-debug" });
+    let tree = Tree::empty(folder.join(&name))?;
+    fill(&tree, &layout::agent(release))?;
+    tree.text("DEBIAN/control", &control(architecture.trim())?, 0o644)?;
+    let conffiles = "/etc/ban-agent/config.toml\n/etc/logrotate.d/ban-agent\n";
+    tree.text("DEBIAN/conffiles", conffiles, 0o644)?;
+    for (script, text) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
+        tree.text(&format!("DEBIAN/{script}"), text, 0o755)?;
+    }
+    let package = folder.join(format!("{name}.deb"));
+    let mut pack = Command::new("dpkg-deb");
+    command::run(pack.args(["--root-owner-group", "--build"]).arg(&tree.root).arg(&package))?;
+    Ok(package)
+}
+
+fn fill(tree: &Tree, agent: &Path) -> Result<()> {
     let source = layout::root();
-    let agent = layout::agent(true);
-    tree.copy(&agent, "usr/bin/ban-agent", 0o755)?;
+    tree.copy(agent, "usr/bin/ban-agent", 0o755)?;
     command::run(Command::new("strip").arg("--strip-unneeded").arg(tree.path("usr/bin/ban-agent")))
         .context("hint: strip is in the package binutils")?;
     let unit = source.join("dist/ban-agent.service");
     tree.copy(&unit, "usr/lib/systemd/system/ban-agent.service", 0o644)?;
     tree.copy(&source.join("dist/config.toml"), "etc/ban-agent/config.toml", 0o644)?;
+    tree.folder("etc/ban-agent/conf.d")?;
+    tree.copy(&source.join("dist/ban-agent.logrotate"), "etc/logrotate.d/ban-agent", 0o644)?;
     for filter in files(&source.join("dist/shipped"))? {
         let name = filter.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&filter, &format!("usr/share/doc/ban-agent/shipped/{name}"), 0o644)?;
@@ -89,7 +104,7 @@ fn fill(tree: &Tree) -> Result<()> {
         tree.copy(&dashboard, &format!("usr/share/ban-agent/grafana/{name}"), 0o644)?;
     }
     let man = tree.folder("usr/share/man/man1")?;
-    command::run(Command::new(&agent).arg("man").arg(&man))?;
+    command::run(Command::new(agent).arg("man").arg(&man))?;
     for page in files(&man)? {
         compress(&page)?;
     }
@@ -98,7 +113,7 @@ fn fill(tree: &Tree) -> Result<()> {
         ("zsh", "usr/share/zsh/vendor-completions/_ban-agent"),
         ("fish", "usr/share/fish/vendor_completions.d/ban-agent.fish"),
     ] {
-        let script = command::output(Command::new(&agent).args(["completions", shell]))?;
+        let script = command::output(Command::new(agent).args(["completions", shell]))?;
         tree.text(place, &script, 0o644)?;
     }
     tree.copy(&source.join("CHANGELOG.md"), "usr/share/doc/ban-agent/changelog", 0o644)?;

@@ -8,6 +8,7 @@
 
 mod apt;
 mod compiler;
+pub(crate) mod debian;
 mod linker;
 mod shims;
 pub(crate) mod system;

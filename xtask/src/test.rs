@@ -16,8 +16,8 @@ use ring::Ring;
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this part: lint, unit, packets, system
-    #[arg(value_parser = ["lint", "unit", "packets", "system"])]
+    /// Only this part: lint, unit, packets, system, package
+    #[arg(value_parser = ["lint", "unit", "packets", "system", "package"])]
     only: Option<String>,
     /// Only tests whose name contains this
     #[arg(long)]
@@ -38,10 +38,10 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     if wanted("unit") {
         report.step("unit tests", || ring::unit(name));
     }
-    if wanted("packets") || wanted("system") {
-        prepare(&mut report);
+    if ["packets", "system", "package"].into_iter().any(wanted) {
+        prepare(&mut report, wanted("package"));
     }
-    for ring in [Ring::Packets, Ring::System] {
+    for ring in [Ring::Packets, Ring::System, Ring::Package] {
         if wanted(ring.prefix()) {
             report.step(ring.title(), || ring.run(name));
         }
@@ -50,10 +50,13 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 }
 
 /// What the privileged rings stand on: the system's programs, the BPF file system, the agent.
-fn prepare(report: &mut Report) {
+fn prepare(report: &mut Report, package: bool) {
     if privilege::is_root() {
         report.step("system programs", || {
             setup::system::install(&[setup::system::LAB, setup::system::TESTS])?;
+            if package {
+                setup::system::install(&[setup::system::PACKAGE])?;
+            }
             Ok(Counts::passed())
         });
     }

@@ -57,6 +57,12 @@ pub(crate) const TESTS: &[Need] = &[
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
 
+/// What the package is tried out with.
+pub(crate) const PACKAGE: &[Need] = &[
+    need("debootstrap", "debootstrap", "makes a clean root to install the package on"),
+    need("systemd-nspawn", "systemd-container", "boots it, with a systemd of its own"),
+];
+
 /// What is timed beside the agent.
 pub(crate) const LATENCY: &[Need] = &[
     need("fail2ban-server", "fail2ban", "the other one who bans"),

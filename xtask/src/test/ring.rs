@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::report::Counts;
-use crate::{command, layout, privilege};
+use crate::{command, dist, layout, privilege, setup::debian};
+
+/// Where the package ring finds the package, and the root to install it on.
+const PACKAGE: &str = "BAN_AGENT_PACKAGE";
+const ROOT: &str = "BAN_AGENT_ROOT";
 
 #[derive(Clone, Copy)]
 pub(super) enum Ring {
@@ -18,6 +22,8 @@ pub(super) enum Ring {
     Packets,
     /// Namespaces, the real agent, real daemons, real clients.
     System,
+    /// The package, installed on a clean root and run by its systemd.
+    Package,
 }
 
 impl Ring {
@@ -26,6 +32,7 @@ impl Ring {
         match self {
             Self::Packets => "packets",
             Self::System => "system",
+            Self::Package => "package",
         }
     }
 
@@ -33,6 +40,7 @@ impl Ring {
         match self {
             Self::Packets => "packet ring",
             Self::System => "system ring",
+            Self::Package => "package ring",
         }
     }
 
@@ -50,15 +58,25 @@ impl Ring {
             )));
         }
         privilege::bpffs()?;
+        let environment = self.environment()?;
         let mut sum = Counts::default();
         for binary in binaries {
-            let kept = ["RUST_LOG", "RUST_BACKTRACE", "CI", "BAN_AGENT"];
+            let kept = ["RUST_LOG", "RUST_BACKTRACE", "CI", "BAN_AGENT", PACKAGE, ROOT];
             let mut test = privilege::as_root(binary, &kept)?;
             test.args(name).args(["--test-threads=1", "--show-output"]);
             test.current_dir(layout::root().join("tests")).env("BAN_AGENT", layout::agent(false));
+            test.envs(environment.iter().map(|(name, path)| (name, path)));
             sum.add(counted(&mut test)?);
         }
         Ok(sum)
+    }
+
+    /// What its tests have to find besides.
+    fn environment(self) -> Result<Vec<(&'static str, PathBuf)>> {
+        match self {
+            Self::Packets | Self::System => Ok(Vec::new()),
+            Self::Package => Ok(vec![(PACKAGE, dist::package(false)?), (ROOT, debian::root()?)]),
+        }
     }
 }
 
@@ -69,7 +87,7 @@ pub(super) fn unit(name: Option<&str>) -> Result<Counts> {
     cargo.args(["--no-fail-fast", "--"]).args(name).arg("--show-output");
     let mut sum = counted(&mut cargo)?;
     let privileged = |file: &str| {
-        ["kernels", Ring::Packets.prefix(), Ring::System.prefix()]
+        ["kernels", Ring::Packets.prefix(), Ring::System.prefix(), Ring::Package.prefix()]
             .iter()
             .any(|prefix| file.starts_with(prefix))
     };
