@@ -15,6 +15,8 @@ pub struct Settings {
     pub nets_v4: u32,
     /// Prefixes in `net_v6`.
     pub nets_v6: u32,
+    /// Those of them that are shorter than /48, which the gate does not know.
+    pub wide_v6: u32,
     /// Entries in `site_v6` by length: /64, /56, /48.
     pub sites: [u32; 3],
     /// Prefixes in `allow_v4`.
@@ -23,6 +25,8 @@ pub struct Settings {
     pub allow_v6: u32,
     /// Bans that name ports; 0 saves reading any.
     pub scoped: u32,
+    /// Zero.
+    pub pad: u32,
     /// `CLOCK_BOOTTIME` in nanoseconds at which `jiffies` was read: how an agent that comes back
     /// reads the deadlines that an earlier one wrote.
     pub boot_ns: u64,
@@ -42,10 +46,12 @@ impl Default for Settings {
             sample_mask: 0,
             nets_v4: 0,
             nets_v6: 0,
+            wide_v6: 0,
             sites: [0; 3],
             allow_v4: 0,
             allow_v6: 0,
             scoped: 0,
+            pad: 0,
             boot_ns: 0,
             jiffies: 0,
             slots: [0; SLOTS as usize],
@@ -54,7 +60,7 @@ impl Default for Settings {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == 320 && align_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 328 && align_of::<Settings>() == 8);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), integers only, no padding (size asserted above), every bit pattern is a value.

@@ -87,7 +87,7 @@ pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) ->
     sentence::<FRAGS>(ctx, settings, ban, (&wide, at, false))
 }
 
-/// The verdict on an IPv6 packet whose /48 may hold a ban.
+/// The verdict on an IPv6 packet that passed the gate.
 #[inline(never)]
 pub(crate) fn v6<const FRAGS: bool>(ctx: &XdpContext, at: usize) -> u32 {
     let Some(settings) = SETTINGS.get(0) else { return Verdict::Unbanned as u32 };

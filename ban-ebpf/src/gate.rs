@@ -8,7 +8,7 @@ use ban_common::{Verdict, gate_v4, gate_v6};
 
 use crate::{
     bans,
-    maps::{GATE_V4, GATE_V6},
+    maps::{GATE_V4, GATE_V6, SETTINGS},
     parse::{self, ETH_LEN, IPV4, IPV4_LEN, IPV6, IPV6_LEN, load},
 };
 
@@ -85,8 +85,11 @@ fn open_v4(source: u32) -> bool {
     GATE_V4.get(word).is_some_and(|bits| bits & bit != 0)
 }
 
+/// `top`: the upper half of the source. The gate knows no prefix shorter than /48: while there is
+/// one, it stands open.
 #[inline(always)]
 fn open_v6(top: u64) -> bool {
     let (word, mask) = gate_v6(top);
     GATE_V6.get(word).is_some_and(|bits| bits & mask == mask)
+        || SETTINGS.get(0).is_some_and(|settings| settings.wide_v6 != 0)
 }

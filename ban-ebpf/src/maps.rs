@@ -14,15 +14,16 @@ const NETS: usize = 65_536;
 const ALLOWED: usize = 4_096;
 /// `BPF_F_MMAPABLE`.
 const MMAP: usize = 1 << 10;
-/// `BPF_F_NO_PREALLOC`: costs no memory until it is used.
+/// `BPF_F_NO_PREALLOC`: costs no memory until it is used, and an entry lies in memory that the
+/// kernel maps by large pages, where a lookup does not wait for the page table as well.
 const NO_PREALLOC: usize = 1;
 
 /// Banned IPv4 addresses.
 #[btf_map(name = "ban_v4")]
-pub(crate) static BAN_V4: HashMap<[u8; 4], Ban, BANS> = HashMap::new();
+pub(crate) static BAN_V4: HashMap<[u8; 4], Ban, BANS, NO_PREALLOC> = HashMap::new();
 /// Banned IPv6 addresses.
 #[btf_map(name = "ban_v6")]
-pub(crate) static BAN_V6: HashMap<[u8; 16], Ban, BANS> = HashMap::new();
+pub(crate) static BAN_V6: HashMap<[u8; 16], Ban, BANS, NO_PREALLOC> = HashMap::new();
 /// Banned IPv6 /64, /56 and /48.
 #[btf_map(name = "site_v6")]
 pub(crate) static SITE_V6: HashMap<Site, Ban, BANS, NO_PREALLOC> = HashMap::new();

@@ -35,8 +35,11 @@ pub const PINNED: [&str; 13] = [
     "verdicts",
     "events",
 ];
-/// Those whose size is `max_bans`.
+/// Those whose size follows from `max_bans`.
 pub(super) const SIZED: [&str; 5] = ["ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6"];
+/// Hash buckets for each ban: entries are made when they are needed, so more buckets than bans
+/// cost 16 bytes each and save a lookup from walking a chain through memory.
+pub(super) const BUCKETS: u32 = 4;
 
 const FLOOR: &str = "5.15";
 /// Lines of a verifier log that are shown.
@@ -102,7 +105,7 @@ impl Loaded {
             loader.map_pin_path(map, pin(map));
         }
         for map in SIZED {
-            loader.map_max_entries(map, max_bans);
+            loader.map_max_entries(map, entries(map, max_bans));
         }
         loader.map_pin_path("AYA_LOGS", pin("logs"));
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
@@ -201,6 +204,13 @@ impl Loaded {
             _ => Err(Error::Missing { name }),
         }
     }
+}
+
+/// What the kernel is told to be the size of the map `name`, one of [`SIZED`]. It makes as many
+/// buckets as a hash may have entries; that no more than `max_bans` come is seen to here.
+pub(super) fn entries(name: &str, max_bans: u32) -> u32 {
+    let hash = !name.starts_with("net_");
+    max_bans.saturating_mul(if hash { BUCKETS } else { 1 })
 }
 
 /// The running kernel's release, as uname(2) says.

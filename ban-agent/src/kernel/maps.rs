@@ -14,7 +14,7 @@ use super::{
     load::Loaded,
     mapped::Mapped,
     ports::PortSets,
-    settings::Controls,
+    settings::{Controls, Known},
     tables::{AllowV4, Entries, Key, LpmV6, Tables},
 };
 use crate::{
@@ -45,23 +45,30 @@ pub(super) struct Maps {
     pub(super) clock: JiffyClock,
 }
 
-/// How many prefixes there are of each kind that costs the program a lookup.
-#[derive(Clone, Copy, Debug, Default)]
-struct Known {
-    nets_v4: u32,
-    nets_v6: u32,
-    sites: [u32; 3],
-}
-
 impl Known {
-    fn slot(&mut self, key: &Key) -> Option<&mut u32> {
+    /// A prefix has come.
+    fn add(&mut self, key: &Key) {
+        self.each(key, |count| *count += 1);
+    }
+
+    /// A prefix has gone.
+    fn remove(&mut self, key: &Key) {
+        self.each(key, |count| *count = count.saturating_sub(1));
+    }
+
+    fn each(&mut self, key: &Key, change: impl Fn(&mut u32)) {
         match key {
-            Key::V4(_) | Key::V6(_) => None,
-            Key::NetV4(_) => Some(&mut self.nets_v4),
-            Key::NetV6(_) => Some(&mut self.nets_v6),
+            Key::V4(_) | Key::V6(_) => {}
+            Key::NetV4(_) => change(&mut self.nets_v4),
+            Key::NetV6(net) => {
+                change(&mut self.nets_v6);
+                if net.is_wide() {
+                    change(&mut self.wide_v6);
+                }
+            }
             Key::Site(site) => {
-                let at = SITE_LENGTHS.iter().position(|length| *length == site.prefix)?;
-                self.sites.get_mut(at)
+                let at = SITE_LENGTHS.iter().position(|length| *length == site.prefix);
+                at.and_then(|at| self.sites.get_mut(at)).into_iter().for_each(change);
             }
         }
     }
@@ -110,9 +117,7 @@ impl Maps {
                     IpNet::V6(net) => _ = self.gate_v6.note(net),
                 }
             }
-            if let Some(count) = self.known.slot(key) {
-                *count += 1;
-            }
+            self.known.add(key);
             self.sets.adopt(ban.port_set, || self.port_sets.get(&ban.port_set))?;
         }
         self.show_counts();
@@ -129,8 +134,7 @@ impl Maps {
     }
 
     fn show_counts(&self) {
-        let Known { nets_v4, nets_v6, sites } = self.known;
-        self.controls.counts(nets_v4, nets_v6, sites);
+        self.controls.counts(&self.known);
         self.controls.scoped(self.sets.users());
     }
 
@@ -194,12 +198,8 @@ impl Maps {
         let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
         let mut fresh = Vec::new();
         let written = self.tables.set(&entries, |key| fresh.push(key));
-        for key in &fresh {
-            if let Some(count) = known.slot(key) {
-                *count += 1;
-            }
-        }
-        self.controls.counts(known.nets_v4, known.nets_v6, known.sites);
+        fresh.iter().for_each(|key| known.add(key));
+        self.controls.counts(known);
         self.controls.scoped(self.sets.users());
         for key in fresh {
             match key.prefix() {
@@ -227,9 +227,7 @@ impl Maps {
         }
         let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
         let result = self.tables.remove(&keys, |key| {
-            if let Some(count) = known.slot(&key) {
-                *count = count.saturating_sub(1);
-            }
+            known.remove(&key);
             match key.prefix() {
                 Some(IpNet::V4(net)) => gate_v4.remove(net),
                 Some(IpNet::V6(net)) => gate_v6.remove(net),

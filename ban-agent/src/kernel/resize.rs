@@ -8,7 +8,7 @@ use aya::maps::MapData;
 
 use super::{
     error::Error,
-    load::{Loaded, SIZED},
+    load::{Loaded, SIZED, entries},
     tables::{Entries, Tables},
 };
 
@@ -27,8 +27,11 @@ pub(super) fn resize(folder: &Path, max_bans: u32) -> Result<bool, Error> {
         // Left over from a crash: not in use, the pins beside it are.
         fs::remove_dir_all(&next).map_err(failed("remove"))?;
     }
-    let sizes: Vec<u32> = SIZED.iter().filter_map(|name| size(&folder.join(name))).collect();
-    if sizes.iter().all(|size| *size == max_bans) {
+    let fits = |name: &&str| {
+        let size = size(&folder.join(name));
+        size.is_none_or(|size| size == entries(name, max_bans))
+    };
+    if SIZED.iter().all(fits) {
         return Ok(false);
     }
     let mut old = Tables::new(&Loaded::new(folder, max_bans, 0)?)?;

@@ -6,6 +6,19 @@ use ban_common::{SLOTS, Settings};
 
 use super::{clock::JiffyClock, error::Error, load::Loaded, mapped::Mapped};
 
+/// How many prefixes there are of each kind that costs the program a lookup.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// IPv4 prefixes.
+    pub(super) nets_v4: u32,
+    /// IPv6 prefixes that are no sites.
+    pub(super) nets_v6: u32,
+    /// Those of them that the gate does not know.
+    pub(super) wide_v6: u32,
+    /// Sites by length.
+    pub(super) sites: [u32; 3],
+}
+
 /// The one entry of the map `settings`.
 #[derive(Debug)]
 pub(super) struct Controls(Mapped);
@@ -52,10 +65,11 @@ impl Controls {
     }
 
     /// How many prefixes the tries hold, and the site hash by length.
-    pub(super) fn counts(&self, nets_v4: u32, nets_v6: u32, sites: [u32; 3]) {
-        self.write_u32(offset_of!(Settings, nets_v4), nets_v4);
-        self.write_u32(offset_of!(Settings, nets_v6), nets_v6);
-        for (index, count) in sites.into_iter().enumerate() {
+    pub(super) fn counts(&self, known: &Known) {
+        self.write_u32(offset_of!(Settings, nets_v4), known.nets_v4);
+        self.write_u32(offset_of!(Settings, nets_v6), known.nets_v6);
+        self.write_u32(offset_of!(Settings, wide_v6), known.wide_v6);
+        for (index, count) in known.sites.into_iter().enumerate() {
             self.write_u32(offset_of!(Settings, sites) + index * 4, count);
         }
     }

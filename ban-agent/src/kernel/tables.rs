@@ -5,7 +5,13 @@ use std::hash::Hash;
 use aya::Pod;
 use ban_common::{Ban, NetV4, SITE_LENGTHS, Site};
 
-use super::{batch::Table, error::Error, hash::Set, load::Loaded};
+use super::{
+    batch::Table,
+    error::Error,
+    gates::GATE_LENGTH,
+    hash::Set,
+    load::{Loaded, entries},
+};
 use crate::net::IpNet;
 
 /// Trie key for an IPv4 prefix.
@@ -51,6 +57,11 @@ impl AllowV4 {
 }
 
 impl LpmV6 {
+    /// Whether the gate does not know it.
+    pub(super) fn is_wide(&self) -> bool {
+        self.length < GATE_LENGTH.into()
+    }
+
     /// The key of `net`.
     pub(super) fn new(net: ipnet::Ipv6Net) -> LpmV6 {
         LpmV6 { length: net.prefix_len().into(), address: net.network().octets() }
@@ -121,13 +132,16 @@ fn halves(octets: [u8; 16]) -> [[u8; 8]; 2] {
 struct Side<K> {
     name: &'static str,
     table: Table<K, Ban>,
+    /// How many entries it may have.
+    max: u32,
     held: Set<K>,
 }
 
 impl<K: Pod + Default + Eq + Hash> Side<K> {
     fn new(name: &'static str, loaded: &Loaded) -> Result<Side<K>, Error> {
         let table = Table::new(name, loaded.map(name)?)?;
-        Ok(Side { name, table, held: Set::default() })
+        let max = table.max_entries() / entries(name, 1);
+        Ok(Side { name, table, max, held: Set::default() })
     }
 
     fn get(&self, key: &K) -> Result<Option<Ban>, Error> {
@@ -136,12 +150,12 @@ impl<K: Pod + Default + Eq + Hash> Side<K> {
 
     /// Writes `entries`; the keys that were not there before.
     fn set(&mut self, entries: &[(K, Ban)]) -> Result<Vec<K>, Error> {
-        let max = self.table.max_entries() as usize;
+        let max = self.max as usize;
         // Counting what is new is worth it only where it can matter.
         if self.held.len() + entries.len() > max {
             let fresh = entries.iter().filter(|(key, _)| !self.held.contains(key)).count();
             if self.held.len() + fresh > max {
-                return Err(Error::Full { name: self.name, max: self.table.max_entries() });
+                return Err(Error::Full { name: self.name, max: self.max });
             }
         }
         let (keys, values): (Vec<K>, Vec<Ban>) = entries.iter().copied().unzip();
@@ -285,6 +299,6 @@ impl Tables {
     /// How many entries a ban map can hold.
     #[must_use]
     pub(super) fn capacity(&self) -> u32 {
-        self.v4.table.max_entries()
+        self.v4.max
     }
 }
