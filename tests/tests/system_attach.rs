@@ -240,7 +240,7 @@ fn jumbo_frames_are_dropped() {
 }
 
 #[test]
-fn no_packet_passes_while_programs_are_swapped() {
+fn no_packet_passes_while_programs_and_maps_are_swapped() {
     require_root!("the swap");
     let stage = Stage::new("swap");
     let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
@@ -266,6 +266,10 @@ fn no_packet_passes_while_programs_are_swapped() {
     for round in 0..8 {
         drop(xdp);
         xdp = stage.start(stage.options(&["edge0"])).unwrap();
+        reached(sent.load(Ordering::Relaxed) + 100 + round);
+        // and other maps under the same flood
+        assert!(xdp.resize(2_048 << round).unwrap(), "maps of another size");
+        assert_eq!(xdp.capacity(), 2_048 << round);
         reached(sent.load(Ordering::Relaxed) + 100 + round);
     }
     stop.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tests::{
-    agent::{Agent, configure},
+    agent::{Agent, binary, configure},
     daemons::Nginx,
     host::Family,
     privilege,
@@ -61,5 +61,38 @@ fn a_reload_is_all_or_nothing() -> Result<()> {
     for _ in 0..5 {
         ensure!(open.ask(Nginx::BAD_SIGNATURE)? == Some(401), "banned by a jail that is gone");
     }
+    Ok(())
+}
+
+#[test]
+fn a_reload_makes_room_for_more_bans() -> Result<()> {
+    if !privilege::ready("room by reload") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start(&stage, "")?;
+    let path = stage.file("config.toml");
+    let text = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, text.replace("max_bans = 4096", "max_bans = 8192"))?;
+    let attacker = stage.attacker().address(Family::V4);
+    ensure!(agent.verb(&["ban", attacker, "--for", "1h"])?.status.success(), "ban failed");
+    ensure!(agent.verb(&["reload"])?.status.success(), "the reload failed");
+    ensure!(!agent.log().contains("takes effect at the next start"), "{}", agent.log());
+
+    let list: String =
+        (0..6_000_u32).map(|n| format!("198.18.{}.{}\n", n / 250, n % 250)).collect();
+    let list = stage.write("list", &list)?;
+    let done = stage
+        .edge
+        .command(binary()?)
+        .arg("--socket")
+        .arg(stage.file("control.sock"))
+        .args(["ban", "-", "--for", "1h"])
+        .stdin(std::fs::File::open(list)?)
+        .output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    ensure!(agent.banned()?.len() == 6_001, "bans had to make room for others");
+    let nobody = stage.attacker().connect(Family::V4, EDGE, 80)?;
+    ensure!(nobody.is_none(), "a ban was lost on the way to larger maps");
     Ok(())
 }

@@ -7,6 +7,8 @@ use crate::{bench_kernel, bench_latency, bench_log};
 /// What is measured.
 #[derive(clap::Subcommand)]
 pub(crate) enum What {
+    /// How exact deadlines stay over an hour
+    Clock(bench_kernel::Clock),
     /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie
     Datapath(bench_kernel::Datapath),
     /// A flood over veth: ours, the XDP floor, nftables, a blackhole route
@@ -22,6 +24,7 @@ pub(crate) enum What {
 
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
+        What::Clock(args) => bench_kernel::clock(args),
         What::Datapath(args) => bench_kernel::datapath(args),
         What::EndToEnd(args) => bench_kernel::end_to_end(args),
         What::Load(args) => bench_kernel::load(args),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
+//! `cargo xtask bench clock|datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
 //! done by binaries of the tests crate, which can load the programs; this only starts them.
 
 use anyhow::{Result, ensure};
@@ -30,6 +30,18 @@ pub(crate) struct Load {
     /// How many bans
     #[arg(long, default_value_t = 1_000_000)]
     bans: u32,
+}
+
+/// Options of `bench clock`.
+#[derive(clap::Args)]
+pub(crate) struct Clock {
+    /// How long deadlines are compared with the clock
+    #[arg(long, default_value_t = 60)]
+    minutes: u32,
+}
+
+pub(crate) fn clock(args: &Clock) -> Result<()> {
+    run("bench_clock", &[args.minutes])
 }
 
 pub(crate) fn datapath(args: &Datapath) -> Result<()> {

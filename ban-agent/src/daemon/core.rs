@@ -429,9 +429,12 @@ impl Core {
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
-        let allow = former.agent.allow.clone();
-        if (Agent { allow, ..self.config.agent.clone() }) != former.agent {
-            log::warn!("[agent] changed: all of it but `allow` takes effect at the next start");
+        self.resize();
+        let Agent { allow, max_bans, .. } = self.config.agent.clone();
+        if self.config.agent != (Agent { allow, max_bans, ..former.agent }) {
+            log::warn!(
+                "[agent] changed: all of it but `allow` and `max_bans` takes effect at the next start"
+            );
         }
         if self.config.metrics != former.metrics {
             log::warn!("[metrics] changed: it takes effect at the next start");
@@ -441,6 +444,20 @@ impl Core {
         self.allow();
         self.commit(plan, Vec::new(), None, Now::read());
         Ok(())
+    }
+
+    /// Makes room for as many bans as the configuration says.
+    fn resize(&mut self) {
+        let max_bans = self.config.agent.max_bans;
+        match self.xdp.resize(max_bans) {
+            Ok(false) => {}
+            Ok(true) => log::info!("the ban maps now hold {max_bans} bans per family"),
+            Err(error) => {
+                log::error!("the ban maps keep their size: {error}");
+                return;
+            }
+        }
+        self.ledger.set_max_bans(usize::try_from(max_bans).unwrap_or(usize::MAX));
     }
 }
 

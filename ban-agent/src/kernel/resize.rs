@@ -2,73 +2,166 @@
 //! ones, then take their pins. The running program keeps the old maps until it is swapped, and
 //! both hold the same bans, so a crash at any point loses none.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::MapData;
 
 use super::{
+    Xdp,
+    clock::JiffyClock,
     error::Error,
+    link::Link,
     load::{Loaded, SIZED, entries},
+    maps::Maps,
     tables::{Entries, Tables},
+    xdp::Attached,
 };
 
-/// Makes the maps pinned in `folder` hold `max_bans`; `false` if they do already, or if there
-/// are none, or more bans than that.
+impl Xdp {
+    /// Makes the maps hold `max_bans` while the program runs: copies of it over new maps are
+    /// loaded, the maps are filled, then each copy is swapped in under its interface's link.
+    /// `false` if they hold that many already, or more bans than that are there.
+    ///
+    /// What the old maps count between filling and swapping is lost.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old maps stay in use then.
+    pub fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {
+        let folder = self.pins.maps();
+        let Some(mut next) = Next::make(&folder, max_bans)? else { return Ok(false) };
+        let load = |slot| Loaded::over(|name| next.pin(name), max_bans, slot);
+        let mut first = load(0)?;
+        let clock = JiffyClock::measure(first.clock()?)?;
+        let mut programs = vec![first];
+        for on in &self.attached {
+            let mut program = load(on.slot)?;
+            program.program()?;
+            programs.push(program);
+        }
+        next.fill()?;
+        let Some(first) = programs.first() else { return Ok(false) };
+        let maps = Maps::new(first, clock)?;
+        for (on, program) in self.attached.iter().zip(programs.iter_mut().skip(1)) {
+            self.swap(on, program)?;
+        }
+        self.maps = maps;
+        self.programs = programs;
+        self.options.max_bans = max_bans;
+        next.take_over()?;
+        Ok(true)
+    }
+
+    fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<(), Error> {
+        if on.place.is_none() || on.ifindex == 0 {
+            return Ok(());
+        }
+        let failed = |e| Error::call("swap the program", on.name.clone(), e);
+        let program = program.program()?.fd().map_err(|source| Error::Program {
+            what: "use the program",
+            source: Box::new(source),
+        })?;
+        if let Some((_, link)) = self.held.iter().find(|(name, _)| *name == on.name) {
+            return link.update(program).map_err(failed);
+        }
+        match Link::open(&self.pins.link(&on.name)).map_err(failed)? {
+            Some(link) => link.update(program).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes the maps pinned in `folder` hold `max_bans`, before any program of ours uses them;
+/// `false` if they do already, or if there are none, or more bans than that.
 ///
 /// # Errors
 /// If the kernel refuses; the pins are as they were then.
 pub(super) fn resize(folder: &Path, max_bans: u32) -> Result<bool, Error> {
-    let next = folder.join("next");
-    let failed = |call| {
-        let next = next.display().to_string();
-        move |e| Error::call(call, next, e)
-    };
-    if next.exists() {
-        // Left over from a crash: not in use, the pins beside it are.
-        fs::remove_dir_all(&next).map_err(failed("remove"))?;
-    }
-    let fits = |name: &&str| {
-        let size = size(&folder.join(name));
-        size.is_none_or(|size| size == entries(name, max_bans))
-    };
-    if SIZED.iter().all(fits) {
-        return Ok(false);
-    }
-    let mut old = Tables::new(&Loaded::new(folder, max_bans, 0)?)?;
-    let all = old.all()?;
-    if old.largest() > max_bans as usize {
-        log::warn!(
-            "max_bans = {max_bans} is less than the {} bans that are held: the maps keep their size",
-            old.largest()
-        );
-        return Ok(false);
-    }
-    fs::create_dir(&next).map_err(failed("mkdir"))?;
-    let made = fill(folder, &next, max_bans, all);
-    if made.is_err() {
-        drop(fs::remove_dir_all(&next));
-    }
-    made?;
-    for name in SIZED {
-        fs::rename(next.join(name), folder.join(name)).map_err(failed("rename"))?;
-    }
-    fs::remove_dir(&next).map_err(failed("rmdir"))?;
+    let Some(mut next) = Next::make(folder, max_bans)? else { return Ok(false) };
+    next.fill()?;
+    next.take_over()?;
     Ok(true)
 }
 
-fn fill(
-    folder: &Path,
-    next: &Path,
+/// The maps of the other size, pinned in a folder `next` beside the old ones. It goes, and they
+/// with it, when this is dropped before they have taken over.
+struct Next {
+    folder: PathBuf,
     max_bans: u32,
-    all: Vec<(super::tables::Key, ban_common::Ban)>,
-) -> Result<(), Error> {
-    let pin = |name: &str| {
-        if SIZED.contains(&name) { next.join(name) } else { folder.join(name) }
-    };
-    let mut new = Tables::new(&Loaded::over(pin, max_bans, 0)?)?;
-    let mut entries = Entries::default();
-    all.into_iter().for_each(|(key, ban)| entries.push(key, ban));
-    new.set(&entries, |_| {})
+    old: Tables,
+}
+
+impl Next {
+    /// Empty maps, unless those in `folder` will do.
+    fn make(folder: &Path, max_bans: u32) -> Result<Option<Next>, Error> {
+        let fits = |name: &&str| {
+            let size = size(&folder.join(name));
+            size.is_none_or(|size| size == entries(name, max_bans))
+        };
+        let path = folder.join("next");
+        if path.exists() {
+            // Left over from a crash: not in use, the pins beside it are.
+            fs::remove_dir_all(&path).map_err(failed("remove", &path))?;
+        }
+        if SIZED.iter().all(fits) {
+            return Ok(None);
+        }
+        let mut old = Tables::new(&Loaded::new(folder, max_bans, 0)?)?;
+        old.all()?;
+        if old.largest() > max_bans as usize {
+            log::warn!(
+                "max_bans = {max_bans} is less than the {} bans that are held: the maps keep \
+                 their size",
+                old.largest()
+            );
+            return Ok(None);
+        }
+        fs::create_dir(&path).map_err(failed("mkdir", &path))?;
+        Ok(Some(Next { folder: folder.to_owned(), max_bans, old }))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("next")
+    }
+
+    /// Where the map `name` of the new set is pinned: those without a size are shared.
+    fn pin(&self, name: &str) -> PathBuf {
+        if SIZED.contains(&name) { self.path().join(name) } else { self.folder.join(name) }
+    }
+
+    /// Copies every ban.
+    fn fill(&mut self) -> Result<(), Error> {
+        let mut new = Tables::new(&Loaded::over(|name| self.pin(name), self.max_bans, 0)?)?;
+        let mut entries = Entries::default();
+        for (key, ban) in self.old.all()? {
+            entries.push(key, ban);
+        }
+        new.set(&entries, |_| {})
+    }
+
+    /// Moves the pins over the old ones.
+    fn take_over(self) -> Result<(), Error> {
+        for name in SIZED {
+            let pin = self.pin(name);
+            fs::rename(&pin, self.folder.join(name)).map_err(failed("rename", &pin))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(self.path()) {
+            log::warn!("{} is left over: {error}", self.path().display());
+        }
+    }
+}
+
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.display().to_string();
+    move |e| Error::call(call, path, e)
 }
 
 fn size(pin: &Path) -> Option<u32> {

@@ -68,7 +68,7 @@ pub struct Attached {
     /// Where the program runs; `None`: nowhere ([`Hold::Off`]).
     pub place: Option<Place>,
     /// Which counters are its own.
-    slot: u32,
+    pub(super) slot: u32,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -78,7 +78,7 @@ pub struct Attached {
 pub struct Xdp {
     pub(super) options: Options,
     pub(super) pins: Pinned,
-    maps: Maps,
+    pub(super) maps: Maps,
     pub(super) attached: Vec<Attached>,
     /// A copy of the program for test runs, then one for each of `attached`.
     pub(super) programs: Vec<Loaded>,

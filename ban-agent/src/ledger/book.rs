@@ -86,6 +86,11 @@ impl Ledger {
         }
     }
 
+    /// Another bound for each family. Bans beyond a lower one stay until they end.
+    pub fn set_max_bans(&mut self, max_bans: usize) {
+        self.max_bans = max_bans;
+    }
+
     /// Claims a prefix. `force` is the operator's: it overrides [`Refusal::Protected`].
     ///
     /// A claim that is there already never ends earlier than it did.

@@ -60,7 +60,11 @@ fn main() -> Result<()> {
         last_drop = before;
         ensure!(before < end.0 + 5_000, "the ban does not end");
     };
-    println!("the ban dropped until {:+} ms, and was over at {:+} ms", ms(last_drop, end), ms(over, end));
+    println!(
+        "the ban dropped until {:+} ms, and was over at {:+} ms",
+        ms(last_drop, end),
+        ms(over, end)
+    );
     println!("worst: {worst:+.3} ms in {minutes} min, a tick is {} ms", first.tick_ns / 1_000_000);
     ensure!(worst.abs() <= ALLOWED_MS, "more than {ALLOWED_MS} ms");
     Ok(())
