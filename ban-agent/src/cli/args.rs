@@ -88,6 +88,15 @@ pub(super) enum Verb {
         #[arg(value_parser = net::parse_prefix)]
         address: IpNet,
     },
+    /// Events as they happen, until interrupted; with -o json one ECS document a line
+    Watch {
+        /// Each failure in a log as well
+        #[arg(long)]
+        failures: bool,
+        /// A sample of the dropped packets as well
+        #[arg(long)]
+        drops: bool,
+    },
     /// Ban addresses or prefixes by hand
     Ban(Ban),
     /// End bans

@@ -15,6 +15,7 @@ mod run;
 mod show;
 mod status;
 mod test;
+mod watch;
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
@@ -45,6 +46,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Status { jail } => status::run(cli, jail.clone()),
         Verb::List { jail, limit } => list::run(cli, jail.clone(), *limit),
         Verb::Show { address } => show::run(cli, *address),
+        Verb::Watch { failures, drops } => watch::run(cli, *failures, *drops),
         Verb::Ban(args) => ban::ban(cli, args),
         Verb::Unban(args) => ban::unban(cli, args),
         Verb::Test(args) => test::run(cli, args),

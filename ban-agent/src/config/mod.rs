@@ -23,7 +23,7 @@ pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
 
-use crate::{fail2ban, filter, jail, net::IpNet};
+use crate::{event::Wanted, fail2ban, filter, jail, net::IpNet};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
@@ -116,6 +116,19 @@ pub struct Agent {
     pub max_actions: u32,
 }
 
+/// The `[events]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// A file of ECS documents, one a line.
+    pub file: Option<PathBuf>,
+    /// Also into the systemd journal.
+    pub journal: bool,
+    /// What file and journal get beside bans.
+    pub include: Wanted,
+    /// One dropped packet in about so many is told, while somebody listens; 0: none.
+    pub sample: u32,
+}
+
 /// A configuration, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -123,6 +136,8 @@ pub struct Config {
     pub agent: Agent,
     /// Where Prometheus finds the metrics; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// The `[events]` section.
+    pub events: Events,
     /// The jails that run, by name.
     pub jails: Vec<jail::Spec>,
     /// All filters, the shipped ones too.

@@ -14,6 +14,7 @@ use crate::net::{self, IpNet, PortRange, Ports, Proto};
 pub(super) struct Raw {
     pub(super) agent: Agent,
     pub(super) metrics: Metrics,
+    pub(super) events: Events,
     pub(super) defaults: Jail,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
@@ -45,6 +46,26 @@ pub(super) struct Agent {
 pub(super) struct Metrics {
     pub(super) listen: Option<SocketAddr>,
     pub(super) allow_remote: Option<bool>,
+}
+
+/// `[events]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Events {
+    pub(super) file: Option<PathBuf>,
+    pub(super) journal: Option<bool>,
+    pub(super) include: Option<Vec<Include>>,
+    pub(super) sample: Option<u32>,
+}
+
+/// What an attacker can cause many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Include {
+    /// Each failure.
+    Failures,
+    /// Sampled drops.
+    Drops,
 }
 
 /// How the program is attached.

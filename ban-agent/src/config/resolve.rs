@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Config, DEFAULT_SOCKET, Error, action,
+    Agent, Config, DEFAULT_SOCKET, Error, Events, action,
     layer::{self, Layer},
     raw::{self, OneOrMany, Raw},
 };
 use crate::{
+    event::Wanted,
     fail2ban,
     filter::{self, Filter},
     jail,
@@ -33,6 +34,7 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     let mut config = Config {
         agent: agent(&raw.agent),
         metrics: metrics(layers, &raw.metrics)?,
+        events: events(&raw.events),
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),
@@ -121,6 +123,19 @@ fn metrics(layers: &[Layer], raw: &raw::Metrics) -> Result<Option<SocketAddr>, E
     let message = format!("metrics on {listen} could be read by others");
     let hint = Some("listen on 127.0.0.1 or [::1], or add allow_remote = true".into());
     Err(layer::invalid(layers, &["metrics", "listen"], message, hint))
+}
+
+fn events(raw: &raw::Events) -> Events {
+    let includes = |wanted| raw.include.as_ref().is_some_and(|list| list.contains(&wanted));
+    Events {
+        file: raw.file.clone(),
+        journal: raw.journal.unwrap_or(false),
+        include: Wanted {
+            failures: includes(raw::Include::Failures),
+            drops: includes(raw::Include::Drops),
+        },
+        sample: raw.sample.unwrap_or(1024),
+    }
 }
 
 fn list(value: Option<&OneOrMany>) -> Vec<String> {

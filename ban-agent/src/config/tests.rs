@@ -161,6 +161,7 @@ fn every_key_is_documented() {
     for (section, title) in [
         ("agent", "## `[agent]`"),
         ("metrics", "## `[metrics]`"),
+        ("events", "## `[events]`"),
         ("jails.x", "## `[jails.NAME]`"),
         ("filters.x", "## `[filters"),
         ("actions.x", "## `[actions"),

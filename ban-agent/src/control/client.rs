@@ -1,4 +1,4 @@
-//! The CLI's end of the control socket: blocking, one call.
+//! The CLI's end of the control socket: blocking, one call; or a watch, one line after the other.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
@@ -73,6 +73,41 @@ impl CallError {
 /// # Errors
 /// If nobody answers, or the answer is no.
 pub fn call(path: &Path, request: &Request) -> Result<Document, CallError> {
+    Ok(ask(path, request)?.0)
+}
+
+/// Watches the agent behind the socket `path`.
+///
+/// # Errors
+/// If nobody answers, or the answer is no.
+pub fn watch(path: &Path, request: &Request) -> Result<Watch, CallError> {
+    let (_, lines) = ask(path, request)?;
+    Ok(Watch { path: path.to_owned(), lines })
+}
+
+/// Events as they come, each a JSON document; ends with the agent.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    lines: BufReader<UnixStream>,
+}
+
+impl Iterator for Watch {
+    type Item = Result<String, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(line)),
+            Err(error) => {
+                Some(Err(CallError::Broken { path: self.path.clone(), message: error.to_string() }))
+            }
+        }
+    }
+}
+
+fn ask(path: &Path, request: &Request) -> Result<(Document, BufReader<UnixStream>), CallError> {
     let broken = |message: String| CallError::Broken { path: path.to_owned(), message };
     let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => CallError::NotPermitted { path: path.to_owned() },
@@ -82,12 +117,13 @@ pub fn call(path: &Path, request: &Request) -> Result<Document, CallError> {
     line.push(b'\n');
     stream.write_all(&line).map_err(|error| broken(error.to_string()))?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(|error| broken(error.to_string()))?;
+    let mut reader = BufReader::new(stream);
+    reader.read_line(&mut answer).map_err(|error| broken(error.to_string()))?;
     if answer.is_empty() {
         return Err(broken("the agent ended before it answered".into()));
     }
     match serde_json::from_str(&answer).map_err(|error| broken(error.to_string()))? {
-        Reply::Done(document) => Ok(document),
+        Reply::Done(document) => Ok((document, reader)),
         Reply::Error(refusal) => Err(refusal.into()),
     }
 }

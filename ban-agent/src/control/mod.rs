@@ -1,12 +1,16 @@
 //! The unix control socket: requests of the CLI, answered by the daemon.
 //!
-//! One request and one answer a connection, each a line of JSON. The answers are the documents
-//! that `-o json` prints: their field names are an interface.
+//! One request and one answer a connection, each a line of JSON; after the answer to a watch there
+//! is one line for each event. The answers are the documents that `-o json` prints: their field
+//! names are an interface.
 
 mod client;
 mod server;
+mod watch;
 
-pub use client::{CallError, call};
+use std::collections::BTreeMap;
+
+pub use client::{CallError, Watch, call, watch};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -84,6 +88,13 @@ pub enum Request {
         /// Only on a new trial of so many milliseconds.
         again: Option<u64>,
     },
+    /// Events from now on: an answer, then a document a line until either side leaves.
+    Watch {
+        /// Each failure as well.
+        failures: bool,
+        /// Sampled dropped packets as well.
+        drops: bool,
+    },
     /// Compares the ledger with the kernel's maps.
     Drift,
     /// Takes the program off the interfaces, removes the pins, and ends the agent.
@@ -106,7 +117,11 @@ impl Request {
     pub fn changes(&self) -> bool {
         !matches!(
             self,
-            Request::Status { .. } | Request::List { .. } | Request::Show { .. } | Request::Drift
+            Request::Status { .. }
+                | Request::List { .. }
+                | Request::Show { .. }
+                | Request::Watch { .. }
+                | Request::Drift
         )
     }
 }
@@ -181,6 +196,8 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// `ok`, or what is wrong with the store.
     pub store: String,
+    /// Those who listen to events, and what they missed.
+    pub events: Events,
 }
 
 /// A start on trial (`run --grace`).
@@ -206,6 +223,17 @@ pub struct Interface {
     pub name: String,
     /// `native`, `generic`, or `detached` where nobody confirmed the trial.
     pub mode: String,
+}
+
+/// Events since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// How many there were.
+    pub told: u64,
+    /// By kind of listener: those that it did not get.
+    pub lost: BTreeMap<String, u64>,
+    /// Sampled drops that were lost before anybody could be told.
+    pub drops_lost: u64,
 }
 
 /// One file, socket or journal.

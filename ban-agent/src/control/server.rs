@@ -13,7 +13,8 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{MAX_REQUEST, Refusal, Reply, Request};
+use super::{MAX_REQUEST, Refusal, Reply, Request, watch};
+use crate::event::{Bus, Wanted};
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Call {
     pub request: Request,
     /// Takes one answer.
     pub reply: oneshot::Sender<Reply>,
+    /// Who asks: a user id.
+    pub user: Option<u32>,
 }
 
 /// Why the socket could not be opened.
@@ -78,8 +81,8 @@ impl Server {
         Ok(Server { listener, path: path.to_owned(), group })
     }
 
-    /// Takes connections until `calls` is closed.
-    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+    /// Takes connections until `calls` is closed; watchers hear what is on `bus`.
+    pub async fn serve(self, calls: mpsc::Sender<Call>, bus: Bus) {
         loop {
             let accepted = tokio::select! {
                 () = calls.closed() => return,
@@ -87,7 +90,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, self.group, calls.clone()));
+                    tokio::spawn(converse(stream, self.group, calls.clone(), bus.clone()));
                 }
                 Err(error) => {
                     log::warn!("control socket: {error}");
@@ -107,37 +110,42 @@ impl Drop for Server {
     }
 }
 
-async fn converse(mut stream: UnixStream, group: Option<u32>, calls: mpsc::Sender<Call>) {
-    let reply = match answer(&mut stream, group, &calls).await {
-        Ok(reply) => reply,
-        Err(error) => {
-            log::debug!("control socket: {error}");
-            return;
-        }
+/// What becomes of a connection once its request is read.
+enum Answer {
+    /// This, and it ends.
+    Reply(Reply),
+    /// Events, as long as it lasts.
+    Watch(Wanted),
+}
+
+async fn converse(mut stream: UnixStream, group: Option<u32>, calls: mpsc::Sender<Call>, bus: Bus) {
+    let talked = match answer(&mut stream, group, &calls).await {
+        Ok(Answer::Reply(reply)) => send(&mut stream, &reply).await,
+        Ok(Answer::Watch(wanted)) => watch::serve(stream, &bus, wanted).await,
+        Err(error) => Err(error),
     };
-    let mut line = match serde_json::to_vec(&reply) {
-        Ok(line) => line,
-        Err(error) => {
-            log::error!("control socket: cannot write the answer: {error}");
-            return;
-        }
-    };
-    line.push(b'\n');
-    if let Err(error) = stream.write_all(&line).await {
+    if let Err(error) = talked {
         log::debug!("control socket: {error}");
     }
+}
+
+pub(super) async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line).await
 }
 
 async fn answer(
     stream: &mut UnixStream,
     group: Option<u32>,
     calls: &mpsc::Sender<Call>,
-) -> io::Result<Reply> {
+) -> io::Result<Answer> {
     let peer = stream.peer_cred()?;
     let mut line = Vec::new();
     BufReader::new(stream.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
     let refuse = |code, message: String, hint: Option<&str>| {
-        Ok(Reply::Error(Refusal { code, message, hint: hint.map(Into::into) }))
+        let hint = hint.map(Into::into);
+        Ok(Answer::Reply(Reply::Error(Refusal { code, message, hint })))
     };
     if line.last() != Some(&b'\n') {
         return refuse(2, "the request is too long or was cut off".into(), None);
@@ -159,12 +167,15 @@ async fn answer(
             Some("use sudo, or join the group that [agent] socket_group names"),
         );
     }
+    if let Request::Watch { failures, drops } = request {
+        return Ok(Answer::Watch(Wanted { failures, drops }));
+    }
     let (reply, answer) = oneshot::channel();
-    if calls.send(Call { request, reply }).await.is_err() {
+    if calls.send(Call { request, reply, user: Some(peer.uid()) }).await.is_err() {
         return refuse(3, "the agent is stopping".into(), None);
     }
     match answer.await {
-        Ok(reply) => Ok(reply),
+        Ok(reply) => Ok(Answer::Reply(reply)),
         Err(_) => refuse(3, "the agent is stopping".into(), None),
     }
 }
@@ -209,7 +220,10 @@ fn user_name(uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{CallError, Document, SCHEMA, Text, call};
+    use crate::{
+        control::{CallError, Document, SCHEMA, Text, call, watch},
+        event::{Event, What},
+    };
 
     #[tokio::test]
     async fn a_call_gets_its_answer_and_a_second_agent_is_refused() {
@@ -218,7 +232,7 @@ mod tests {
         let server = Server::open(&path, None).await.unwrap();
         assert!(matches!(Server::open(&path, None).await, Err(ServerError::Busy(_))));
         let (sender, mut calls) = mpsc::channel(1);
-        let serving = tokio::spawn(server.serve(sender));
+        let serving = tokio::spawn(server.serve(sender, Bus::default()));
         let asked = {
             let path = path.clone();
             tokio::task::spawn_blocking(move || call(&path, &Request::Reload))
@@ -237,13 +251,76 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_watcher_hears_of_everything_after_the_answer_and_leaves_alone() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, None).await.unwrap();
+        let (sender, _calls) = mpsc::channel(1);
+        let bus = Bus::default();
+        tokio::spawn(server.serve(sender, bus.clone()));
+        let watching = {
+            let path = path.clone();
+            let request = Request::Watch { failures: false, drops: true };
+            tokio::task::spawn_blocking(move || watch(&path, &request).unwrap())
+        };
+        let mut watching = watching.await.unwrap();
+        assert_eq!((*bus.wants_drops().borrow(), bus.wants_failures()), (1, false));
+        let resumed = |jail: &str| Event::now(What::Resumed { jail: jail.into() });
+        let found = What::Found {
+            jail: "hidden".into(),
+            address: "192.0.2.1/32".parse().unwrap(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        bus.publish(vec![resumed("a"), Event::now(found), resumed("b\u{1b}")]);
+        let heard = tokio::task::spawn_blocking(move || {
+            let mut next = || watching.next().unwrap().unwrap();
+            [next(), next()]
+        });
+        let heard = heard.await.unwrap().map(|line| {
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+            (event["event"]["sequence"].as_u64().unwrap(), event["rule"]["name"].to_string())
+        });
+        assert_eq!(heard, [(0, "\"a\"".into()), (2, "\"b\\\\u{1b}\"".into())]);
+        // the watcher is gone, and its interest with it
+        bus.wants_drops().wait_for(|count| *count == 0).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_does_not_read_is_cut_off() {
+        use std::io::{Read as _, Write as _};
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, None).await.unwrap();
+        let (sender, _calls) = mpsc::channel(1);
+        let bus = Bus::default();
+        tokio::spawn(server.serve(sender, bus.clone()));
+        let stuck = tokio::task::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"verb\":\"watch\",\"failures\":true,\"drops\":false}\n").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            stream
+        });
+        let mut stream = stuck.await.unwrap();
+        assert!(bus.wants_failures());
+        tokio::time::pause();
+        let resumed = || Event::now(What::Resumed { jail: "x".repeat(100).into() });
+        while bus.wants_failures() {
+            bus.publish((0..1000).map(|_| resumed()).collect());
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        }
+        assert!(bus.lost().iter().any(|(kind, lost)| *kind == "watch" && *lost > 0));
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+    }
+
+    #[tokio::test]
     async fn junk_is_answered_and_hurts_nobody() {
         use std::io::{Read as _, Write as _};
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
         let server = Server::open(&path, None).await.unwrap();
         let (sender, _calls) = mpsc::channel(1);
-        tokio::spawn(server.serve(sender));
+        tokio::spawn(server.serve(sender, Bus::default()));
         let answer = tokio::task::spawn_blocking(move || {
             let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
             stream.write_all(b"{\"verb\":\"\x00\xff\"}\n").unwrap();

@@ -1,12 +1,14 @@
 //! Answers the CLI: who asks what, and the bans by hand.
 
+use tokio::sync::oneshot;
+
 use super::core::{Core, event};
 use crate::{
     clock::{Boot, Now},
     control::{
         self, Call, Changes, Document, Outcome, Refusal, Reply, Request, SCHEMA, Term, Text,
     },
-    event::Action,
+    event::{Action, Event, What},
     ledger::{self, Change, Claim, Holder, Plan},
     net::{self, IpNet, Ports},
     store::import::Former,
@@ -15,7 +17,13 @@ use crate::{
 impl Core {
     /// Answers one request; changes are answered once the store has them.
     pub(super) fn answer(&mut self, call: Call, now: Now) {
-        let Call { request, reply } = call;
+        let Call { request, reply, user } = call;
+        self.asker = user;
+        self.reply(request, reply, now);
+        self.asker = None;
+    }
+
+    fn reply(&mut self, request: Request, reply: oneshot::Sender<Reply>, now: Now) {
         let answer = match request {
             Request::Ban { targets, duration, jail, ports, reason, force } => {
                 let term = Terms { duration, jail, ports, reason, force };
@@ -43,6 +51,8 @@ impl Core {
             Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
             Request::Drift => self.drift(now),
+            // the socket's end serves it; nothing else asks
+            Request::Watch { .. } => text("events are told over the socket alone".into()),
             Request::Reload => match self.reload() {
                 Ok(()) => text(format!("reloaded: {} jails run", self.config.jails.len())),
                 Err(error) => Reply::Error(Refusal {
@@ -67,7 +77,7 @@ impl Core {
         targets: &[IpNet],
         terms: &Terms,
         now: Now,
-    ) -> Result<(Plan, Vec<crate::event::Event>, Changes), Refusal> {
+    ) -> Result<(Plan, Vec<Event>, Changes), Refusal> {
         let holder = self.holder(terms.jail.as_deref())?;
         let ports = ports(&terms.ports)?;
         let until = match (terms.duration, terms.jail.as_deref()) {
@@ -80,10 +90,10 @@ impl Core {
             let claim =
                 Claim { prefix: *prefix, holder: holder.clone(), until, ports: ports.clone() };
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
-            if matches!(change, Change::New | Change::Joined | Change::Extended) {
+            if let Some(action) = begun(&change) {
                 self.tell_banned(&claim, &change, None, now);
                 self.store.manual(&claim, terms.reason.as_deref(), now);
-                events.push(event(Action::Ban, &claim, now));
+                events.push(event(action, &claim, now));
             }
             changes.push(self.changed(&claim, &change, now));
         }
@@ -94,11 +104,7 @@ impl Core {
     }
 
     /// History and evidence of all, and the claims of those whose ban still runs.
-    fn import(
-        &mut self,
-        formers: &[Former],
-        now: Now,
-    ) -> (Plan, Vec<crate::event::Event>, Changes) {
+    fn import(&mut self, formers: &[Former], now: Now) -> (Plan, Vec<Event>, Changes) {
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         for former in formers {
             self.store.former(former);
@@ -204,6 +210,8 @@ impl Core {
         let mut resumed: Vec<&str> =
             chosen.filter_map(|(name, breaker)| breaker.resume().then_some(&**name)).collect();
         resumed.sort_unstable();
+        let jails = resumed.iter().map(|jail| What::Resumed { jail: (*jail).into() });
+        self.bus.publish(jails.map(Event::now).collect());
         if resumed.is_empty() {
             let message = match jail {
                 Some(jail) => format!("the jail '{jail}' is not stopped"),
@@ -235,6 +243,15 @@ struct Terms {
     ports: Vec<String>,
     reason: Option<String>,
     force: bool,
+}
+
+/// What the world is told of a change; `None`: nothing changed.
+pub(super) fn begun(change: &Change) -> Option<Action> {
+    match change {
+        Change::New | Change::Joined => Some(Action::Ban),
+        Change::Extended => Some(Action::Extend),
+        Change::Unchanged(_) | Change::Over | Change::Refused(_) => None,
+    }
 }
 
 pub(super) fn holder_named(name: &str) -> Holder {

@@ -13,12 +13,16 @@ use std::{
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::MissedTickBehavior,
+};
 
 use super::{
     Error, Options,
     actions::Actions,
     deadline::{ClockSteps, Deadline},
+    health::Health,
     latency::Latency,
     message::{Handled, Message},
     notary::{Deed, Notary, Receipt},
@@ -30,7 +34,7 @@ use crate::{
     clock::Now,
     config::{self, Agent, Config},
     control::{Refusal, Reply},
-    event::{Action, Event},
+    event::{Action, Ban, Bus, Event, What},
     jail::Breaker,
     kernel::{Enforcer as _, Xdp},
     ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
@@ -67,6 +71,15 @@ pub(super) struct Core {
     /// How long lines took to become bans.
     pub(super) latency: Latency,
     notary: Notary,
+    /// Where everybody listens.
+    pub(super) bus: Bus,
+    /// Somebody listens for dropped packets.
+    sampling: bool,
+    /// Who asks for what is being done, by user id; `None`: nobody does.
+    pub(super) asker: Option<u32>,
+    /// What the world knows to be degraded.
+    pub(super) health: Health,
+    trouble: Arc<Notify>,
     /// `None` until [`Core::protect`].
     pub(super) watcher: Option<Watcher>,
     /// Networks of this host: no ban is widened over them.
@@ -95,20 +108,26 @@ impl Core {
         xdp: Xdp,
         store: Store,
         trial: Trial,
-        sender: mpsc::Sender<Message>,
-        acks: mpsc::UnboundedSender<Handled>,
+        wiring: Wiring,
+        bus: Bus,
         now: Now,
     ) -> Core {
+        let trouble = Arc::new(Notify::new());
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         Core {
             ledger: Ledger::new(max_bans),
             actions: Actions::new(options.agent.max_actions),
-            notary: Notary::start(options.agent.fail2ban_log.clone()),
+            notary: Notary::start(bus.clone(), Arc::clone(&trouble)),
             config: options.config,
             path: options.path,
             xdp,
             store,
-            wiring: Wiring::new(sender, acks),
+            wiring,
+            bus,
+            sampling: false,
+            asker: None,
+            health: Health::default(),
+            trouble,
             positions: HashMap::new(),
             pending: HashSet::new(),
             kernel_error: None,
@@ -138,7 +157,9 @@ impl Core {
         let mut retry = tokio::time::interval(RETRY);
         let mut steps = ClockSteps::new().map_err(|error| Error::System("make a timer", error))?;
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let trouble = Arc::clone(&self.trouble);
         while self.leaving.is_none() {
+            self.tell_health();
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
             let next = next.into_iter().chain(self.probation.deadline());
             let next = next.chain(self.looks.next()).min();
@@ -162,6 +183,7 @@ impl Core {
                     self.expire(Now::read());
                     self.retry(Now::read());
                 }
+                () = trouble.notified() => {}
                 count = messages.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
@@ -236,6 +258,10 @@ impl Core {
                     self.sentence(jail, sentence, now, &mut plan, &mut events);
                     look = true;
                 }
+                Message::Sample(on) => {
+                    self.sampling = on;
+                    self.sample();
+                }
                 // a reader that gave up needs no answer
                 Message::Survey(reader) => drop(reader.send(self.survey())),
                 Message::Call(call) => {
@@ -268,10 +294,28 @@ impl Core {
 
     /// An interface that has come back is put under protection again.
     fn check_interfaces(&mut self) {
+        let before = self.present();
         match self.xdp.check_interfaces() {
             Ok(changes) => changes.iter().for_each(|change| log::warn!("{change}")),
             Err(error) => log::error!("cannot protect an interface: {error}"),
         }
+        let after = self.present();
+        let what = |(name, there): (String, bool)| match there {
+            true => What::InterfaceAttached { name },
+            false => What::InterfaceLost { name },
+        };
+        let changed = after.into_iter().zip(before).filter(|(after, before)| after != before);
+        self.bus.publish(changed.map(|(after, _)| Event::now(what(after))).collect());
+    }
+
+    fn present(&self) -> Vec<(String, bool)> {
+        let interfaces = self.xdp.interfaces().iter();
+        interfaces.map(|attached| (attached.name.clone(), attached.ifindex != 0)).collect()
+    }
+
+    /// The program tells of dropped packets only while somebody listens.
+    fn sample(&self) {
+        self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });
     }
 
     pub(super) fn detach(&mut self) {
@@ -315,7 +359,10 @@ impl Core {
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
             self.tell_unbanned(&ended.claim, now);
-            events.push(event(Action::Unban, &ended.claim, now));
+            events.push(event(Action::Unban(ended.cause), &ended.claim, now));
+        }
+        if self.asker.is_some() {
+            asked_by(self.asker, &mut events);
         }
         self.enforce(&plan.ops, now);
         self.latency.settle(&self.pending);
@@ -439,6 +486,11 @@ impl Core {
         if self.config.metrics != former.metrics {
             log::warn!("[metrics] changed: it takes effect at the next start");
         }
+        let sample = former.events.sample;
+        if (config::Events { sample, ..self.config.events.clone() }) != former.events {
+            log::warn!("[events] changed: all of it but `sample` takes effect at the next start");
+        }
+        self.sample();
         let mut plan = Plan::default();
         self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
         self.allow();
@@ -463,11 +515,21 @@ impl Core {
 
 /// What `claim` means to the world.
 pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
-    Event {
-        at: now.wall,
+    let what = What::Ban(Ban {
         action,
         holder: claim.holder.clone(),
         prefix: claim.prefix,
         until: now.wall_of(claim.until),
+        failures: None,
+        by: None,
+    });
+    Event { at: now.wall, what }
+}
+
+fn asked_by(user: Option<u32>, events: &mut [Event]) {
+    for event in events {
+        if let What::Ban(ban) = &mut event.what {
+            ban.by = user;
+        }
     }
 }

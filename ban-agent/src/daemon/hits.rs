@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::core::Core;
+use super::{
+    answer::begun,
+    core::{Core, event},
+};
 use crate::{
     clock::{Boot, Now},
     config,
@@ -92,6 +95,7 @@ impl Core {
             let change = self.ledger.claim(&claim, false, now.boot, plan);
             self.tell_banned(&claim, &change, None, now);
             self.store.claim(&claim, None, now);
+            events.extend(begun(&change).map(|action| event(action, &claim, now)));
             self.widen(&jail, claim, now, plan, events);
         }
         let left = Duration::from_millis(new.0.saturating_sub(until.unwrap_or(Boot(0)).0));

@@ -20,6 +20,8 @@ pub(super) enum Message {
         /// When the line was read that was one too many.
         read: Instant,
     },
+    /// Somebody wants to hear of dropped packets, or nobody does any more.
+    Sample(bool),
     /// Somebody looks at the metrics.
     Survey(oneshot::Sender<Snapshot>),
     /// The CLI asks.

@@ -7,6 +7,8 @@ mod actions;
 mod answer;
 mod core;
 mod deadline;
+mod drops;
+mod health;
 mod hits;
 mod intake;
 mod latency;
@@ -15,6 +17,7 @@ mod notary;
 mod probation;
 mod restore;
 mod sentence;
+mod sinks;
 mod survey;
 mod trial;
 mod view;
@@ -32,11 +35,12 @@ use tokio::{
 };
 
 pub use self::trial::Grace;
-use self::{core::Core, message::Message, trial::Trial};
+use self::{core::Core, message::Message, sinks::Sinks, trial::Trial, wiring::Wiring};
 use crate::{
     clock::Now,
     config::{self, Config},
     control::{Call, Server, ServerError},
+    event::Bus,
     filter,
     kernel::{self, Xdp},
     metrics, protect,
@@ -141,8 +145,9 @@ fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel:
         max_bans: agent.max_bans,
         dry_run: agent.dry_run,
         replace,
+        // nobody listens yet
+        sample_every: 0,
         hold: trial.hold(),
-        ..kernel::Options::default()
     }
 }
 
@@ -165,15 +170,19 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let store = Store::open(&agent.state)?;
     let trial = probation::at_start(&options, Now::read());
+    let bus = Bus::default();
+    let sinks = Sinks::start(&bus, &options)?;
     let mut xdp = Xdp::start(kernel_options(agent, options.replace, trial))?;
     if let Some(logger) = xdp.logger() {
         tokio::spawn(relay(logger));
     }
     let (sender, messages) = mpsc::channel(QUEUE);
     let (acks, handled) = mpsc::unbounded_channel();
+    tokio::spawn(drops::relay(xdp.events()?, bus.clone(), sender.clone()));
     tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
-    let mut core = Core::new(options, xdp, store, trial, sender.clone(), acks, now);
+    let wiring = Wiring::new(sender.clone(), acks, bus.clone());
+    let mut core = Core::new(options, xdp, store, trial, wiring, bus.clone(), now);
     core.protect(sender.clone())?;
     core.restore(now);
     core.start_jails()?;
@@ -183,7 +192,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tokio::spawn(server.serve(move || survey(sender.clone())));
     }
     let (calls, mut asked) = mpsc::channel::<Call>(16);
-    let serving = tokio::spawn(server.serve(calls));
+    let serving = tokio::spawn(server.serve(calls, bus.clone()));
     tokio::spawn(async move {
         while let Some(call) = asked.recv().await {
             if sender.send(Message::Call(call)).await.is_err() {
@@ -194,6 +203,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
     let result = core.run(messages, handled).await;
+    bus.close();
+    sinks.finish().await;
     serving.abort();
     result
 }

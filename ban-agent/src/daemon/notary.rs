@@ -1,17 +1,17 @@
 //! Reports what happened once the store has it, in order: nobody hears of a ban that a crash
 //! could lose.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinHandle,
 };
 
 use crate::{
     action::Order,
     control::{Document, Reply},
-    event::{Event, Reporter},
+    event::{Bus, Event, Reporter},
 };
 
 const NOT_DURABLE: &str =
@@ -39,14 +39,18 @@ pub(super) struct Notary {
 }
 
 impl Notary {
-    pub(super) fn start(fail2ban_log: Option<PathBuf>) -> Notary {
+    /// Reports over `bus`; `trouble` hears of what the store could not keep.
+    pub(super) fn start(bus: Bus, trouble: Arc<Notify>) -> Notary {
         let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
-        let mut reporter = Reporter::new(fail2ban_log);
+        let reporter = Reporter::new(bus);
         let task = tokio::spawn(async move {
             while let Some(Deed { durable, events, orders, receipt }) = queue.recv().await {
                 // an error means that the store is degraded: the kernel has it all the same
                 let durable = durable.await.is_ok();
-                reporter.report(&events);
+                if !durable {
+                    trouble.notify_one();
+                }
+                reporter.report(events);
                 orders.into_iter().for_each(Order::give);
                 if let Some((sender, mut reply)) = receipt {
                     if let (false, Reply::Done(Document::Changes(changes))) = (durable, &mut reply)

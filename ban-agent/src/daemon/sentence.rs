@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::core::{Core, event};
+use super::{
+    answer::begun,
+    core::{Core, event},
+};
 use crate::{
     clock::{Boot, Now},
-    event::{Action, Event},
+    event::{Action, Event, What},
     jail::Sentence,
     ledger::{Cause, Change, Claim, Holder, Plan},
     net::IpNet,
@@ -42,21 +45,30 @@ impl Core {
             claim.prefix = sentence.address;
             change = self.ledger.claim(&claim, false, now.boot, plan);
         }
-        match change {
-            Change::New | Change::Joined | Change::Extended => {
-                self.latency.banned(claim.prefix);
-                self.tell_banned(&claim, &change, Some(&sentence), now);
-                self.store.claim(&claim, Some(&sentence), now);
-                events.push(event(Action::Ban, &claim, now));
-                self.watch_hits_of(&claim, now);
-                self.widen(&jail, claim, now, plan, events);
+        if let Some(action) = begun(&change) {
+            self.latency.banned(claim.prefix);
+            self.tell_banned(&claim, &change, Some(&sentence), now);
+            self.store.claim(&claim, Some(&sentence), now);
+            let mut event = event(action, &claim, now);
+            if let What::Ban(ban) = &mut event.what {
+                ban.failures = Some(sentence.failures);
             }
-            Change::Unchanged(_) => {}
+            events.push(event);
+            self.watch_hits_of(&claim, now);
+            return self.widen(&jail, claim, now, plan, events);
+        }
+        match change {
+            Change::New | Change::Joined | Change::Extended | Change::Unchanged(_) => {}
             Change::Over => {
                 log::debug!("[{jail}] {} would have been banned until before now", claim.prefix);
             }
             Change::Refused(refusal) => {
                 log::warn!("[{jail}] {} not banned: {refusal}", claim.prefix);
+                let reason = refusal.to_string();
+                events.push(Event {
+                    at: now.wall,
+                    what: What::Refused { jail, prefix: claim.prefix, reason },
+                });
             }
         }
     }
@@ -144,6 +156,9 @@ impl Core {
             Err(trip) => {
                 if !was_tripped {
                     log::error!("[{jail}] stopped banning: {trip}; `ban-agent resume` ends it");
+                    let stopped =
+                        What::Stopped { jail: Arc::clone(jail), reason: trip.to_string() };
+                    self.bus.publish(vec![Event::now(stopped)]);
                 }
                 false
             }

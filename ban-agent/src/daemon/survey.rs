@@ -24,6 +24,8 @@ impl Core {
             sources: stats.map(|(origin, counters)| (origin.to_string(), counters)).collect(),
             store_sound: self.store.state().is_sound(),
             pending: self.pending.len(),
+            events: self.bus.published(),
+            events_lost: self.bus.lost(),
             latency: self.latency.histogram(),
         }
     }

@@ -113,6 +113,7 @@ impl Core {
             jails: self.jails(jail),
             sources: self.sources(),
             store: self.store.state().to_string(),
+            events: self.events(),
         };
         done(Document::Status(Box::new(status)))
     }
@@ -132,6 +133,15 @@ impl Core {
                 log::error!("cannot read the counters: {error}");
                 Vec::new()
             }
+        }
+    }
+
+    fn events(&self) -> control::Events {
+        let lost = self.bus.lost().into_iter();
+        control::Events {
+            told: self.bus.published(),
+            lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            drops_lost: self.xdp.verdicts().map_or(0, |verdicts| verdicts.events_lost),
         }
     }
 
@@ -165,6 +175,9 @@ impl Core {
         let state = self.store.state();
         if !state.is_sound() {
             warnings.push(format!("the store is degraded: {state}"));
+        }
+        for (kind, lost) in self.bus.lost().into_iter().filter(|(_, lost)| *lost > 0) {
+            warnings.push(format!("{lost} events were lost on their way to: {kind}"));
         }
         warnings.extend(self.xdp.interfaces().iter().flat_map(|on| on.warnings.iter().cloned()));
         for (origin, counters) in self.wiring.stats().snapshot() {

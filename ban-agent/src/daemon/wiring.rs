@@ -17,6 +17,7 @@ use super::{
     worker::{Counters, Worker},
 };
 use crate::{
+    event::Bus,
     filter::{self, Filter, Scanner},
     jail::{self, Jail},
     net::PrefixSet,
@@ -30,6 +31,7 @@ const QUEUE: usize = 4;
 pub(super) struct Wiring {
     core: mpsc::Sender<Message>,
     acks: mpsc::UnboundedSender<Handled>,
+    bus: Bus,
     stats: source::Stats,
     jails: BTreeMap<Arc<str>, Running>,
     intakes: HashMap<source::Spec, Intake>,
@@ -51,10 +53,15 @@ impl Drop for Running {
 }
 
 impl Wiring {
-    pub(super) fn new(core: mpsc::Sender<Message>, acks: mpsc::UnboundedSender<Handled>) -> Wiring {
+    pub(super) fn new(
+        core: mpsc::Sender<Message>,
+        acks: mpsc::UnboundedSender<Handled>,
+        bus: Bus,
+    ) -> Wiring {
         Wiring {
             core,
             acks,
+            bus,
             stats: source::Stats::default(),
             jails: BTreeMap::new(),
             intakes: HashMap::new(),
@@ -101,6 +108,7 @@ impl Wiring {
             counters: Arc::clone(&counters),
             core: self.core.clone(),
             onlink,
+            bus: self.bus.clone(),
         };
         let (deliveries, receiver) = mpsc::channel(QUEUE);
         let task = tokio::spawn(worker.run(receiver));

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, watch};
 use super::{intake::Delivery, message::Message};
 use crate::{
     clock::Now,
+    event::{Bus, Event, What},
     filter::Scanner,
     jail::{Decision, Jail},
-    net::PrefixSet,
+    net::{self, PrefixSet},
 };
 
 /// What `status` shows of a jail; written by its task alone.
@@ -35,6 +36,7 @@ pub(super) struct Worker {
     pub(super) core: mpsc::Sender<Message>,
     /// Networks of this host, as they change.
     pub(super) onlink: watch::Receiver<PrefixSet>,
+    pub(super) bus: Bus,
 }
 
 impl Worker {
@@ -55,15 +57,28 @@ impl Worker {
             self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
         }
         let now = Now::read();
-        let Worker { name, scanner, jail, counters, .. } = self;
-        let mut sentences = Vec::new();
+        let Worker { name, scanner, jail, counters, bus, .. } = self;
+        let (mut sentences, mut found) = (Vec::new(), Vec::new());
+        let wanted = bus.wants_failures();
         let batch = &delivery.batch;
         let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
-            if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
+            let decision = jail.offence(failure, line, now);
+            if wanted && matches!(decision, Decision::Counted { .. } | Decision::Ban(_)) {
+                found.extend(failure.address.map(|address| Event {
+                    at: now.wall,
+                    what: What::Found {
+                        jail: Arc::clone(name),
+                        address: net::host(address),
+                        time: failure.time.unwrap_or(now.wall),
+                    },
+                }));
+            }
+            if let Decision::Ban(sentence) = decision {
                 let (jail, read) = (Arc::clone(name), batch.read);
                 sentences.push(Message::Sentence { jail, sentence, read });
             }
         });
+        bus.publish(found);
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
         counters.matched.fetch_add(counts.matched, Ordering::Relaxed);

@@ -94,6 +94,17 @@ pub enum Cause {
     Evicted,
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Expired => "its time was up",
+            Cause::Released => "it was lifted",
+            Cause::Allowed => "it must not be banned any more",
+            Cause::Evicted => "it made room for another",
+        })
+    }
+}
+
 /// A claim that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {

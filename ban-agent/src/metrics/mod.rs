@@ -42,6 +42,10 @@ pub struct Snapshot {
     pub store_sound: bool,
     /// Bans that the kernel did not take yet.
     pub pending: usize,
+    /// Events told since it started.
+    pub events: u64,
+    /// By kind of listener: the events that it did not get.
+    pub events_lost: Vec<(&'static str, u64)>,
     /// From a line to its ban in the kernel.
     pub latency: Histogram,
 }

@@ -34,7 +34,8 @@ impl Collector for Exposition {
         bans(&mut out, &self.0)?;
         packets(&mut out, &self.0)?;
         jails(&mut out, &self.0.jails)?;
-        sources(&mut out, &self.0)
+        sources(&mut out, &self.0)?;
+        events(&mut out, &self.0)
     }
 }
 
@@ -127,6 +128,12 @@ fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.counters("source_skipped_lines", help, each(skipped))?;
     let help = "Times that unread lines could not be found any more";
     out.counters("source_lost", help, each(|counters| counters.lost))
+}
+
+fn events(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    out.counter("events", "Events told: bans, their ends, trouble", snapshot.events)?;
+    let lost = snapshot.events_lost.iter().map(|(kind, lost)| ([("listener", *kind)], *lost));
+    out.counters("events_lost", "Events that a listener did not get", lost)
 }
 
 /// Writes metric families.

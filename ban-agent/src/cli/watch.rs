@@ -1,0 +1,49 @@
+//! `ban-agent watch`: events as they happen.
+
+use std::process::ExitCode;
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::Value;
+
+use super::{Cli, failure::Failure, output};
+use crate::{
+    control::{Request, watch},
+    event::escape,
+};
+
+pub(super) fn run(cli: &Cli, failures: bool, drops: bool) -> Result<ExitCode, Failure> {
+    for line in watch(&cli.socket(), &Request::Watch { failures, drops })? {
+        let line = line?;
+        output::print(&if cli.json() { line } else { human(&line, &TimeZone::system())? })?;
+    }
+    Err(Failure::new(3, "the agent has ended").hint("bans stay enforced; start it again"))
+}
+
+/// The time here, and what happened.
+fn human(line: &str, zone: &TimeZone) -> Result<String, Failure> {
+    let event: Value = serde_json::from_str(line).map_err(|error| Failure::new(2, error))?;
+    let text = |place: &str| event.pointer(place).and_then(Value::as_str).unwrap_or_default();
+    let time = text("/@timestamp").parse().map_or_else(
+        |_| "?".into(),
+        |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
+    );
+    // the agent has escaped it already, unless it is another one
+    let message = text("/message");
+    let inert = |sign: char| !sign.is_control();
+    let message =
+        if message.chars().all(inert) { message.to_owned() } else { escape(message.as_bytes()) };
+    Ok(format!("{time} {message}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_becomes_a_line() {
+        let line = r#"{"@timestamp":"2026-11-20T12:00:00.123Z","message":"[a] banned \u001b 1"}"#;
+        let text = human(line, &TimeZone::UTC).unwrap();
+        assert_eq!(text, "2026-11-20 12:00:00.123 [a] banned \\u{1b} 1\n");
+        assert!(human("junk", &TimeZone::UTC).is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! What the real agent tells of a ban, its packets and its end: to a watcher, into a file, and in
+//! fail2ban's line format, which is read with the grok patterns that pipelines use.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use grok::Grok;
+use serde_json::Value;
+use tests::{
+    agent::{Agent, LIMIT, binary},
+    host::{FAMILIES, Family},
+    privilege,
+    process::{Process, eventually},
+    stage::{DEVICE, EDGE, Stage},
+};
+
+/// Two failures, and the address is banned; every dropped packet is told.
+fn configuration(stage: &Stage) -> String {
+    format!(
+        "[events]\nfile = {:?}\nsample = 1\n\
+         [filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+         [jails.door]\nmaxretry = 2\nbantime = \"1h\"\nlogpath = {:?}\n",
+        stage.file("events.ndjson"),
+        stage.file("door.log")
+    )
+}
+
+fn knock(stage: &Stage, address: &str) -> Result<()> {
+    let mut log = fs::File::options().create(true).append(true).open(stage.file("door.log"))?;
+    Ok(write!(log, "{address} knocks\n{address} knocks\n")?)
+}
+
+/// A watcher that writes what it hears into a file.
+fn watch(stage: &Stage, words: &[&str]) -> Result<Process> {
+    let mut command: Command = stage.edge.command(binary()?);
+    command.arg("--socket").arg(stage.file("control.sock")).args(words);
+    let heard = fs::File::create(stage.file("heard"))?;
+    command.stdin(Stdio::null()).stdout(heard);
+    Process::spawn("ban-agent watch", &mut command)
+}
+
+/// The documents of a file so far; a line that has no end yet is not one.
+fn documents(stage: &Stage, name: &str) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(stage.file(name)).unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+fn text<'a>(document: &'a Value, place: &str) -> &'a str {
+    document.pointer(place).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn of<'a>(documents: &'a [Value], action: &str, address: &str) -> Option<&'a Value> {
+    documents.iter().find(|document| {
+        text(document, "/event/action") == action && text(document, "/source/ip") == address
+    })
+}
+
+#[test]
+fn a_watcher_and_a_file_are_told_of_bans_packets_and_ends() -> Result<()> {
+    if !privilege::ready("events") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start(&stage, &configuration(&stage))?;
+    let _watcher = watch(&stage, &["-o", "json", "watch", "--failures", "--drops"])?;
+    let told = |action: &str, address: &str| -> Result<Value> {
+        eventually(&format!("{action} of {address}"), LIMIT, || {
+            Ok(of(&documents(&stage, "heard")?, action, address).is_some())
+        })?;
+        of(&documents(&stage, "heard")?, action, address).cloned().context("it was there")
+    };
+    // the watcher listens once a ban by hand is heard of
+    eventually("the watcher listens", LIMIT, || {
+        let done = agent.verb(&["ban", "203.0.113.9", "--for", "1h", "--reason", "\u{1b}[2J"])?;
+        ensure!(done.status.success(), "ban failed");
+        ensure!(agent.verb(&["unban", "203.0.113.9"])?.status.success(), "unban failed");
+        Ok(of(&documents(&stage, "heard")?, "unban", "203.0.113.9").is_some())
+    })?;
+    let lifted = told("unban", "203.0.113.9")?;
+    ensure!(text(&lifted, "/ban_agent/cause") == "released", "{lifted}");
+    ensure!(text(&lifted, "/rule/name") == "manual", "{lifted}");
+    ensure!(text(&lifted, "/user/id") == "0", "{lifted}");
+
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        let address = attacker.address(family);
+        // they are neighbours by now; under a ban they would not become so
+        ensure!(attacker.pings(family, EDGE)?, "pings before the ban");
+        knock(&stage, address)?;
+        told("failure-found", address)?;
+        let ban = told("ban", address)?;
+        ensure!(text(&ban, "/rule/name") == "door", "{ban}");
+        ensure!(ban.pointer("/ban_agent/failures") == Some(&2.into()), "{ban}");
+        ensure!(text(&ban, "/ban_agent/until") > text(&ban, "/@timestamp"), "{ban}");
+        ensure!(ban.pointer("/user").is_none(), "nobody asked for it: {ban}");
+        ensure!(attacker.connect(family, EDGE, 8443)?.is_none(), "not dropped");
+        let packet = told("packet-dropped", address)?;
+        let interface = text(&packet, "/observer/ingress/interface/name");
+        ensure!(interface == DEVICE, "{packet}");
+        let kind = if family == Family::V4 { "ipv4" } else { "ipv6" };
+        ensure!(text(&packet, "/network/type") == kind, "{packet}");
+        eventually("the connection's first packet", LIMIT, || {
+            Ok(documents(&stage, "heard")?.iter().any(|packet| {
+                text(packet, "/source/ip") == address
+                    && packet.pointer("/destination/port") == Some(&8443.into())
+                    && text(packet, "/network/transport") == "tcp"
+            }))
+        })?;
+    }
+
+    // the file has the bans, goes on after a rotation, and holds neither failures nor packets
+    let v6 = attacker.address(Family::V6);
+    eventually("the file has it all", LIMIT, || {
+        Ok(of(&documents(&stage, "events.ndjson")?, "ban", v6).is_some())
+    })?;
+    fs::rename(stage.file("events.ndjson"), stage.file("events.ndjson.1"))?;
+    ensure!(agent.verb(&["unban", v6])?.status.success(), "unban failed");
+    eventually("the new file has the rest", LIMIT, || {
+        Ok(of(&documents(&stage, "events.ndjson")?, "unban", v6).is_some())
+    })?;
+    let mut kept = documents(&stage, "events.ndjson.1")?;
+    kept.extend(documents(&stage, "events.ndjson")?);
+    for action in ["failure-found", "packet-dropped"] {
+        let found = kept.iter().find(|document| text(document, "/event/action") == action);
+        ensure!(found.is_none(), "not asked for: {found:?}");
+    }
+    let status = agent.json(&["status"])?;
+    let lost = status.pointer("/events/lost").context("no losses in the status")?;
+    ensure!(*lost == serde_json::json!({"file": 0, "watch": 0}), "{lost}");
+    let page = include_str!("../../docs/observability.md");
+    let mut all = documents(&stage, "heard")?;
+    all.extend(kept);
+    all.iter().try_for_each(|document| documented(document, "", page))
+}
+
+/// Every field of a document is named in the documentation.
+fn documented(value: &Value, name: &str, page: &str) -> Result<()> {
+    let Value::Object(fields) = value else {
+        ensure!(page.contains(&format!("`{name}`")), "{name} is not documented");
+        return Ok(());
+    };
+    for (field, value) in fields {
+        let dot = if name.is_empty() { "" } else { "." };
+        documented(value, &format!("{name}{dot}{field}"), page)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn people_read_a_watch_and_hear_when_it_is_over() -> Result<()> {
+    if !privilege::ready("watch for people") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let mut agent = Agent::start(&stage, "")?;
+    let mut watcher = watch(&stage, &["watch"])?;
+    let heard = || fs::read_to_string(stage.file("heard"));
+    eventually("the watcher listens", LIMIT, || {
+        ensure!(agent.verb(&["ban", "2001:db8:f::/64", "--for", "1h"])?.status.success(), "ban");
+        ensure!(agent.verb(&["unban", "2001:db8:f::/64"])?.status.success(), "unban");
+        Ok(heard()?.contains("[manual] unbanned 2001:db8:f::/64: it was lifted\n"))
+    })?;
+    agent.terminate()?;
+    eventually("the watcher ends with the agent", LIMIT, || Ok(watcher.ended()?.is_some()))?;
+    let code = watcher.ended()?.and_then(|status| status.code());
+    ensure!(code == Some(3), "ended with {code:?}");
+    Ok(())
+}
+
+/// As they stand in the field, named patterns first.
+const PATTERNS: [(&str, &str); 4] = [
+    ("F2B_DATE", r"%{YEAR}-%{MONTHNUM}-%{MONTHDAY}[ ]%{HOUR}:%{MINUTE}:%{SECOND}"),
+    ("F2B_ACTION", r"(\w+)\.(\w+)\[%{POSINT:pid}\]:"),
+    ("F2B_JAIL", r"\[(?<jail>\w+\-?\w+?)\]"),
+    ("F2B_LEVEL", r"(?<level>\w+)\s+"),
+];
+const LINES: [&str; 2] = [
+    "%{F2B_DATE:date} %{F2B_ACTION} %{F2B_LEVEL} %{F2B_JAIL} %{WORD:action} %{IP:ip} %{GREEDYDATA:msg}?",
+    "%{F2B_DATE:date} %{F2B_ACTION} %{WORD:level} %{F2B_JAIL} %{WORD:action} %{IP:ip}",
+];
+
+#[test]
+fn grok_reads_our_lines_as_fail2bans() -> Result<()> {
+    if !privilege::ready("fail2ban's line format") {
+        return Ok(());
+    }
+    let page = include_str!("../../docs/observability.md");
+    let mut grok = Grok::with_default_patterns();
+    for (name, pattern) in PATTERNS {
+        grok.add_pattern(name, pattern);
+        ensure!(page.contains(&format!("{name:<10} {pattern}\n")), "{name} is not in the docs");
+    }
+    let [first, second] = LINES;
+    ensure!(page.contains(&format!("{first}\n{second}\n")), "the lines are not in the docs");
+    let patterns = [grok.compile(first, false)?, grok.compile(second, false)?];
+
+    let stage = Stage::build()?;
+    let log = stage.file("fail2ban.log");
+    // [agent] comes first in the file, and the stage writes it: this belongs to it
+    let conf = stage.file("conf.d");
+    fs::create_dir(&conf)?;
+    fs::write(conf.join("log.toml"), format!("[agent]\nfail2ban_log = {log:?}\n"))?;
+    let mut agent = Agent::start(&stage, &configuration(&stage))?;
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        knock(&stage, attacker.address(family))?;
+        let banned = format!("[door] Ban {}\n", attacker.address(family));
+        eventually("the ban is logged", LIMIT, || {
+            Ok(fs::read_to_string(&log).unwrap_or_default().contains(&banned))
+        })?;
+    }
+    agent.kill()?;
+    agent.run()?;
+    ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
+    let lines = || -> Result<Vec<String>> {
+        Ok(fs::read_to_string(&log)?.lines().map(str::to_owned).collect())
+    };
+    let unbans = |lines: &[String]| lines.iter().filter(|line| line.contains("] Unban ")).count();
+    eventually("the log has the ends", LIMIT, || Ok(unbans(&lines()?) == 2))?;
+
+    let lines = lines()?;
+    let mut read = Vec::new();
+    for line in &lines {
+        let Some(matched) = patterns.iter().find_map(|pattern| pattern.match_against(line)) else {
+            // fail2ban's own line does not fit the patterns either: a word too many
+            ensure!(line.contains("] Restore Ban "), "grok does not read: {line}");
+            continue;
+        };
+        let field = |name: &str| matched.get(name).unwrap_or_default().to_owned();
+        ensure!(field("jail") == "door", "{line}");
+        ensure!(line.starts_with(&field("date")) && field("date").len() == 23, "{line}");
+        ensure!(line.contains(&format!("[{}]: {} [", field("pid"), field("level"))), "{line}");
+        read.push(format!("{} {} {}", field("level"), field("action"), field("ip")));
+    }
+    read.sort();
+    let mut expected = Vec::new();
+    for address in FAMILIES.map(|family| attacker.address(family)) {
+        expected.extend([
+            format!("INFO Found {address}"),
+            format!("INFO Found {address}"),
+            format!("NOTICE Ban {address}"),
+            format!("NOTICE Unban {address}"),
+        ]);
+        let restored = format!("NOTICE [door] Restore Ban {address}");
+        ensure!(lines.iter().any(|line| line.ends_with(&restored)), "{restored}: {lines:?}");
+    }
+    expected.sort();
+    ensure!(read == expected, "{read:?}, not {expected:?}");
+    Ok(())
+}
