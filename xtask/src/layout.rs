@@ -14,6 +14,11 @@ pub(crate) fn bpf() -> PathBuf {
     root().join("target/bpf")
 }
 
+/// What the kernel ring downloads and makes. At the root as well: apt wants whole paths.
+pub(crate) fn kernels() -> PathBuf {
+    root().join("target/kernels")
+}
+
 /// The folder with the shims `rustc` and `cargo`, in the shape of a rustup toolchain.
 pub(crate) fn toolchain() -> PathBuf {
     bpf().join("toolchain")

@@ -40,6 +40,8 @@ enum Verb {
     Bench(bench::What),
     /// Everything CI runs
     Test(test::Args),
+    /// Boot other kernels in QEMU and run tests inside them
+    TestKernels(test::kernels::Args),
     /// A Debian package
     Dist(dist::Args),
     /// The stub API behind the lab's nginx
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::verb(&args),
         Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::verb(&args),
+        Verb::TestKernels(args) => test::kernels::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::LabApi { port } => lab::api::serve(port).map(|()| ExitCode::SUCCESS),
     };

@@ -6,7 +6,7 @@
 //! the compiler. `compiler` and `linker` find or fetch them; `shims` writes the two small scripts
 //! that make them look like one toolchain to the agent's build script.
 
-mod apt;
+pub(crate) mod apt;
 mod compiler;
 pub(crate) mod debian;
 mod linker;

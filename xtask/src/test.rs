@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything CI runs. Nothing hides: a step that cannot run is counted as
 //! skipped, and with `CI=true` a skip is a failure.
 
+pub(crate) mod kernels;
 mod lint;
 mod report;
 mod ring;
@@ -16,8 +17,8 @@ use ring::Ring;
 /// Options of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this part: lint, unit, packets, system, package
-    #[arg(value_parser = ["lint", "unit", "packets", "system", "package"])]
+    /// Only this part: lint, unit, packets, system, package, kernels
+    #[arg(value_parser = ["lint", "unit", "packets", "system", "package", "kernels"])]
     only: Option<String>,
     /// Only tests whose name contains this
     #[arg(long)]
@@ -38,13 +39,16 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     if wanted("unit") {
         report.step("unit tests", || ring::unit(name));
     }
-    if ["packets", "system", "package"].into_iter().any(wanted) {
+    if ["packets", "system", "package", "kernels"].into_iter().any(wanted) {
         prepare(&mut report, wanted("package"));
     }
     for ring in [Ring::Packets, Ring::System, Ring::Package] {
         if wanted(ring.prefix()) {
             report.step(ring.title(), || ring.run(name));
         }
+    }
+    if wanted("kernels") {
+        kernels::ring(&mut report, name);
     }
     Ok(report.print())
 }

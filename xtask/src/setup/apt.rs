@@ -18,18 +18,22 @@ pub(crate) struct Apt {
 impl Apt {
     /// Reads the system's sources into private package lists.
     pub(crate) fn open() -> Result<Self> {
+        Self::private(layout::bpf().join("apt"), None)
+    }
+
+    /// Reads `sources`, in the words of sources.list(5), into package lists in `folder`; without
+    /// them, the system's.
+    pub(crate) fn private(folder: PathBuf, sources: Option<&str>) -> Result<Self> {
         if command::find("apt-get").is_none() {
             bail!("there is no apt-get: this is not Debian or Ubuntu");
         }
-        let apt = Self { folder: layout::bpf().join("apt") };
-        apt.configure()?;
+        let apt = Self { folder };
+        apt.configure(sources)?;
         let stamp = apt.folder.join("updated");
         if !stamp.exists() {
-            println!("setup: reading the distribution's package lists (private, not the system's)");
+            println!("reading the distribution's package lists (private, not the system's)");
             command::run_logged(apt.command("apt-get").arg("update"), &apt.folder.join("log"))
-                .context(
-                    "hint: the sources in /etc/apt must be reachable; behind a proxy set http_proxy",
-                )?;
+                .context("hint: apt's mirrors must be reachable; behind a proxy set http_proxy")?;
             fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))?;
         }
         Ok(apt)
@@ -37,7 +41,7 @@ impl Apt {
 
     /// Writes the private configuration. The system's own is copied, so that proxies and mirrors
     /// stay in force, and what would touch the system is cleared after it.
-    fn configure(&self) -> Result<()> {
+    fn configure(&self, sources: Option<&str>) -> Result<()> {
         let parts = self.folder.join("conf.d");
         for folder in ["conf.d", "state/lists/partial", "cache/archives/partial"] {
             let folder = self.folder.join(folder);
@@ -51,7 +55,7 @@ impl Apt {
             }
         }
         let folder = self.folder.display();
-        let ours = format!(
+        let mut ours = format!(
             "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
              #clear APT::Update::Post-Invoke-Success;\n#clear Acquire::IndexTargets;\n\
              Acquire::IndexTargets::deb::Packages {{\n  MetaKey \"$(COMPONENT)/binary-$(ARCHITECTURE)/Packages\";\n  \
@@ -59,6 +63,16 @@ impl Apt {
              Acquire::Languages \"none\";\nDir::State \"{folder}/state\";\nDir::Cache \"{folder}/cache\";\n\
              Dir::State::status \"/var/lib/dpkg/status\";\nAPT::Sandbox::User \"root\";\n"
         );
+        if let Some(sources) = sources {
+            let list = self.folder.join("sources.list");
+            fs::write(&list, sources)
+                .with_context(|| format!("cannot write {}", list.display()))?;
+            ours.push_str(&format!(
+                "Dir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+                 Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n",
+                list.display()
+            ));
+        }
         let first = format!("Dir::Etc::Parts \"{}\";\n", parts.display());
         for (file, text) in [(parts.join("zzz-private"), ours), (self.file(), first)] {
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;

@@ -63,6 +63,16 @@ pub(crate) const PACKAGE: &[Need] = &[
     need("systemd-nspawn", "systemd-container", "boots it, with a systemd of its own"),
 ];
 
+/// What boots other kernels.
+pub(crate) const KERNELS: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86", "the machine that other kernels run in"),
+    need("busybox", "busybox", "the first program in it"),
+    need("depmod", "kmod", "finds what a module depends on"),
+    need("strip", "binutils", "keeps its memory small"),
+    need("xz", "xz-utils", "unpacks modules"),
+    need("zstd", "zstd", "unpacks modules"),
+];
+
 /// What is timed beside the agent.
 pub(crate) const LATENCY: &[Need] = &[
     need("fail2ban-server", "fail2ban", "the other one who bans"),

@@ -14,6 +14,8 @@ pub(super) struct Counts {
     pub(super) failed: usize,
     /// Why, one line per test that could not run.
     pub(super) skipped: Vec<String>,
+    /// What else the summary should say.
+    pub(super) notes: Vec<String>,
 }
 
 impl Counts {
@@ -29,6 +31,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
+        self.notes.extend(other.notes);
     }
 }
 
@@ -60,7 +63,7 @@ impl Report {
         let mut sum = Counts::default();
         println!("\n== summary");
         for Step { title, took, counts } in &self.steps {
-            let Counts { passed, failed, skipped } = counts;
+            let Counts { passed, failed, skipped, notes } = counts;
             let verdict = match (failed, skipped.len()) {
                 (0, 0) => "ok",
                 (0, _) => "SKIPPED",
@@ -71,6 +74,7 @@ impl Report {
                 skipped.len(),
                 took.as_secs()
             );
+            notes.iter().for_each(|note| println!("         {note}"));
             skipped.iter().for_each(|why| println!("         SKIPPED: {why}"));
             sum.add(counts.clone());
         }

@@ -87,7 +87,7 @@ pub(super) fn unit(name: Option<&str>) -> Result<Counts> {
     cargo.args(["--no-fail-fast", "--"]).args(name).arg("--show-output");
     let mut sum = counted(&mut cargo)?;
     let privileged = |file: &str| {
-        ["kernels", Ring::Packets.prefix(), Ring::System.prefix(), Ring::Package.prefix()]
+        ["kernel", Ring::Packets.prefix(), Ring::System.prefix(), Ring::Package.prefix()]
             .iter()
             .any(|prefix| file.starts_with(prefix))
     };
@@ -100,7 +100,7 @@ pub(super) fn unit(name: Option<&str>) -> Result<Counts> {
 }
 
 /// The names of the files in `tests/tests` that are wanted, in order.
-fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+pub(super) fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let folder = layout::root().join("tests/tests");
     let mut names = Vec::new();
     if folder.exists() {
@@ -117,7 +117,7 @@ fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
 }
 
 /// Builds these tests of the crate `tests` and names their binaries.
-fn built(names: &[String]) -> Result<Vec<PathBuf>> {
+pub(super) fn built(names: &[String]) -> Result<Vec<PathBuf>> {
     let mut cargo = command::cargo();
     cargo.args([
         "test",
@@ -167,7 +167,7 @@ fn counted(command: &mut Command) -> Result<Counts> {
 }
 
 /// What one line of output adds. `settled` counts the skips of the binaries that are done.
-fn read(line: &str, counts: &mut Counts, settled: &mut usize) {
+pub(super) fn read(line: &str, counts: &mut Counts, settled: &mut usize) {
     if let Some(why) = line.strip_prefix("SKIPPED") {
         counts.skipped.push(why.trim_start_matches(':').trim().to_owned());
     } else if let Some(result) = line.strip_prefix("test result:") {

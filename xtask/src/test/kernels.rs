@@ -1,0 +1,108 @@
+//! The kernel ring: boots other kernels in QEMU, and runs the tests inside on a real driver of a
+//! network card. `cargo xtask test-kernels` runs all of them, `cargo xtask test` the oldest of Debian.
+
+mod guest;
+mod image;
+mod origin;
+mod tally;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
+
+use super::{
+    report::{Counts, Report},
+    ring,
+};
+use crate::{build, layout, privilege, setup::system};
+use guest::Guest;
+use image::Load;
+use origin::{ORIGINS, Origin};
+
+/// The one that CI runs.
+const CI: &str = "6.1";
+/// More than a run takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Options of `test-kernels`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this kernel: 5.15, 6.1, 6.12, newest
+    #[arg(long, value_parser = ORIGINS.map(|origin| origin.name))]
+    kernel: Option<String>,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    name: Option<String>,
+    /// Only test files whose name begins with this
+    #[arg(long, default_value = "")]
+    file: String,
+    /// Download the kernels again: the newest of today
+    #[arg(long)]
+    fresh: bool,
+}
+
+pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
+    let mut report = Report::default();
+    report.step("build the agent", || {
+        build::agent(false)?;
+        Ok(Counts::passed())
+    });
+    let wanted = |origin: &&Origin| args.kernel.as_deref().is_none_or(|name| name == origin.name);
+    for origin in ORIGINS.iter().filter(wanted) {
+        report.step(origin.title, || run(origin, args));
+    }
+    Ok(report.print())
+}
+
+/// The ring as a part of `test`.
+pub(super) fn ring(report: &mut Report, name: Option<&str>) {
+    let args =
+        Args { kernel: None, name: name.map(str::to_owned), file: String::new(), fresh: false };
+    for origin in ORIGINS.iter().filter(|origin| origin.name == CI) {
+        report.step(origin.title, || run(origin, &args));
+    }
+}
+
+fn run(origin: &Origin, args: &Args) -> Result<Counts> {
+    if std::env::consts::ARCH != "x86_64" {
+        return Ok(Counts::skipped("the kernel ring boots x86-64 kernels, with our own programs"));
+    }
+    if !privilege::is_root() && !system::missing(NEEDS).is_empty() {
+        let line = system::command_line(&system::missing(NEEDS));
+        return Ok(Counts::skipped(format!("the kernel ring needs programs; as root: {line}")));
+    }
+    system::install(NEEDS)?;
+    let names = ring::targets(|file| file.starts_with(&args.file) && wanted(file))?;
+    if names.is_empty() {
+        bail!("tests/tests has no {}*.rs for this ring", args.file);
+    }
+    let tests = ring::built(&names)?;
+    let kernel = origin.fetch(args.fresh)?;
+    let folder = layout::kernels().join(origin.name);
+    let environment = environment(args.name.as_deref());
+    let load = Load { tests: &tests, agent: &layout::agent(false), environment: &environment };
+    let archive = image::pack(&kernel, &load, &folder)?;
+    println!("booting Linux {}", kernel.release);
+    let console = folder.join("console.log");
+    let guest = Guest { kernel: &kernel.image, archive: &archive, console, limit: LIMIT };
+    Ok(guest.run()?.finish(&kernel.release))
+}
+
+const NEEDS: &[&[system::Need]] = &[system::LAB, system::TESTS, system::KERNELS];
+
+/// The tests that need no daemon.
+fn wanted(file: &str) -> bool {
+    file.starts_with("kernel_") || file.starts_with("packets")
+}
+
+/// What the guest's shell reads before it runs the tests.
+fn environment(name: Option<&str>) -> String {
+    let ci = std::env::var("CI").unwrap_or_default();
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    format!(
+        "export CI={} BAN_AGENT=/usr/bin/ban-agent RUST_BACKTRACE=1\n\
+         RING_ARGUMENTS={}\n",
+        quoted(&ci),
+        quoted(&format!("--test-threads=1 --show-output {}", name.unwrap_or_default()))
+    )
+}

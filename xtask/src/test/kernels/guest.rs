@@ -1,0 +1,115 @@
+//! The virtual machine: one run of QEMU from boot to power-off, within a limit of time. It
+//! emulates (no KVM needed), and its cards are joined to each other only, never to the host.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::tally::Tally;
+use crate::command;
+
+/// Cards of the guest, all on one wire.
+const CARDS: u8 = 3;
+/// Lines of the kernel's console that are shown when the guest does not get to its end.
+const CONSOLE: usize = 25;
+
+/// What to boot.
+#[derive(Debug)]
+pub(super) struct Guest<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) archive: &'a Path,
+    /// Where the kernel's console goes.
+    pub(super) console: PathBuf,
+    /// How long all of it may take.
+    pub(super) limit: Duration,
+}
+
+impl Guest<'_> {
+    /// Boots it, shows and counts what the tests say.
+    pub(super) fn run(&self) -> Result<Tally> {
+        let mut qemu = self.command();
+        println!("  $ {}", command::shown(&qemu));
+        let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
+        let output = child.0.stdout.take().context("QEMU has no output")?;
+        let (lines, said) = mpsc::channel();
+        // Ends with QEMU's output.
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut tally = Tally::default();
+        let start = Instant::now();
+        loop {
+            match said.recv_timeout(self.limit.saturating_sub(start.elapsed())) {
+                Ok(line) => {
+                    let line = String::from_utf8_lossy(&line);
+                    let line = line.trim_end_matches('\r');
+                    println!("{line}");
+                    tally.read(line);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    tally.fail(format!("not done after {} s, killed", self.limit.as_secs()));
+                    break;
+                }
+            }
+        }
+        drop(child);
+        if !tally.ended() {
+            println!("the guest did not get to its end; its console:\n{}", self.console_tail());
+        }
+        Ok(tally)
+    }
+
+    fn command(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg", "-machine", "q35", "-smp", "2", "-m", "1024"]);
+        // QEMU 7.2 now and then loses the flags behind the guest's cmpxchg16b, which kernels use
+        // in their allocator; without it they do otherwise.
+        qemu.args(["-cpu", "max,-cx16"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.archive);
+        qemu.args(["-append", "console=ttyS0 loglevel=5 panic=-1 ban_agent_guest"]);
+        qemu.arg("-serial").arg(format!("file:{}", self.console.display()));
+        qemu.args(["-serial", "stdio"]);
+        for card in 0..CARDS {
+            qemu.arg("-netdev").arg(format!("hubport,id=port{card},hubid=0"));
+            qemu.arg("-device").arg(format!(
+                "virtio-net-pci,netdev=port{card},mac=52:54:00:00:00:0{card},romfile="
+            ));
+        }
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        qemu
+    }
+
+    fn console_tail(&self) -> String {
+        let bytes = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(CONSOLE)..).unwrap_or_default().join("\n")
+    }
+}
+
+/// QEMU, which never outlives us.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended by itself unless its time was over.
+        let _ended = self.0.kill();
+        if let Err(error) = self.0.wait() {
+            eprintln!("xtask: cannot wait for QEMU: {error}");
+        }
+    }
+}
