@@ -2,6 +2,7 @@
 //! bans elsewhere. Knows commands, tags and processes; nothing of why an address is banned, and
 //! whatever a command does or fails to do, no ban waits for it.
 
+mod ask;
 mod runner;
 mod shell;
 mod tags;
@@ -10,7 +11,10 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-pub use self::runner::{Action, Job, Order, Stats};
+pub use self::{
+    ask::{Answers, ask},
+    runner::{Action, Job, Order, Stats},
+};
 use crate::net::IpNet;
 
 /// How long a command may take unless its action says otherwise.

@@ -26,32 +26,51 @@ pub(super) struct Script {
 /// `command` with the values of `ticket`; a tag that is none stays.
 pub(super) fn fill(command: &str, family: Family, ticket: &Ticket) -> Script {
     let mut script = Script::default();
-    let mut rest = command;
-    while let Some(start) = rest.find('<') {
-        let (before, tail) = rest.split_at(start);
-        script.text.push_str(before);
-        let inside = tail.get(1..).unwrap_or_default();
-        let end = inside.find([' ', '<', '>']).filter(|end| *end > 0);
-        let tag = end.and_then(|end| inside.get(end..)?.starts_with('>').then_some(end));
-        let Some((tag, after)) =
-            tag.and_then(|end| Some((inside.get(..end)?, inside.get(end + 1..)?)))
-        else {
-            script.text.push('<');
-            rest = inside;
-            continue;
-        };
-        match value(tag, family, ticket) {
-            Some(value) => script.insert(tag, &value),
+    for part in parts(command, family, ticket) {
+        match part {
+            Part::Text(text) => script.text.push_str(text),
+            Part::Value(tag, value) => script.insert(tag, &value),
+        }
+    }
+    script
+}
+
+/// The same as mere text, for no shell.
+pub(super) fn text(template: &str, family: Family, ticket: &Ticket) -> String {
+    let parts = parts(template, family, ticket).into_iter();
+    let text = parts.map(|part| match part {
+        Part::Text(text) => Cow::Borrowed(text),
+        Part::Value(_, value) => value,
+    });
+    text.collect()
+}
+
+enum Part<'t> {
+    Text(&'t str),
+    Value(&'t str, Cow<'t, str>),
+}
+
+fn parts<'t>(template: &'t str, family: Family, ticket: &'t Ticket) -> Vec<Part<'t>> {
+    let mut parts = Vec::new();
+    let mut rest = template;
+    while let Some((before, inside)) = rest.split_once('<') {
+        parts.push(Part::Text(before));
+        let tag = inside.split_once(['<', '>', ' ']).filter(|(tag, _)| !tag.is_empty());
+        let closed = |tag: &str| inside.get(tag.len()..).is_some_and(|rest| rest.starts_with('>'));
+        let tag = tag.filter(|(tag, _)| closed(tag));
+        match tag.and_then(|(tag, after)| Some((tag, after, value(tag, family, ticket)?))) {
+            Some((tag, after, value)) => {
+                parts.push(Part::Value(tag, value));
+                rest = after;
+            }
             None => {
-                script.text.push('<');
-                script.text.push_str(tag);
-                script.text.push('>');
+                parts.push(Part::Text("<"));
+                rest = inside;
             }
         }
-        rest = after;
     }
-    script.text.push_str(rest);
-    script
+    parts.push(Part::Text(rest));
+    parts
 }
 
 impl Script {

@@ -1,6 +1,6 @@
 //! `ban-agent check`: validates the configuration and prints the resolved jails.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, fs, net::ToSocketAddrs as _, process::ExitCode};
 
 use serde::Serialize;
 
@@ -12,7 +12,11 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
-    let config = config::load(&cli.config)?;
+    let mut config = config::load(&cli.config)?;
+    if !cli.quiet {
+        let more = lookups(&config);
+        config.warnings.extend(more);
+    }
     if cli.json() {
         output::object(&document(&config))?;
     } else if !cli.quiet {
@@ -39,7 +43,9 @@ struct Jail<'a> {
     findtime: u64,
     bantime: Option<u64>,
     ports: Vec<String>,
-    ignoreip: &'a [ipnet::IpNet],
+    ignoreip: Vec<String>,
+    ignorecommand: Option<&'a str>,
+    actions: Vec<&'a str>,
 }
 
 fn document(config: &Config) -> Document<'_> {
@@ -61,8 +67,36 @@ fn describe(jail: &jail::Spec) -> Jail<'_> {
         findtime: jail.findtime.as_secs(),
         bantime: jail.bantime.map(|time| time.as_secs()),
         ports: jail.ports.iter().map(ToString::to_string).collect(),
-        ignoreip: &jail.ignoreip,
+        ignoreip: ignored(jail),
+        ignorecommand: jail.ignorecommand.as_ref().map(|rule| rule.command.as_str()),
+        actions: jail.actions.iter().map(|action| &*action.name).collect(),
     }
+}
+
+/// The whole of `ignoreip`: what is looked up, too.
+fn ignored(jail: &jail::Spec) -> Vec<String> {
+    let files = jail.lookup.files.iter().map(|path| format!("file:{}", path.display()));
+    let nets = jail.ignoreip.iter().map(ToString::to_string);
+    nets.chain(jail.lookup.names.iter().cloned()).chain(files).collect()
+}
+
+/// What of `ignoreip` cannot be looked up now; a running agent tries again and again.
+fn lookups(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for jail in &config.jails {
+        for name in &jail.lookup.names {
+            if let Err(error) = (name.as_str(), 0).to_socket_addrs() {
+                warnings.push(format!("jail {}: ignoreip: {name}: {error}", jail.name));
+            }
+        }
+        for path in &jail.lookup.files {
+            if let Err(error) = fs::read_to_string(path) {
+                let path = path.display();
+                warnings.push(format!("jail {}: ignoreip: {path}: {error}", jail.name));
+            }
+        }
+    }
+    warnings
 }
 
 fn human(config: &Config) -> String {

@@ -70,8 +70,20 @@ fn jail(spec: &jail::Spec) -> Table {
     table.insert("bantime".into(), spec.bantime.map_or(Value::Integer(-1), duration));
     let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
     table.insert("port".into(), if ports.is_empty() { "all".into() } else { texts(&ports) });
-    let ignored: Vec<String> = spec.ignoreip.iter().map(ToString::to_string).collect();
+    let files = spec.lookup.files.iter().map(|path| format!("file:{}", path.display()));
+    let names = spec.lookup.names.iter().cloned().chain(files);
+    let ignored: Vec<String> = spec.ignoreip.iter().map(ToString::to_string).chain(names).collect();
     table.insert("ignoreip".into(), texts(&ignored));
+    if let Some(rule) = &spec.ignorecommand {
+        table.insert("ignorecommand".into(), rule.command.clone().into());
+        if let Some(cache) = &rule.cache {
+            let mut kept = Table::new();
+            kept.insert("key".into(), cache.key.clone().into());
+            kept.insert("max-count".into(), integer(cache.count));
+            kept.insert("max-time".into(), duration(cache.time));
+            table.insert("ignorecache".into(), kept.into());
+        }
+    }
     table.insert("prefix_v4".into(), i64::from(spec.prefix_v4).into());
     table.insert("prefix_v6".into(), i64::from(spec.prefix_v6).into());
     table.insert("maxmatches".into(), integer(spec.maxmatches));

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use serde::{Deserialize, Deserializer, de};
 
 use super::duration::parse_duration;
-use crate::net::{self, IpNet, PortRange, Ports, Proto};
+use crate::{
+    jail::Ignored,
+    net::{self, IpNet, PortRange, Ports, Proto},
+};
 
 /// All sections, merged or of one file.
 #[derive(Debug, Default, Deserialize)]
@@ -140,7 +143,9 @@ pub(super) struct Jail {
     pub(super) findtime: Option<Bounded>,
     pub(super) bantime: Option<Span>,
     pub(super) port: Option<PortList>,
-    pub(super) ignoreip: Option<Prefixes>,
+    pub(super) ignoreip: Option<IgnoreList>,
+    pub(super) ignorecommand: Option<String>,
+    pub(super) ignorecache: Option<IgnoreCache>,
     pub(super) ignoreregex: Option<OneOrMany>,
     pub(super) prefix_v4: Option<LengthV4>,
     pub(super) prefix_v6: Option<LengthV6>,
@@ -280,6 +285,30 @@ impl<'de> Deserialize<'de> for Prefixes {
             .map(Prefixes)
             .map_err(de::Error::custom)
     }
+}
+
+/// Words of `ignoreip`; a text separates them with spaces or commas.
+#[derive(Clone, Debug)]
+pub(super) struct IgnoreList(pub(super) Vec<Ignored>);
+
+impl<'de> Deserialize<'de> for IgnoreList {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        words(OneOrMany::deserialize(from)?)
+            .iter()
+            .map(|word| Ignored::parse(word))
+            .collect::<Result<_, _>>()
+            .map(IgnoreList)
+            .map_err(de::Error::custom)
+    }
+}
+
+/// `ignorecache`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct IgnoreCache {
+    pub(super) key: String,
+    pub(super) max_count: Option<Positive>,
+    pub(super) max_time: Option<Bounded>,
 }
 
 /// Ports like `tcp/22`, `tcp/80,443` or `ssh`; `all` is no limit.

@@ -11,7 +11,7 @@ use crate::{
     event::Wanted,
     fail2ban,
     filter::{self, Filter},
-    jail,
+    jail::{self, Ignored},
     net::IpNet,
     source,
 };
@@ -211,6 +211,7 @@ fn jail(
     if !ignoreregex.is_empty() {
         Arc::make_mut(&mut filter).ignoreregex.extend(ignoreregex);
     }
+    let (ignoreip, lookup) = ignoreip(own, defaults);
     Ok(jail::Spec {
         name: name.into(),
         filter,
@@ -220,7 +221,16 @@ fn jail(
         bantime: get!(bantime).map_or(Some(Duration::from_secs(3600)), |time| time.0),
         increment: increment(own, defaults),
         ports: get!(port).map(|port| port.0.clone()).unwrap_or_default(),
-        ignoreip: ignoreip(own, defaults),
+        ignoreip,
+        lookup,
+        ignorecommand: get!(ignorecommand).map(|command| jail::IgnoreCommand {
+            command: command.clone(),
+            cache: get!(ignorecache).map(|cache| jail::IgnoreCache {
+                key: cache.key.clone(),
+                count: cache.max_count.map_or(jail::IgnoreCache::COUNT, |count| count.0 as usize),
+                time: cache.max_time.map_or(jail::IgnoreCache::TIME, |time| time.0),
+            }),
+        }),
         prefix_v4: get!(prefix_v4).map_or(32, |length| length.0),
         prefix_v6: get!(prefix_v6).map_or(64, |length| length.0),
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
@@ -239,12 +249,17 @@ fn jail(
 }
 
 /// The jail's own list, or the default one; never both, as in fail2ban.
-fn ignoreip(own: &raw::Jail, defaults: &raw::Jail) -> Vec<IpNet> {
-    own.ignoreip
-        .as_ref()
-        .or(defaults.ignoreip.as_ref())
-        .map(|list| list.0.clone())
-        .unwrap_or_default()
+fn ignoreip(own: &raw::Jail, defaults: &raw::Jail) -> (Vec<IpNet>, jail::Lookup) {
+    let (mut nets, mut lookup) = (Vec::new(), jail::Lookup::default());
+    let list = own.ignoreip.as_ref().or(defaults.ignoreip.as_ref());
+    for word in list.map(|list| list.0.clone()).unwrap_or_default() {
+        match word {
+            Ignored::Net(net) => nets.push(net),
+            Ignored::Name(name) => lookup.names.push(name),
+            Ignored::File(path) => lookup.files.push(path),
+        }
+    }
+    (nets, lookup)
 }
 
 fn widen(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Widen> {

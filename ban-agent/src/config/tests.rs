@@ -197,7 +197,9 @@ fn an_export_resolves_to_the_same_jails() {
         "{GOOD}\"bantime.increment\" = true\n\"bantime.maxtime\" = \"1w\"\n\
          [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\nextend_hits = 9\n\
          [jails.log]\nfilter = \"web\"\nsyslog = \"udp://127.0.0.1:5514\"\nlogpath = \"/x tail\"\n\
-         ignoreregex = ['friend']\nactions = [\"tell\"]\n\
+         ignoreregex = ['friend']\nignoreip = \"192.0.2.1 host.example.net file:/etc/friends\"\n\
+         ignorecommand = \"test <ip> = 192.0.2.2\"\n\
+         ignorecache = {{ key = \"<ip>\", max-count = 5, max-time = \"1m\" }}\nactions = [\"tell\"]\n\
          [actions.tell]\nban = \"echo <ip>\"\nunban = \"true\"\nnorestored = true\n\
          inet6.ban = \"echo six\"\ntimeout = \"1m 30s\"\n"
     );

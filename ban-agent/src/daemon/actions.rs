@@ -160,13 +160,8 @@ impl Core {
         sentence: Option<&Sentence>,
         now: Now,
     ) -> Ticket {
-        let mut ticket = plain(claim, now);
-        if let Some(sentence) = sentence {
-            ticket.time = sentence.time;
-            ticket.failures = sentence.failures;
-            ticket.matches.clone_from(&sentence.evidence);
-            ticket.fields.clone_from(&sentence.fields);
-        }
+        let mut ticket = sentence.map_or_else(|| plain(claim, now), ticket_of);
+        ticket.prefix = Some(claim.prefix);
         ticket.bantime = now
             .wall_of(claim.until)
             .map(|until| Duration::try_from(until.duration_since(ticket.time)).unwrap_or_default());
@@ -187,6 +182,19 @@ impl Core {
             ticket.in_all = known(evidence.iter(), &ticket);
         }
         ticket
+    }
+}
+
+/// What is known of an offence before it is a ban.
+pub(super) fn ticket_of(sentence: &Sentence) -> Ticket {
+    Ticket {
+        prefix: Some(sentence.address),
+        time: sentence.time,
+        bantime: sentence.duration,
+        failures: sentence.failures,
+        matches: sentence.evidence.clone(),
+        fields: sentence.fields.clone(),
+        ..Ticket::default()
     }
 }
 

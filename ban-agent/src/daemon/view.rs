@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use super::{
@@ -165,7 +165,12 @@ impl Core {
                 ));
             }
         }
-        for (spec, _) in self.wiring.jails() {
+        for (spec, counters) in self.wiring.jails() {
+            let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner);
+            if !troubles.is_empty() {
+                warnings.push(format!("[{}] {troubles}", spec.name));
+            }
+            drop(troubles);
             for action in self.actions.status(&spec.name) {
                 if let Some(warning) = action.warning() {
                     warnings.push(format!("[{}] action {}: {warning}", spec.name, action.name));
@@ -205,7 +210,8 @@ impl Core {
                 sources: spec.sources.iter().map(ToString::to_string).collect(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matched: counters.matched.load(Ordering::Relaxed),
-                ignored: counters.ignored.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed)
+                    + counters.pardoned.load(Ordering::Relaxed),
                 failed: counters.failing.load(Ordering::Relaxed),
                 banned: banned
                     .get(&Holder::Jail(Arc::clone(&spec.name)))

@@ -12,7 +12,9 @@ use tokio::{
 };
 
 use super::{
+    inquiry,
     intake::{Delivery, Intake},
+    lookup,
     message::{Handled, Message},
     worker::{Counters, Worker},
 };
@@ -101,7 +103,14 @@ impl Wiring {
         let counters = Arc::new(Counters::default());
         let mut onlink = self.onlink.subscribe();
         onlink.mark_changed();
+        let lookup = Some(&spec.lookup).filter(|lookup| !lookup.is_empty());
         let worker = Worker {
+            ignored: lookup
+                .map(|lookup| lookup::start(Arc::clone(&spec.name), lookup, Arc::clone(&counters))),
+            inquiry: spec.ignorecommand.as_ref().map(|rule| {
+                let (name, core) = (Arc::clone(&spec.name), self.core.clone());
+                inquiry::start(name, rule, Arc::clone(&counters), core)
+            }),
             name: Arc::clone(&spec.name),
             scanner: Scanner::new(filter),
             jail: Jail::new(spec),

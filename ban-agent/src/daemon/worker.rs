@@ -1,13 +1,25 @@
 //! One task for each jail: lines in, sentences out. It owns the jail's filter state and window.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{
+        mpsc::{
+            self,
+            error::{SendError, TrySendError},
+        },
+        watch,
+    },
+    time,
+};
 
-use super::{intake::Delivery, message::Message};
+use super::{inquiry, intake::Delivery, lookup::Nets, message::Message};
 use crate::{
     clock::Now,
     event::{Bus, Event, What},
@@ -15,6 +27,9 @@ use crate::{
     jail::{Decision, Jail},
     net::{self, PrefixSet},
 };
+
+/// How long the first line waits until names of `ignoreip` are looked up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `status` shows of a jail; written by its task alone.
 #[derive(Debug, Default)]
@@ -25,6 +40,10 @@ pub(super) struct Counters {
     pub(super) failing: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) total: AtomicU64,
+    /// Bans that `ignorecommand` did not let pass.
+    pub(super) pardoned: AtomicU64,
+    /// What of `ignoreip` cannot be looked up; empty: all can.
+    pub(super) lookup: Mutex<String>,
 }
 
 /// One jail at work.
@@ -37,18 +56,53 @@ pub(super) struct Worker {
     /// Networks of this host, as they change.
     pub(super) onlink: watch::Receiver<PrefixSet>,
     pub(super) bus: Bus,
+    /// Whom it ignores by name or file.
+    pub(super) ignored: Option<watch::Receiver<Nets>>,
+    /// Where its sentences go first.
+    pub(super) inquiry: Option<inquiry::Sender>,
 }
 
 impl Worker {
     /// Works until the sources or the core are gone.
     pub(super) async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
+        if let Some(ignored) = &mut self.ignored {
+            // whom it ignores should be known before the first line, but a name server may be down
+            let _ = time::timeout(PATIENCE, ignored.wait_for(Option::is_some)).await;
+            ignored.mark_changed();
+        }
         while let Some(delivery) = deliveries.recv().await {
+            self.heed();
             for message in self.judge(&delivery) {
-                if self.core.send(message).await.is_err() {
+                if self.pass(message).await.is_err() {
                     return;
                 }
             }
         }
+    }
+
+    /// Takes over whom to ignore, if that has changed.
+    fn heed(&mut self) {
+        if let Some(ignored) = &mut self.ignored
+            && ignored.has_changed().unwrap_or(false)
+            && let Some(nets) = &*ignored.borrow_and_update()
+        {
+            self.jail.ignore(nets);
+        }
+    }
+
+    /// To the core, by way of `ignorecommand`; if too many wait there, directly.
+    async fn pass(&self, message: Message) -> Result<(), SendError<Message>> {
+        let message = match &self.inquiry {
+            None => message,
+            Some(inquiry) => match inquiry.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(message) | TrySendError::Closed(message)) => {
+                    log::error!("[{}] too many wait for ignorecommand: banned unasked", self.name);
+                    message
+                }
+            },
+        };
+        self.core.send(message).await
     }
 
     /// The sentences that these lines lead to.

@@ -1,12 +1,6 @@
 //! Reads `jail.conf` and its family into [`crate::jail::Spec`]s.
 
-use std::{
-    fs,
-    net::{IpAddr, ToSocketAddrs},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
     Error, Loaded, Unsupported, action,
@@ -20,10 +14,13 @@ use super::{
 use crate::{
     action::Spec as Run,
     config,
-    jail::{Limits, Spec},
-    net::{self, IpNet, Ports},
+    jail::{IgnoreCache, IgnoreCommand, Ignored, Limits, Lookup, Spec},
+    net::{IpNet, Ports},
     source,
 };
+
+/// Answers of `ignorecommand` that may be kept.
+const MAX_ANSWERS: usize = 100_000;
 
 /// The words of one jail, with defaults.
 pub(super) struct Words<'c> {
@@ -142,6 +139,7 @@ impl Reader<'_> {
         let zone = words.text("logtimezone")?;
         let maxretry = words.number("maxretry", 5_u32)?.max(1);
         let (ports, actions) = self.actions(&words)?;
+        let (ignoreip, lookup) = self.ignoreip(&words)?;
         let spec = Spec {
             name: name.into(),
             filter: Arc::new(filter::spec(&filter, zone)?),
@@ -154,7 +152,9 @@ impl Reader<'_> {
             increment: increment::read(&words)?,
             ports,
             actions,
-            ignoreip: self.ignoreip(&words)?,
+            ignoreip,
+            lookup,
+            ignorecommand: self.ignorecommand(&words)?,
             prefix_v4: 32,
             prefix_v6: 128,
             maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
@@ -295,61 +295,71 @@ impl Reader<'_> {
         }
     }
 
-    fn ignoreip(&mut self, words: &Words<'_>) -> Result<Vec<IpNet>, Error> {
+    fn ignoreip(&mut self, words: &Words<'_>) -> Result<(Vec<IpNet>, Lookup), Error> {
         let text = words.text("ignoreip")?.unwrap_or_default();
-        let mut nets = Vec::new();
-        for word in text.split([' ', ',', '\n', '\t']).filter(|word| !word.is_empty()) {
-            if let Some(path) = word.strip_prefix("file:").map(|path| path.trim_start_matches("//"))
-            {
-                let text = fs::read_to_string(path).map_err(|error| {
-                    words.bad("ignoreip", format!("cannot read {path}: {error}"))
-                })?;
-                for line in text.lines() {
-                    let line = line.split('#').next().unwrap_or_default();
-                    for word in line.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
-                        self.ignored(words, word, &mut nets)?;
-                    }
-                }
-                continue;
+        let (mut nets, mut lookup) = (Vec::new(), Lookup::default());
+        for word in Ignored::words(&text) {
+            match Ignored::parse(word).map_err(|error| words.bad("ignoreip", error.to_string()))? {
+                Ignored::Net(net) => nets.push(net),
+                Ignored::Name(name) => lookup.names.push(name),
+                Ignored::File(path) => lookup.files.push(path),
             }
-            self.ignored(words, word, &mut nets)?;
         }
         nets.sort();
         nets.dedup();
-        Ok(nets)
+        Ok((nets, lookup))
     }
 
-    fn ignored(
-        &mut self,
-        words: &Words<'_>,
-        word: &str,
-        nets: &mut Vec<IpNet>,
-    ) -> Result<(), Error> {
-        if let Some(net) = prefix(word) {
-            nets.push(net);
-            return Ok(());
+    fn ignorecommand(&mut self, words: &Words<'_>) -> Result<Option<IgnoreCommand>, Error> {
+        let Some(command) = words.text("ignorecommand")? else { return Ok(None) };
+        let cache = match words.text("ignorecache")? {
+            Some(text) => Some(self.ignorecache(words, &text)?),
+            None => None,
+        };
+        if command.contains("<ip-host>")
+            || cache.as_ref().is_some_and(|cache| cache.key.contains("<ip-host>"))
+        {
+            let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
+            self.note(words, "ignorecommand", what.to_owned());
         }
-        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if !word.chars().all(name) || !word.contains(|c: char| c.is_ascii_alphabetic()) {
-            return Err(
-                words.bad("ignoreip", format!("'{word}' is no address, prefix or host name"))
-            );
-        }
-        match (word, 0).to_socket_addrs() {
-            Ok(addresses) => nets.extend(addresses.map(|address| net::host(address.ip()))),
-            Err(error) => {
-                self.note(words, "ignoreip", format!("'{word}' cannot be resolved: {error}"));
+        Ok(Some(IgnoreCommand { command, cache }))
+    }
+
+    fn ignorecache(&mut self, words: &Words<'_>, text: &str) -> Result<IgnoreCache, Error> {
+        let bad = |what: String| words.bad("ignorecache", what);
+        let call = options::parse(&format!("cache[{text}]")).map_err(bad)?;
+        let mut cache =
+            IgnoreCache { key: String::new(), count: IgnoreCache::COUNT, time: IgnoreCache::TIME };
+        for (key, value) in &call.options {
+            match key.as_str() {
+                "key" => cache.key.clone_from(value),
+                "max-count" => {
+                    let count =
+                        value.parse().ok().filter(|count| (1..=MAX_ANSWERS).contains(count));
+                    cache.count = count.ok_or_else(|| {
+                        bad(format!("max-count = {value} is not from 1 to {MAX_ANSWERS}"))
+                    })?;
+                }
+                "max-time" => {
+                    let time =
+                        config::parse_duration(value).map_err(|error| bad(error.to_string()))?;
+                    cache.time = time.ok_or_else(|| bad("max-time has to end".to_owned()))?;
+                }
+                other => self.note(
+                    words,
+                    "ignorecache",
+                    format!("ignorecache: '{other}' is no option of it: without effect"),
+                ),
             }
         }
-        Ok(())
+        if cache.key.is_empty() {
+            return Err(bad("it has no key: write key=\"<ip>\"".to_owned()));
+        }
+        Ok(cache)
     }
 
     /// Words that we know of and do not follow.
     fn rest(&mut self, words: &Words<'_>) -> Result<(), Error> {
-        if let Some(command) = words.text("ignorecommand")? {
-            let what = format!("ignorecommand is not run: {command}");
-            self.note(words, "ignorecommand", what);
-        }
         if !words.flag("ignoreself", true)? {
             let what =
                 "ignoreself = false: the host's own addresses are never banned by a log line";
@@ -361,39 +371,5 @@ impl Reader<'_> {
     fn note(&mut self, words: &Words<'_>, key: &str, what: String) {
         let jail = words.name.to_owned();
         self.unsupported.push(Unsupported { place: words.place(key), jail, what });
-    }
-}
-
-/// An address, a prefix, or an address with a mask like `192.0.2.0/255.255.255.0`.
-fn prefix(text: &str) -> Option<IpNet> {
-    let text = text.trim_matches(['[', ']']);
-    if let Ok(net) = net::parse_prefix(text) {
-        return Some(net);
-    }
-    let (address, mask) = text.split_once('/')?;
-    let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
-    let length = match mask.parse::<IpAddr>() {
-        Ok(mask) => ipnet::ip_mask_to_prefix(mask).ok()?,
-        Err(_) => mask.parse().ok()?,
-    };
-    IpNet::new(address, length).ok().map(|net| net.trunc())
-}
-
-#[cfg(test)]
-mod unit {
-    use super::*;
-
-    #[test]
-    fn prefixes_of_ignoreip() {
-        for (text, expected) in [
-            ("127.0.0.1/8", Some("127.0.0.0/8")),
-            ("192.0.2.0/255.255.255.0", Some("192.0.2.0/24")),
-            ("[2001:db8::1]/64", Some("2001:db8::/64")),
-            ("::1", Some("::1/128")),
-            ("192.0.2.0/255.0.255.0", None),
-            ("example", None),
-        ] {
-            assert_eq!(prefix(text).map(|net| net.to_string()).as_deref(), expected, "{text}");
-        }
     }
 }

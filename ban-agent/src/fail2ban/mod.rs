@@ -1,5 +1,5 @@
 //! Reads fail2ban's configuration as it stands (`jail.conf`, `jail.d`, `filter.d`, `.local`) and
-//! says the same in our words. Reads files and resolves host names of `ignoreip`; runs nothing.
+//! says the same in our words. Reads files; resolves no name, and runs nothing.
 //! What we do not do is listed, never passed over.
 
 mod action;

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use super::*;
 use crate::{
     filter::Filter,
-    jail::Spec,
+    jail::{IgnoreCache, IgnoreCommand, Spec},
     source::{self, Start},
 };
 
@@ -212,12 +212,52 @@ fn what_is_not_done_is_listed() {
         [
             "/jail.conf:11: jail door: usedns = yes: host names in logs are never resolved, an attacker chose them",
             "/jail.conf:14: jail door: action 'mail' is not run: there is no /action.d/mail.conf",
-            "/jail.conf:12: jail door: ignorecommand is not run: /bin/true <ip>",
             "/jail.conf:13: jail door: ignoreself = false: the host's own addresses are never banned by a log line",
         ]
     );
     let ports: Vec<_> = folder.jail("door").ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["tcp/22", "tcp/8022"]);
+}
+
+#[test]
+fn whom_to_ignore() {
+    let jail = |words: &str| {
+        let text = format!("[door]\nenabled = true\nlogpath = /x\naction = route\n{words}\n");
+        Folder::new(&[("filter.d/door.conf", FILTER), ("jail.conf", &text)])
+    };
+    let words = "ignoreip = 192.0.2.0/24, host.example.net file:/etc/friends\n\
+                 ignorecommand = /bin/check <ip> \"<F-USER>\"\n\
+                 ignorecache = key=\"<F-USER>@<ip>\", max-count=50, max-time=10m";
+    let door = jail(words).jail("door");
+    assert_eq!(door.ignoreip, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(door.lookup.names, ["host.example.net"]);
+    assert_eq!(door.lookup.files, [Path::new("/etc/friends")]);
+    let cache =
+        IgnoreCache { key: "<F-USER>@<ip>".to_owned(), count: 50, time: Duration::from_secs(600) };
+    let command = "/bin/check <ip> \"<F-USER>\"".to_owned();
+    assert_eq!(door.ignorecommand, Some(IgnoreCommand { command, cache: Some(cache) }));
+    for (words, expected) in [
+        (
+            "ignoreip = 192.0.2.400",
+            "[door] ignoreip: '192.0.2.400' is no address, prefix, host name or file:/PATH",
+        ),
+        (
+            "ignorecommand = x\nignorecache = max-count=5",
+            "[door] ignorecache: it has no key: write key=\"<ip>\"",
+        ),
+        (
+            "ignorecommand = x\nignorecache = key=a, max-count=0",
+            "[door] ignorecache: max-count = 0 is not from 1 to 100000",
+        ),
+        (
+            "ignorecommand = x\nignorecache = key=a, max-time=-1",
+            "[door] ignorecache: max-time has to end",
+        ),
+        ("ignorecommand = x\nignorecache = key", "[door] ignorecache: 'key' is no key=value"),
+    ] {
+        let error = jail(words).error();
+        assert!(error.ends_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -250,7 +290,7 @@ fn errors_have_file_and_line() {
         ),
         (
             "[door]\nenabled = 1\nignoreip = 300.1.1.1\n",
-            "/jail.conf:3: [door] ignoreip: '300.1.1.1' is no address, prefix or host name",
+            "/jail.conf:3: [door] ignoreip: '300.1.1.1' is no address, prefix, host name or file:/PATH",
         ),
         ("nonsense\n", "/jail.conf:1: 'nonsense' is neither a [section] nor a key = value"),
     ] {

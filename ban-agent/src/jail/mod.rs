@@ -4,6 +4,7 @@
 mod breaker;
 mod count;
 mod escalate;
+mod ignore;
 mod offence;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use crate::{
 
 pub use self::{
     breaker::{Breaker, Limits, Trip},
+    ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
     offence::{Decision, Jail, Sentence, Stats},
 };
 
@@ -43,6 +45,10 @@ pub struct Spec {
     pub ports: Ports,
     /// Never counted, never banned by this jail.
     pub ignoreip: Vec<IpNet>,
+    /// The same, by name or in files: looked up while the jail runs.
+    pub lookup: Lookup,
+    /// Asked before a ban.
+    pub ignorecommand: Option<IgnoreCommand>,
     /// Prefix length that an IPv4 offender is counted and banned by: 32 is the address.
     pub prefix_v4: u8,
     /// Prefix length that an IPv6 offender is counted and banned by: 64 is what one host owns.

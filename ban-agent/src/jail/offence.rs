@@ -110,6 +110,11 @@ impl Jail {
         self.neighbours = networks;
     }
 
+    /// Whom it ignores besides `ignoreip`, as was looked up.
+    pub fn ignore(&mut self, nets: &[IpNet]) {
+        self.ignored = self.spec.ignoreip.iter().chain(nets).copied().collect();
+    }
+
     /// What it was made of.
     #[must_use]
     pub fn spec(&self) -> &Spec {

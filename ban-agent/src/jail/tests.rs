@@ -27,6 +27,8 @@ pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
         prefix_v6: 128,
         maxmatches: 5,
         max_tracked: 1000,
+        lookup: super::Lookup::default(),
+        ignorecommand: None,
         widen: None,
         extend: None,
         actions: Vec::new(),
