@@ -3,7 +3,9 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Error, definition::Definition, ini::Place, options::Call, services::Services};
+use super::{
+    Error, definition::Definition, ini::Place, merge::Vars, options::Call, services::Services,
+};
 use crate::{
     action::{Commands, Spec, TIMEOUT},
     config,
@@ -52,6 +54,15 @@ pub(super) fn bans(call: &Call, banactions: &[String]) -> bool {
     !begins(RUNS) && (begins(BANS) || banactions.contains(&call.name))
 }
 
+/// The option that makes a firewall action let addresses in.
+pub(super) fn inverts(call: &Call) -> Option<String> {
+    let get =
+        |key: &'static str| call.options.get(key).map(|text| (key, text.trim().to_uppercase()));
+    let (key, text) = get("blocktype").or_else(|| get("type"))?;
+    let word = text.split_whitespace().next().unwrap_or_default();
+    matches!(word, "ACCEPT" | "RETURN" | "ALLOW").then(|| format!("{key} = {text}"))
+}
+
 /// What an action that is run amounts to.
 pub(super) enum Read {
     /// Commands.
@@ -59,6 +70,26 @@ pub(super) enum Read {
     /// It cannot be run, and why.
     Not(String),
 }
+
+/// Words that mean something in an action.
+const KNOWN: &[&str] = &[
+    "actionstart",
+    "actionstart_on_demand",
+    "actionstop",
+    "actionflush",
+    "actionreload",
+    "actioncheck",
+    "actionrepair",
+    "actionrepair_on_unban",
+    "actionban",
+    "actionprolong",
+    "actionreban",
+    "actionunban",
+    "norestored",
+    "timeout",
+    "name",
+    "actname",
+];
 
 /// Tags whose value is not known to us.
 const UNKNOWN: &[&str] =
@@ -120,6 +151,14 @@ pub(super) fn read(
     if spec.mentions("ip-host") {
         let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
         note(definition.place("actionban"), format!("action '{}': {what}", call.name));
+    }
+    for (place, what) in definition.unused(&Call { options: Vars::new(), ..call.clone() }, KNOWN) {
+        // a slip in what is run; other words may be an operator's own
+        if what.starts_with("'action")
+            && let Some(place) = place
+        {
+            note(place, format!("action '{}': {what}", call.name));
+        }
     }
     if definition.get("actionreban", Some("inet4"))?.is_some_and(|text| !text.trim().is_empty()) {
         let what = "actionreban is not run: nothing here forgets its bans and needs them again";

@@ -9,6 +9,7 @@ use super::{
     merge::{Config, Vars},
     options::Call,
     substitute,
+    unused::{self, References},
 };
 
 /// What an attacker may have written is put in when the command runs, and never resolved here.
@@ -66,6 +67,22 @@ impl Definition {
         let value = self.config.raw("Definition", word).or_else(|| self.config.raw("Init", word));
         let file = || Place { file: self.file.clone().into(), line: 0 };
         value.map_or_else(file, |value| value.place.clone())
+    }
+
+    /// What means nothing in the file, and among the options of the jail; `known` words do.
+    pub(super) fn unused(&self, call: &Call, known: &[&str]) -> Vec<(Option<Place>, String)> {
+        let references = References::of(&self.config, call.options.values().map(String::as_str));
+        let mut found: Vec<(Option<Place>, String)> = ["Definition", "Init"]
+            .into_iter()
+            .flat_map(|section| unused::unused(&self.config, section, known, &references))
+            .map(|(place, what)| (Some(place), what))
+            .collect();
+        let options = call.options.keys().filter(|key| {
+            let key = key.to_lowercase();
+            !known.contains(&key.as_str()) && !references.has(&key)
+        });
+        found.extend(options.map(|key| (None, unused::describe(key, known))));
+        found
     }
 
     /// Whether something depends on the family of the address.

@@ -14,6 +14,20 @@ use crate::filter::Spec;
 pub(super) const WORDS: [&str; 7] =
     ["usedns", "prefregex", "ignoreregex", "failregex", "maxlines", "datepattern", "journalmatch"];
 
+/// All words that mean something in a filter.
+const KNOWN: [&str; 10] = [
+    "usedns",
+    "prefregex",
+    "ignoreregex",
+    "failregex",
+    "maxlines",
+    "datepattern",
+    "journalmatch",
+    "logtype",
+    "_daemon",
+    "mode",
+];
+
 /// A filter whose tags are resolved.
 #[derive(Debug)]
 pub(super) struct Resolved {
@@ -22,6 +36,8 @@ pub(super) struct Resolved {
     pub words: BTreeMap<String, String>,
     /// Where its failregex stands, or the file.
     pub place: Place,
+    /// What means nothing, in the file or (without a place) in the jail's options.
+    pub unused: Vec<(Option<Place>, String)>,
 }
 
 /// Reads the filter that `call` names. `journal`: its lines come without syslog's prefix.
@@ -30,13 +46,14 @@ pub(super) fn read(dir: &Path, call: &Call, journal: bool) -> Result<Resolved, E
         .ok_or_else(|| Error::NoFilter { name: call.name.clone(), dir: dir.join("filter.d") })?;
     definition.default("logtype", if journal { "journal" } else { "file" });
     let place = definition.place("failregex");
+    let unused = definition.unused(call, &KNOWN);
     let mut words = BTreeMap::new();
     for word in WORDS {
         if let Some(text) = definition.get(word, None)? {
             words.insert(word.to_owned(), text);
         }
     }
-    Ok(Resolved { name: call.name.clone(), words, place })
+    Ok(Resolved { name: call.name.clone(), words, place, unused })
 }
 
 /// A filter of `dir` by its name with options, as in `sshd[mode=aggressive]`.

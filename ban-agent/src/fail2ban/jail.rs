@@ -10,6 +10,7 @@ use super::{
     merge::{Config, Vars},
     options::{self, Call},
     services::Services,
+    unused::{self, References},
 };
 use crate::{
     action::Spec as Run,
@@ -21,6 +22,54 @@ use crate::{
 
 /// Answers of `ignorecommand` that may be kept.
 const MAX_ANSWERS: usize = 100_000;
+
+/// Backends that follow files.
+const BACKENDS: [&str; 5] = ["", "auto", "pyinotify", "gamin", "polling"];
+
+/// Words that mean something in a jail, or to the values that fail2ban ships.
+const KNOWN: &[&str] = &[
+    "action",
+    "backend",
+    "banaction",
+    "banaction_allports",
+    "bantime",
+    "bantime.factor",
+    "bantime.formula",
+    "bantime.increment",
+    "bantime.maxtime",
+    "bantime.multipliers",
+    "bantime.overalljails",
+    "bantime.rndtime",
+    "blocktype",
+    "chain",
+    "datepattern",
+    "destemail",
+    "enabled",
+    "fail2ban_agent",
+    "failregex",
+    "filter",
+    "findtime",
+    "ignorecache",
+    "ignorecommand",
+    "ignoreip",
+    "ignoreregex",
+    "ignoreself",
+    "journalmatch",
+    "logencoding",
+    "logpath",
+    "logtimezone",
+    "maxlines",
+    "maxmatches",
+    "maxretry",
+    "mode",
+    "mta",
+    "port",
+    "prefregex",
+    "protocol",
+    "returntype",
+    "sender",
+    "usedns",
+];
 
 /// The words of one jail, with defaults.
 pub(super) struct Words<'c> {
@@ -107,28 +156,57 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
             loaded.disabled.push(name);
             continue;
         }
-        let mut reader = Reader { dir, services: &services, unsupported: Vec::new() };
+        let mut reader =
+            Reader { dir, services: &services, unsupported: Vec::new(), inverted: false };
         let jail = reader.jail(&mut config, &name)?;
-        loaded.jails.push(jail);
+        if reader.inverted {
+            loaded.disabled.push(name);
+        } else {
+            loaded.jails.push(jail);
+        }
         loaded.unsupported.append(&mut reader.unsupported);
     }
+    unknown(&config, &mut loaded);
     Ok(loaded)
+}
+
+/// Lists the words that mean nothing, in the jails that run and in the operator's own defaults.
+fn unknown(config: &Config, loaded: &mut Loaded) {
+    let references = References::of(config, std::iter::empty());
+    let jails = loaded.jails.iter().map(|jail| &*jail.name);
+    for section in jails.chain(["DEFAULT"]) {
+        for (place, what) in unused::unused(config, section, KNOWN, &references) {
+            let file = place.file.file_name().unwrap_or_default().to_string_lossy();
+            let shipped = file == "jail.conf" || file.starts_with("paths-");
+            if place.line > 0 && !(section == "DEFAULT" && shipped) {
+                let jail = section.to_owned();
+                loaded.unsupported.push(Unsupported { place, jail, what });
+            }
+        }
+    }
 }
 
 struct Reader<'l> {
     dir: &'l Path,
     services: &'l Services,
     unsupported: Vec<Unsupported>,
+    /// The jail lets addresses in instead of banning them.
+    inverted: bool,
 }
 
 impl Reader<'_> {
     fn jail(&mut self, config: &mut Config, name: &str) -> Result<Spec, Error> {
         let words = Words { config, name };
-        let journal = words.text("backend")?.is_some_and(|backend| backend.starts_with("systemd"));
+        let journal = self.backend(&words)?;
         let call = words.text("filter")?.unwrap_or_else(|| name.to_owned());
         let call = options::parse(&call)
             .map_err(|what| words.bad("filter", format!("'{call}': {what}")))?;
         let mut filter = filter::read(self.dir, &call, journal)?;
+        for (place, what) in std::mem::take(&mut filter.unused) {
+            let place = place.unwrap_or_else(|| words.place("filter"));
+            let what = format!("filter '{}': {what}", filter.name);
+            self.unsupported.push(Unsupported { place, jail: name.to_owned(), what });
+        }
         // A jail may refer to its filter's words as %(known/failregex)s.
         for (word, text) in &filter.words {
             let value = Value { text: text.replace('%', "%%"), place: filter.place.clone() };
@@ -165,6 +243,23 @@ impl Reader<'_> {
         };
         self.rest(&words)?;
         Ok(spec)
+    }
+
+    /// Whether the jail reads the journal.
+    fn backend(&mut self, words: &Words<'_>) -> Result<bool, Error> {
+        let text = words.text("backend")?.unwrap_or_default();
+        let call = options::parse(&text).map_err(|what| words.bad("backend", what))?;
+        let journal = call.name == "systemd";
+        if !journal && !BACKENDS.contains(&call.name.as_str()) {
+            let what =
+                format!("backend = {text}: not known; its files are followed as they change");
+            self.note(words, "backend", what);
+        }
+        for option in call.options.keys() {
+            let what = format!("backend = {}: its option '{option}' is without effect", call.name);
+            self.note(words, "backend", what);
+        }
+        Ok(journal)
     }
 
     /// Words of the filter that the jail sets itself.
@@ -254,6 +349,14 @@ impl Reader<'_> {
             if !action::bans(&call, &banactions) {
                 runs.extend(self.run(words, &call)?);
                 continue;
+            }
+            if let Some(option) = action::inverts(&call) {
+                let what = format!(
+                    "action '{}' with {option} lets addresses in, and bans none: this jail does not run",
+                    call.name
+                );
+                self.note(words, "action", what);
+                self.inverted = true;
             }
             let own = action::ports(&call, self.services)
                 .map_err(|what| words.bad("action", format!("{}: {what}", call.name)))?;
@@ -360,6 +463,10 @@ impl Reader<'_> {
 
     /// Words that we know of and do not follow.
     fn rest(&mut self, words: &Words<'_>) -> Result<(), Error> {
+        if words.text("ignorecache")?.is_some() && words.text("ignorecommand")?.is_none() {
+            let what = "ignorecache without an ignorecommand: there is nothing slow to keep";
+            self.note(words, "ignorecache", what.to_owned());
+        }
         if !words.flag("ignoreself", true)? {
             let what =
                 "ignoreself = false: the host's own addresses are never banned by a log line";

@@ -110,6 +110,12 @@ impl Config {
         self.sections.keys().map(String::as_str)
     }
 
+    /// All values as they were written, the replaced ones, too.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let sections = self.sections.values().chain(self.known.values());
+        sections.flat_map(Section::values).map(|value| value.text.as_str())
+    }
+
     /// The keys that a section itself has.
     pub(super) fn keys(&self, section: &str) -> impl Iterator<Item = &str> {
         self.sections

@@ -14,6 +14,7 @@ mod services;
 mod substitute;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 use std::{
     fmt, io,

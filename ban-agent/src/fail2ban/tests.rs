@@ -220,6 +220,60 @@ fn what_is_not_done_is_listed() {
 }
 
 #[test]
+fn words_that_mean_nothing_are_listed() {
+    let folder = Folder::new(&[
+        (
+            "filter.d/door.conf",
+            "[Definition]\nfailregx = x\n_daemon = a\nmdre-loud = b\nown = c\n\
+             failregex = ^%(own)s <mdre-<mode>> <HOST>$\n[Init]\nmaxline = 3\n",
+        ),
+        (
+            "action.d/tell.conf",
+            "[Definition]\nactionban = echo <mine>\nactionunbann = x\nmine = y\nleft = z\n",
+        ),
+        (
+            "jail.conf",
+            "[DEFAULT]\nshipped_and_unused = 1\naction = route\n\
+             [door]\nenabled = true\nfilter = door[mode=loud, mod=x]\nwhere = /x\nlogpath = %(where)s\n\
+             maxretri = 3\nbackend = inotify\nignorecache = key=a\n\
+             action = iptables[blocktype=DROP]\n  tell\n\
+             [pass]\nenabled = true\nfilter = door[mode=loud]\nlogpath = /x\n\
+             action = iptables[blocktype=RETURN]\n\
+             [off]\nnonsense = 1\n",
+        ),
+        ("jail.local", "[DEFAULT]\nbantim = 5\n[door]\nbackend = systemd[rotated=on]\n"),
+    ]);
+    let loaded = folder.load();
+    assert_eq!(
+        (loaded.jails.len(), loaded.disabled),
+        (1, vec!["off".to_owned(), "pass".to_owned()])
+    );
+    let path = folder.path().display().to_string();
+    let shown: Vec<_> =
+        loaded.unsupported.iter().map(|note| note.to_string().replace(&path, "")).collect();
+    let nothing = "is no word of fail2ban, and nothing refers to it: without effect";
+    let did = |word: &str, meant: &str| format!("'{word}' {nothing}; did you mean '{meant}'?");
+    let expected = [
+        "/jail.local:4: jail door: backend = systemd: its option 'rotated' is without effect".to_owned(),
+        format!("/filter.d/door.conf:2: jail door: filter 'door': {}", did("failregx", "failregex")),
+        format!("/filter.d/door.conf:8: jail door: filter 'door': {}", did("maxline", "maxlines")),
+        format!("/jail.conf:6: jail door: filter 'door': {}", did("mod", "mode")),
+        format!("/action.d/tell.conf:3: jail door: action 'tell': {}", did("actionunbann", "actionunban")),
+        "/jail.conf:11: jail door: ignorecache without an ignorecommand: there is nothing slow to keep".to_owned(),
+        format!("/filter.d/door.conf:2: jail pass: filter 'door': {}", did("failregx", "failregex")),
+        format!("/filter.d/door.conf:8: jail pass: filter 'door': {}", did("maxline", "maxlines")),
+        "/jail.conf:18: jail pass: action 'iptables' with blocktype = RETURN lets addresses in, and bans none: this jail does not run".to_owned(),
+        format!("/jail.conf:9: jail door: {}", did("maxretri", "maxretry")),
+        format!("/jail.local:2: jail DEFAULT: {}", did("bantim", "bantime")),
+    ];
+    assert_eq!(shown, expected);
+    fs::write(folder.path().join("jail.local"), "").unwrap();
+    let notes = folder.load().unsupported;
+    let backend = notes.iter().find(|note| note.what.contains("backend")).unwrap();
+    assert_eq!(backend.what, "backend = inotify: not known; its files are followed as they change");
+}
+
+#[test]
 fn whom_to_ignore() {
     let jail = |words: &str| {
         let text = format!("[door]\nenabled = true\nlogpath = /x\naction = route\n{words}\n");
