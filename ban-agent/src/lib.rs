@@ -11,6 +11,7 @@ pub mod action;
 pub mod control;
 pub mod event;
 pub mod filter;
+pub mod hook;
 pub mod jail;
 #[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
 pub mod kernel;

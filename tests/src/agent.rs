@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
 };
@@ -71,6 +71,13 @@ impl<'a> Agent<'a> {
         let mut command = self.stage.edge.command("setpriv");
         command.args(["--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs"]);
         command.arg(binary()?);
+        self.run_as(command, &[])
+    }
+
+    /// Starts it again, trusting this certificate and no other.
+    pub fn run_trusting(&mut self, certificate: &Path) -> Result<()> {
+        let mut command = self.stage.edge.command(binary()?);
+        command.env("SSL_CERT_FILE", certificate).env_remove("SSL_CERT_DIR");
         self.run_as(command, &[])
     }
 

@@ -6,6 +6,7 @@
 mod action;
 mod duration;
 mod export;
+mod hooks;
 mod layer;
 mod raw;
 mod resolve;
@@ -23,7 +24,7 @@ pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
 
-use crate::{event::Wanted, fail2ban, filter, jail, net::IpNet};
+use crate::{event::Wanted, fail2ban, filter, hook, jail, net::IpNet};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
@@ -138,6 +139,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The `[events]` section.
     pub events: Events,
+    /// Messages to people and programs elsewhere, by name.
+    pub hooks: Vec<hook::Spec>,
     /// The jails that run, by name.
     pub jails: Vec<jail::Spec>,
     /// All filters, the shipped ones too.

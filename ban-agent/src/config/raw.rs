@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::duration::parse_duration;
 use crate::{
+    hook::{self, Tell},
     jail::Ignored,
     net::{self, IpNet, PortRange, Ports, Proto},
 };
@@ -18,6 +19,7 @@ pub(super) struct Raw {
     pub(super) agent: Agent,
     pub(super) metrics: Metrics,
     pub(super) events: Events,
+    pub(super) hooks: BTreeMap<String, Hook>,
     pub(super) defaults: Jail,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
@@ -59,6 +61,19 @@ pub(super) struct Events {
     pub(super) journal: Option<bool>,
     pub(super) include: Option<Vec<Include>>,
     pub(super) sample: Option<u32>,
+}
+
+/// `[hooks.NAME]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Hook {
+    pub(super) url: Option<String>,
+    pub(super) format: Option<hook::Format>,
+    pub(super) command: Option<Vec<String>>,
+    pub(super) tell: Option<Vec<Tell>>,
+    pub(super) jails: Option<OneOrMany>,
+    pub(super) every: Option<Bounded>,
+    pub(super) timeout: Option<Bounded>,
 }
 
 /// What an attacker can cause many of.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Config, DEFAULT_SOCKET, Error, Events, action,
+    Agent, Config, DEFAULT_SOCKET, Error, Events, action, hooks,
     layer::{self, Layer},
     raw::{self, OneOrMany, Raw},
 };
@@ -35,6 +35,7 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
         agent: agent(&raw.agent),
         metrics: metrics(layers, &raw.metrics)?,
         events: events(&raw.events),
+        hooks: hooks::resolve(layers, &raw.hooks)?,
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),

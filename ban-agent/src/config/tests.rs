@@ -162,6 +162,7 @@ fn every_key_is_documented() {
         ("agent", "## `[agent]`"),
         ("metrics", "## `[metrics]`"),
         ("events", "## `[events]`"),
+        ("hooks.x", "## `[hooks.NAME]`"),
         ("jails.x", "## `[jails.NAME]`"),
         ("filters.x", "## `[filters"),
         ("actions.x", "## `[actions"),
@@ -171,6 +172,35 @@ fn every_key_is_documented() {
         for key in known_keys(section) {
             assert!(part.contains(&format!("| `{key}` |")), "{section}: {key} is not documented");
         }
+    }
+}
+
+#[test]
+fn a_hook_has_one_target_that_exists() {
+    let hook = |text: &str| load_text(&format!("[hooks.x]\n{text}\n")).1.unwrap().hooks.remove(0);
+    let slack = hook("url = \"https://example.net/secret\"\njails = \"sshd\"");
+    assert_eq!((slack.every, slack.timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!((slack.tell.len(), slack.jails.as_slice()), (3, &["sshd".to_owned()][..]));
+    assert!(!format!("{slack:?}").contains("secret"), "{slack:?}");
+    let command = hook("command = [\"/bin/notify\"]\ntell = [\"bans\"]\nevery = \"1m\"");
+    assert_eq!((command.tell.len(), command.every), (1, Duration::from_secs(60)));
+    for (text, line, said) in [
+        ("", 1, "hook 'x' has no url and no command"),
+        ("url = \"https://a\"\ncommand = [\"/b\"]", 3, "hook 'x' has a url and a command"),
+        ("url = \"ftp://a\"", 2, "hook 'x': url is no http or https URL"),
+        ("url = \"https://\"", 2, "hook 'x': url is no http or https URL"),
+        ("command = []", 2, "hook 'x': command is not a list that begins with a path from /"),
+        (
+            "command = [\"notify\"]",
+            2,
+            "hook 'x': command is not a list that begins with a path from /",
+        ),
+        ("command = [\"/b\"]\nformat = \"json\"", 3, "hook 'x': format is for a url"),
+        ("url = \"https://a\"\ntell = [\"all\"]", 3, "unknown variant `all`"),
+    ] {
+        let (at, message, _) = failure(&format!("[hooks.x]\n{text}\n"));
+        assert_eq!(at, line, "{text}: {message}");
+        assert!(message.contains(said), "{text}: {message}");
     }
 }
 

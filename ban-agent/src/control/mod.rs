@@ -198,6 +198,8 @@ pub struct Status {
     pub store: String,
     /// Those who listen to events, and what they missed.
     pub events: Events,
+    /// The hooks, by name.
+    pub hooks: Vec<HookStatus>,
 }
 
 /// A start on trial (`run --grace`).
@@ -234,6 +236,19 @@ pub struct Events {
     pub lost: BTreeMap<String, u64>,
     /// Sampled drops that were lost before anybody could be told.
     pub drops_lost: u64,
+}
+
+/// One hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// Its name.
+    pub name: String,
+    /// Messages that arrived.
+    pub sent: u64,
+    /// Messages that did not.
+    pub failed: u64,
+    /// Why the last one did not, if it did not.
+    pub error: Option<String>,
 }
 
 /// One file, socket or journal.

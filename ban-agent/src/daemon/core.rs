@@ -35,6 +35,7 @@ use crate::{
     config::{self, Agent, Config},
     control::{Refusal, Reply},
     event::{Action, Ban, Bus, Event, What},
+    hook,
     jail::Breaker,
     kernel::{Enforcer as _, Xdp},
     ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
@@ -73,6 +74,8 @@ pub(super) struct Core {
     notary: Notary,
     /// Where everybody listens.
     pub(super) bus: Bus,
+    /// What the hooks count, by name.
+    pub(super) hooks: Vec<(Arc<str>, hook::Stats)>,
     /// Somebody listens for dropped packets.
     sampling: bool,
     /// Who asks for what is being done, by user id; `None`: nobody does.
@@ -124,6 +127,7 @@ impl Core {
             store,
             wiring,
             bus,
+            hooks: Vec::new(),
             sampling: false,
             asker: None,
             health: Health::default(),
@@ -489,6 +493,9 @@ impl Core {
         let sample = former.events.sample;
         if (config::Events { sample, ..self.config.events.clone() }) != former.events {
             log::warn!("[events] changed: all of it but `sample` takes effect at the next start");
+        }
+        if self.config.hooks != former.hooks {
+            log::warn!("[hooks] changed: it takes effect at the next start");
         }
         self.sample();
         let mut plan = Plan::default();

@@ -185,6 +185,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let now = Now::read();
     let wiring = Wiring::new(sender.clone(), acks, bus.clone());
     let mut core = Core::new(options, xdp, store, trial, wiring, bus.clone(), now);
+    core.hooks = sinks.hooks();
     core.protect(sender.clone())?;
     core.restore(now);
     core.start_jails()?;

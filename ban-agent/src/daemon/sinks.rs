@@ -1,19 +1,28 @@
-//! Who writes events where, as the configuration says.
+//! Who writes events where, and who is sent messages, as the configuration says.
+
+use std::{sync::Arc, time::Duration};
 
 use super::{Error, Options};
-use crate::event::{
-    Bus, Documents, Fail2banLog, Interest, Journal, Observer, Running, SOCKET, Wanted, start,
+use crate::{
+    event::{
+        Bus, Documents, Fail2banLog, Interest, Journal, Observer, Running, SOCKET, Wanted, start,
+    },
+    hook,
 };
 
-/// The threads that write.
+/// How long an end waits for the last message of a hook.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The threads that write, and the hooks.
 #[derive(Debug)]
 pub(super) struct Sinks {
     running: Vec<Running>,
+    hooks: Vec<hook::Running>,
     _interests: Vec<Interest>,
 }
 
 impl Sinks {
-    /// Starts what `[events]` and `fail2ban_log` ask for.
+    /// Starts what `[events]`, `[hooks]` and `fail2ban_log` ask for.
     pub(super) fn start(bus: &Bus, options: &Options) -> Result<Sinks, Error> {
         let failed = |error| Error::System("start a thread for events", error);
         let events = &options.config.events;
@@ -33,13 +42,22 @@ impl Sinks {
             let journal = Journal::new(SOCKET.into(), Observer::here(), events.include);
             running.push(start("journal", bus, journal.map_err(failed)?).map_err(failed)?);
         }
-        Ok(Sinks { running, _interests: interests })
+        let hooks = options.config.hooks.iter().map(|spec| hook::start(spec.clone(), bus));
+        Ok(Sinks { running, hooks: hooks.collect(), _interests: interests })
+    }
+
+    /// What the hooks count.
+    pub(super) fn hooks(&self) -> Vec<(Arc<str>, hook::Stats)> {
+        self.hooks.iter().map(hook::Running::stats).collect()
     }
 
     /// Waits until everything is written, or hangs. To be called when the bus is closed.
     pub(super) async fn finish(self) {
         for running in self.running {
             running.finish().await;
+        }
+        for hook in self.hooks {
+            hook.finish(PATIENCE).await;
         }
     }
 }

@@ -26,6 +26,11 @@ impl Core {
             pending: self.pending.len(),
             events: self.bus.published(),
             events_lost: self.bus.lost(),
+            hooks: self
+                .hooks
+                .iter()
+                .map(|(name, stats)| (name.to_string(), stats.sent(), stats.failed()))
+                .collect(),
             latency: self.latency.histogram(),
         }
     }

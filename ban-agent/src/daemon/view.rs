@@ -114,6 +114,7 @@ impl Core {
             sources: self.sources(),
             store: self.store.state().to_string(),
             events: self.events(),
+            hooks: self.hook_states(),
         };
         done(Document::Status(Box::new(status)))
     }
@@ -134,6 +135,18 @@ impl Core {
                 Vec::new()
             }
         }
+    }
+
+    fn hook_states(&self) -> Vec<control::HookStatus> {
+        let hooks = self.hooks.iter();
+        hooks
+            .map(|(name, stats)| control::HookStatus {
+                name: name.to_string(),
+                sent: stats.sent(),
+                failed: stats.failed(),
+                error: stats.error().map(|error| escape(error.as_bytes())),
+            })
+            .collect()
     }
 
     fn events(&self) -> control::Events {
@@ -180,6 +193,11 @@ impl Core {
         let state = self.store.state();
         if !state.is_sound() {
             warnings.push(format!("the store is degraded: {state}"));
+        }
+        for hook in self.hook_states() {
+            if let Some(error) = hook.error {
+                warnings.push(format!("hook {} does not deliver: {error}", hook.name));
+            }
         }
         for (kind, lost) in self.bus.lost().into_iter().filter(|(_, lost)| *lost > 0) {
             warnings.push(format!("{lost} events were lost on their way to: {kind}"));

@@ -23,6 +23,12 @@ impl Observer {
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Observer { hostname: escape(hostname.as_bytes()) }
     }
+
+    /// The name of this host, escaped.
+    #[must_use]
+    pub fn hostname(&self) -> &str {
+        &self.hostname
+    }
 }
 
 /// The document of one event; `number`: its number since the agent started.

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub events: u64,
     /// By kind of listener: the events that it did not get.
     pub events_lost: Vec<(&'static str, u64)>,
+    /// Hooks: name, messages that arrived, messages that did not.
+    pub hooks: Vec<(String, u64, u64)>,
     /// From a line to its ban in the kernel.
     pub latency: Histogram,
 }

@@ -133,7 +133,12 @@ fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
 fn events(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.counter("events", "Events told: bans, their ends, trouble", snapshot.events)?;
     let lost = snapshot.events_lost.iter().map(|(kind, lost)| ([("listener", *kind)], *lost));
-    out.counters("events_lost", "Events that a listener did not get", lost)
+    out.counters("events_lost", "Events that a listener did not get", lost)?;
+    let messages = snapshot.hooks.iter().flat_map(|(hook, sent, failed)| {
+        [("sent", *sent), ("failed", *failed)]
+            .map(|(outcome, count)| ([("hook", hook.as_str()), ("outcome", outcome)], count))
+    });
+    out.counters("hook_messages", "Messages of hooks", messages)
 }
 
 /// Writes metric families.

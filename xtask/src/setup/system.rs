@@ -53,6 +53,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
     need("ssh", "openssh-client", "guesses them"),
     need("rsyslogd", "rsyslog", "writes what sshd says into a file"),
+    need("openssl", "openssl", "makes the certificate of a server that hooks post to"),
     need(PROMETHEUS, "python3-prometheus-client", "reads the metrics as Prometheus does"),
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
