@@ -27,6 +27,7 @@ use failure::Failure;
 use crate::{
     config,
     control::{Document, Request, Text, call},
+    event::disarm,
 };
 
 /// Entry point of the binary.
@@ -54,7 +55,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Check => check::run(cli),
         Verb::Import { from: args::From::Fail2ban, db } => import::run(cli, db),
         Verb::ExportConfig => {
-            output::print(&config::export(&config::load(&cli.config)?))?;
+            output::raw(&config::export(&config::load(&cli.config)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Reload => tell(cli, &Request::Reload),
@@ -68,7 +69,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ban-agent", &mut script);
-            output::print(&String::from_utf8_lossy(&script))?;
+            output::raw(&String::from_utf8_lossy(&script))?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Man { dir } => {
@@ -104,18 +105,28 @@ fn logging(cli: &Cli) {
     };
     let mut builder =
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default));
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.format(|out, record| {
-            let priority = match record.level() {
-                log::Level::Error => 3,
-                log::Level::Warn => 4,
-                log::Level::Info => 6,
-                log::Level::Debug | log::Level::Trace => 7,
-            };
-            writeln!(out, "<{priority}>{}", record.args())
-        });
-    }
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    builder.format(move |out, record| {
+        // names of files and answers of others are in it: none makes a line of its own
+        let message = disarm(&record.args().to_string()).replace('\n', "\n    ");
+        let level = record.level();
+        if journal {
+            return writeln!(out, "<{}>{message}", priority(level));
+        }
+        let (time, style) = (out.timestamp(), out.default_level_style(level));
+        writeln!(out, "[{time} {style}{level:<5}{style:#} {}] {message}", record.target())
+    });
     builder.target(env_logger::Target::Stderr).init();
+}
+
+/// As syslog counts.
+fn priority(level: log::Level) -> u8 {
+    match level {
+        log::Level::Error => 3,
+        log::Level::Warn => 4,
+        log::Level::Info => 6,
+        log::Level::Debug | log::Level::Trace => 7,
+    }
 }
 
 #[cfg(test)]

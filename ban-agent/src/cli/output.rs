@@ -9,10 +9,19 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failure::Failure;
-use crate::{config::format_duration, control::Document};
+use crate::{
+    config::format_duration,
+    control::Document,
+    event::{disarm, disarm_json},
+};
 
-/// Writes to standard output.
+/// Writes to standard output; nothing in it acts on a terminal.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    raw(&disarm(text))
+}
+
+/// Writes what is meant for a program and has to arrive as it is.
+pub(super) fn raw(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
@@ -36,7 +45,7 @@ pub(super) fn json(document: &Document) -> Result<(), Failure> {
 /// One JSON object and a line end.
 pub(super) fn object(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::new(2, error))?;
-    print(&format!("{text}\n"))
+    raw(&format!("{}\n", disarm_json(&text)))
 }
 
 /// Rows in aligned columns; numbers are to be passed as text.

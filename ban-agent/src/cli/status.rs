@@ -3,10 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use super::{Cli, failure::Failure, output};
-use crate::{
-    control::{Document, Request, Status, Trial, call},
-    event::escape,
-};
+use crate::control::{Document, Request, Status, Trial, call};
 
 pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), &Request::Status { jail })?;
@@ -94,7 +91,7 @@ fn human(status: &Status) -> String {
                 let bytes = [counters.bytes, counters.lag].map(output::bytes);
                 let [read, waiting] = bytes;
                 let lines = counters.lines.to_string();
-                vec![escape(source.origin.as_bytes()), lines, read, waiting, remarks]
+                vec![source.origin.clone(), lines, read, waiting, remarks]
             })
             .collect();
         text.push_str(&output::table(&["SOURCE", "LINES", "BYTES", "LAG", "REMARKS"], &rows));

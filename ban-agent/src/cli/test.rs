@@ -18,7 +18,7 @@ use super::{Cli, args::Test, failure::Failure, output};
 use crate::{
     config::{self, Config},
     control::SCHEMA,
-    event::escape,
+    event::{disarm, disarm_json, escape},
     fail2ban,
     filter::{self, Filter, Outcome, Scanner},
 };
@@ -228,7 +228,8 @@ impl<'a> Tester<'a> {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        output::print(&std::mem::take(&mut self.out))
+        let text = std::mem::take(&mut self.out);
+        output::raw(&if self.json { disarm_json(&text) } else { disarm(&text) })
     }
 
     /// Prints the summary; exit code 1 if nothing matched.

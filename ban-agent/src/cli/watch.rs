@@ -8,13 +8,17 @@ use serde_json::Value;
 use super::{Cli, failure::Failure, output};
 use crate::{
     control::{Request, watch},
-    event::escape,
+    event::disarm_json,
 };
 
 pub(super) fn run(cli: &Cli, failures: bool, drops: bool) -> Result<ExitCode, Failure> {
     for line in watch(&cli.socket(), &Request::Watch { failures, drops })? {
         let line = line?;
-        output::print(&if cli.json() { line } else { human(&line, &TimeZone::system())? })?;
+        if cli.json() {
+            output::raw(&disarm_json(&line))?;
+        } else {
+            output::print(&human(&line, &TimeZone::system())?)?;
+        }
     }
     Err(Failure::new(3, "the agent has ended").hint("bans stay enforced; start it again"))
 }
@@ -27,12 +31,7 @@ fn human(line: &str, zone: &TimeZone) -> Result<String, Failure> {
         |_| "?".into(),
         |at: Timestamp| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string(),
     );
-    // the agent has escaped it already, unless it is another one
-    let message = text("/message");
-    let inert = |sign: char| !sign.is_control();
-    let message =
-        if message.chars().all(inert) { message.to_owned() } else { escape(message.as_bytes()) };
-    Ok(format!("{time} {message}\n"))
+    Ok(format!("{time} {}\n", text("/message").replace('\n', " ")))
 }
 
 #[cfg(test)]
@@ -41,9 +40,9 @@ mod tests {
 
     #[test]
     fn a_document_becomes_a_line() {
-        let line = r#"{"@timestamp":"2026-11-20T12:00:00.123Z","message":"[a] banned \u001b 1"}"#;
+        let line = r#"{"@timestamp":"2026-11-20T12:00:00.123Z","message":"[a] banned\n1"}"#;
         let text = human(line, &TimeZone::UTC).unwrap();
-        assert_eq!(text, "2026-11-20 12:00:00.123 [a] banned \\u{1b} 1\n");
+        assert_eq!(text, "2026-11-20 12:00:00.123 [a] banned 1\n");
         assert!(human("junk", &TimeZone::UTC).is_err());
     }
 }

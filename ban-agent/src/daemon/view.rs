@@ -160,8 +160,12 @@ impl Core {
 
     fn sources(&self) -> Vec<SourceStatus> {
         let all = self.wiring.stats().snapshot().into_iter();
-        all.map(|(origin, counters)| SourceStatus { origin: origin.to_string(), counters })
-            .collect()
+        // whoever may make a file that a glob fits chooses its name
+        all.map(|(origin, mut counters)| {
+            counters.error = counters.error.map(|error| escape(error.as_bytes()));
+            SourceStatus { origin: escape(origin.as_bytes()), counters }
+        })
+        .collect()
     }
 
     /// What is wrong, the worst first.
@@ -203,7 +207,7 @@ impl Core {
             warnings.push(format!("{lost} events were lost on their way to: {kind}"));
         }
         warnings.extend(self.xdp.interfaces().iter().flat_map(|on| on.warnings.iter().cloned()));
-        for (origin, counters) in self.wiring.stats().snapshot() {
+        for SourceStatus { origin, counters } in self.sources() {
             if let Some(error) = counters.error {
                 warnings.push(format!("{origin}: {error}"));
             } else if counters.waiting {

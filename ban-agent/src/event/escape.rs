@@ -27,6 +27,37 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
+/// `text` with nothing in it that acts but line ends: the last resort of whoever prints what others
+/// should have escaped. Leaves what [`escape`] made as it is.
+#[must_use]
+pub fn disarm(text: &str) -> String {
+    replace(text, |sign, out| {
+        let _ = write!(out, "\\u{{{:x}}}", u32::from(sign));
+    })
+}
+
+/// The same for a JSON document, where an escape means the sign itself.
+#[must_use]
+pub fn disarm_json(text: &str) -> String {
+    replace(text, |sign, out| {
+        for unit in sign.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+fn replace(text: &str, instead: impl Fn(char, &mut String)) -> String {
+    let mut out = String::with_capacity(text.len());
+    for sign in text.chars() {
+        if acts(sign) && !matches!(sign, '\n' | '\t') {
+            instead(sign, &mut out);
+        } else {
+            out.push(sign);
+        }
+    }
+    out
+}
+
 fn acts(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -38,6 +69,17 @@ fn acts(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_escaped_is_disarmed_once() {
+        let text = "a\\u{1b}\t\u{1b}\n\u{9b}\u{e0041}";
+        assert_eq!(disarm(text), "a\\u{1b}\t\\u{1b}\n\\u{9b}\\u{e0041}");
+        assert_eq!(disarm(&disarm(text)), disarm(text));
+        let json = serde_json::to_string(text).unwrap();
+        let safe = disarm_json(&json);
+        assert!(safe.is_ascii(), "{safe}");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), text);
+    }
 
     #[test]
     fn nothing_acts() {

@@ -14,7 +14,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 pub use bus::{Bus, Interest, Part, Subscription};
 pub use ecs::{Observer, document, lost};
-pub use escape::escape;
+pub use escape::{disarm, disarm_json, escape};
 pub use fail2ban::Fail2banLog;
 pub use file::Documents;
 use jiff::Timestamp;
