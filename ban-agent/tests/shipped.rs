@@ -149,7 +149,8 @@ fn shipped_filters_never_ask_a_regex_about_most_lines() {
         }
     }
     let named: Vec<_> = SUBJECTS.iter().flat_map(|(_, filters)| *filters).collect();
-    for name in shipped.filters.keys() {
+    // what recidive reads is written by the agent itself, and tested beside its writer
+    for name in shipped.filters.keys().filter(|name| *name != "recidive") {
         assert!(named.iter().any(|known| *known == name), "{name} is shipped without samples");
     }
 }

@@ -141,6 +141,9 @@ fn sources(sources: &[source::Spec], table: &mut Table) {
                 table.insert("syslog".into(), listen.clone().into());
             }
             source::Spec::Stdin => {}
+            source::Spec::Bans => {
+                table.insert("bans".into(), true.into());
+            }
         }
     }
     if !paths.is_empty() {

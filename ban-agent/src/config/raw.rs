@@ -154,6 +154,7 @@ pub(super) struct Jail {
     pub(super) logpath: Option<OneOrMany>,
     pub(super) journalmatch: Option<OneOrMany>,
     pub(super) syslog: Option<String>,
+    pub(super) bans: Option<bool>,
     pub(super) maxretry: Option<Positive>,
     pub(super) findtime: Option<Bounded>,
     pub(super) bantime: Option<Span>,

@@ -326,9 +326,12 @@ fn sources(
     if let Some(listen) = own.syslog.as_ref().or(defaults.syslog.as_ref()) {
         sources.push(source::Spec::Syslog { listen: listen.clone() });
     }
+    if own.bans.or(defaults.bans) == Some(true) {
+        sources.push(source::Spec::Bans);
+    }
     if sources.is_empty() {
         let message = format!("jail '{name}' reads nothing");
-        let hint = Some("add logpath, journalmatch or syslog".into());
+        let hint = Some("add logpath, journalmatch, syslog or bans".into());
         return Err(layer::invalid(layers, &["jails", name], message, hint));
     }
     Ok(sources)

@@ -14,5 +14,6 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("dovecot.toml"),
     shipped!("nginx-http-auth.toml"),
     shipped!("postfix-sasl.toml"),
+    shipped!("recidive.toml"),
     shipped!("sshd.toml"),
 ];

@@ -92,6 +92,7 @@ impl Core {
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
             if let Some(action) = begun(&change) {
                 self.tell_banned(&claim, &change, None, now);
+                self.count_ban(&claim, &change, now);
                 self.store.manual(&claim, terms.reason.as_deref(), now);
                 events.push(event(action, &claim, now));
             }

@@ -40,7 +40,7 @@ type Readers = Arc<Mutex<Vec<mpsc::Sender<Delivery>>>>;
 #[derive(Debug)]
 pub(super) struct Intake {
     readers: Readers,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Intake {
@@ -62,7 +62,18 @@ impl Intake {
             }
         });
         let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
-        Intake { readers, tasks: [reading, handing] }
+        Intake { readers, tasks: vec![reading, handing] }
+    }
+
+    /// The same for lines that the daemon itself tells.
+    pub(super) fn told(
+        batches: mpsc::Receiver<Batch>,
+        readers: Vec<mpsc::Sender<Delivery>>,
+        acks: mpsc::UnboundedSender<Handled>,
+    ) -> Intake {
+        let readers = Arc::new(Mutex::new(readers));
+        let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
+        Intake { readers, tasks: vec![handing] }
     }
 
     /// Sets who reads it from the next batch on.

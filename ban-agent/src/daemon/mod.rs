@@ -5,6 +5,7 @@
 
 mod actions;
 mod answer;
+mod bans;
 mod core;
 mod deadline;
 mod drops;

@@ -48,6 +48,7 @@ impl Core {
         if let Some(action) = begun(&change) {
             self.latency.banned(claim.prefix);
             self.tell_banned(&claim, &change, Some(&sentence), now);
+            self.count_ban(&claim, &change, now);
             self.store.claim(&claim, Some(&sentence), now);
             let mut event = event(action, &claim, now);
             if let What::Ban(ban) = &mut event.what {

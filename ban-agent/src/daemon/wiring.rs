@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    bans::Bans,
     inquiry,
     intake::{Delivery, Intake},
     lookup,
@@ -38,6 +39,8 @@ pub(super) struct Wiring {
     jails: BTreeMap<Arc<str>, Running>,
     intakes: HashMap<source::Spec, Intake>,
     onlink: watch::Sender<PrefixSet>,
+    /// The way to the jails that count bans; `None` if there is none.
+    bans: Option<Bans>,
 }
 
 /// One jail's task.
@@ -68,6 +71,7 @@ impl Wiring {
             jails: BTreeMap::new(),
             intakes: HashMap::new(),
             onlink: watch::Sender::new(PrefixSet::default()),
+            bans: None,
         }
     }
 
@@ -138,9 +142,19 @@ impl Wiring {
             }
         }
         self.intakes.retain(|spec, _| readers.contains_key(spec));
+        if !readers.contains_key(&source::Spec::Bans) {
+            self.bans = None;
+        }
         for (spec, senders) in readers {
             if let Some(intake) = self.intakes.get(&spec) {
                 intake.set_readers(senders);
+                continue;
+            }
+            if spec == source::Spec::Bans {
+                let (bans, batches) = Bans::new(self.stats.clone());
+                self.bans = Some(bans);
+                let intake = Intake::told(batches, senders, self.acks.clone());
+                self.intakes.insert(spec, intake);
                 continue;
             }
             let positions = positions.clone();
@@ -159,6 +173,11 @@ impl Wiring {
     /// The spec of one jail.
     pub(super) fn jail(&self, name: &str) -> Option<&jail::Spec> {
         self.jails.get(name).map(|running| &running.spec)
+    }
+
+    /// The way to the jails that count bans.
+    pub(super) fn bans(&self) -> Option<&Bans> {
+        self.bans.as_ref()
     }
 
     /// What the sources count.

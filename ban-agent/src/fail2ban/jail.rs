@@ -23,6 +23,9 @@ use crate::{
 /// Answers of `ignorecommand` that may be kept.
 const MAX_ANSWERS: usize = 100_000;
 
+/// The filter of fail2ban's own log.
+const RECIDIVE: &str = "recidive";
+
 /// Backends that follow files.
 const BACKENDS: [&str; 5] = ["", "auto", "pyinotify", "gamin", "polling"];
 
@@ -218,10 +221,15 @@ impl Reader<'_> {
         let maxretry = words.number("maxretry", 5_u32)?.max(1);
         let (ports, actions) = self.actions(&words)?;
         let (ignoreip, lookup) = self.ignoreip(&words)?;
+        let (filter, sources) = if call.name == RECIDIVE {
+            self.recidive(&words)
+        } else {
+            (filter::spec(&filter, zone)?, self.sources(&words, &filter, journal)?)
+        };
         let spec = Spec {
             name: name.into(),
-            filter: Arc::new(filter::spec(&filter, zone)?),
-            sources: self.sources(&words, &filter, journal)?,
+            filter: Arc::new(filter),
+            sources,
             maxretry,
             findtime: words
                 .duration("findtime", Some(Duration::from_secs(600)))?
@@ -243,6 +251,19 @@ impl Reader<'_> {
         };
         self.rest(&words)?;
         Ok(spec)
+    }
+
+    /// The jail that reads fail2ban's own log counts our bans: nobody writes that log any more.
+    fn recidive(&mut self, words: &Words<'_>) -> (crate::filter::Spec, Vec<source::Spec>) {
+        let what = "filter 'recidive' counts the bans of this agent: no log is read for it";
+        self.note(words, "filter", what.to_owned());
+        let filter = crate::filter::Spec {
+            name: RECIDIVE.to_owned(),
+            failregex: vec![source::BAN_LINE.to_owned()],
+            maxlines: 1,
+            ..crate::filter::Spec::default()
+        };
+        (filter, vec![source::Spec::Bans])
     }
 
     /// Whether the jail reads the journal.

@@ -274,6 +274,24 @@ fn words_that_mean_nothing_are_listed() {
 }
 
 #[test]
+fn the_recidive_jail_counts_our_own_bans() {
+    let folder = Folder::new(&[
+        ("filter.d/recidive.conf", "[Definition]\nfailregex = NOTICE.*Ban <HOST>\n"),
+        (
+            "jail.conf",
+            "[again]\nenabled = true\nfilter = recidive[_jailname=again]\nlogpath = /var/log/fail2ban.log\n\
+             maxretry = 3\nfindtime = 1d\nbantime = 1w\naction = iptables-allports\n",
+        ),
+    ]);
+    let again = folder.jail("again");
+    assert_eq!(again.sources, [source::Spec::Bans]);
+    assert_eq!(again.filter.failregex, [source::BAN_LINE]);
+    assert_eq!(again.bantime, Some(Duration::from_secs(604_800)));
+    let notes: Vec<_> = folder.load().unsupported.into_iter().map(|note| note.what).collect();
+    assert!(notes.iter().any(|what| what.contains("counts the bans of this agent")), "{notes:?}");
+}
+
+#[test]
 fn whom_to_ignore() {
     let jail = |words: &str| {
         let text = format!("[door]\nenabled = true\nlogpath = /x\naction = route\n{words}\n");

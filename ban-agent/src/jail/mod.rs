@@ -10,6 +10,9 @@ mod offence;
 mod tests;
 mod track;
 
+#[cfg(test)]
+pub(crate) use tests::spec;
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{

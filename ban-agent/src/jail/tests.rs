@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A jail without extras.
-pub(super) fn spec(maxretry: u32, findtime: u64) -> Spec {
+pub(crate) fn spec(maxretry: u32, findtime: u64) -> Spec {
     Spec {
         name: "test".into(),
         filter: Arc::new(filter::Spec::default()),

@@ -47,7 +47,12 @@ pub enum Spec {
     },
     /// Standard input.
     Stdin,
+    /// This agent's own bans, as lines that [`BAN_LINE`] matches; the daemon tells of them.
+    Bans,
 }
+
+/// What finds the address in a line of [`Spec::Bans`].
+pub const BAN_LINE: &str = r"^ ?\[<F-JAIL>\S+</F-JAIL>\] Ban <SUBNET>$";
 
 /// Where a file that has no recorded position starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -192,6 +197,11 @@ pub async fn run(
         Spec::Journal { matches } => journal::run(matches, resume, limits, stats, out).await,
         Spec::Syslog { listen } => syslog::run(listen, limits, stats, out).await,
         Spec::Stdin => stdin::run(limits, stats, out).await,
+        // nothing to be read
+        Spec::Bans => {
+            out.closed().await;
+            Ok(())
+        }
     }
 }
 
@@ -202,6 +212,7 @@ impl fmt::Display for Spec {
             Spec::Journal { matches } => write!(f, "journal {}", matches.join(" ")),
             Spec::Syslog { listen } => f.write_str(listen),
             Spec::Stdin => f.write_str("stdin"),
+            Spec::Bans => f.write_str("own bans"),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Stats {
         self.lock().clone()
     }
 
-    pub(super) fn update(&self, origin: &Arc<str>, change: impl FnOnce(&mut Counters)) {
+    pub(crate) fn update(&self, origin: &Arc<str>, change: impl FnOnce(&mut Counters)) {
         let mut all = self.lock();
         if let Some(counters) = all.get_mut(origin) {
             change(counters);

@@ -1,0 +1,111 @@
+//! Tells the jails that count bans of this agent's own. They are told as lines, so that such a jail
+//! is a jail like any other; its own bans are never among them.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::Now,
+    event::Shown,
+    ledger::{Change, Claim, Holder},
+    net::IpNet,
+    source::{Batch, Spec, Stats},
+};
+
+use super::core::Core;
+
+/// Bans that may wait for the jails that count them; more are not counted.
+const QUEUE: usize = 4096;
+
+/// The way to the jails that count bans.
+#[derive(Debug)]
+pub(super) struct Bans {
+    origin: Arc<str>,
+    batches: mpsc::Sender<Batch>,
+    stats: Stats,
+}
+
+impl Bans {
+    /// What is told comes out of the receiver.
+    pub(super) fn new(stats: Stats) -> (Bans, mpsc::Receiver<Batch>) {
+        let (batches, receiver) = mpsc::channel(QUEUE);
+        (Bans { origin: Spec::Bans.to_string().into(), batches, stats }, receiver)
+    }
+
+    /// Tells of one ban; never waits.
+    fn tell(&self, jail: &str, prefix: IpNet, now: Now) {
+        let line = line(jail, prefix, now);
+        let length = u64::try_from(line.len()).unwrap_or(0);
+        let batch = Batch {
+            origin: Arc::clone(&self.origin),
+            lines: line,
+            stamped: true,
+            position: None,
+            read: Instant::now(),
+        };
+        let lost = self.batches.try_send(batch).is_err();
+        self.stats.update(&self.origin, |counters| {
+            counters.lines += 1;
+            counters.bytes += length;
+            counters.lost += u64::from(lost);
+        });
+    }
+}
+
+fn line(jail: &str, prefix: IpNet, now: Now) -> Bytes {
+    // a name that is no word would be none to the pattern
+    let jail: String = jail.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+    format!("{} [{jail}] Ban {}\n", now.wall, Shown(prefix)).into()
+}
+
+impl Core {
+    /// A jail banned somebody who it had not banned already.
+    pub(super) fn count_ban(&self, claim: &Claim, change: &Change, now: Now) {
+        let Holder::Jail(jail) = &claim.holder else { return };
+        if !matches!(change, Change::New | Change::Joined) {
+            return;
+        }
+        let Some(bans) = self.wiring.bans() else { return };
+        let counts = |sources: &[Spec]| sources.contains(&Spec::Bans);
+        // a jail's own bans would keep it going for ever
+        if !self.wiring.jail(jail).is_some_and(|spec| counts(&spec.sources)) {
+            bans.tell(jail, claim.prefix, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Boot,
+        config,
+        filter::{Filter, Outcome, Scanner},
+        jail::{Decision, Jail},
+        source::BAN_LINE,
+    };
+
+    #[test]
+    fn the_shipped_filter_reads_the_lines() {
+        let config = config::shipped().unwrap();
+        let filter = &config.filters["recidive"];
+        assert_eq!(filter.failregex, [BAN_LINE]);
+        let mut scanner = Scanner::new(Arc::new(Filter::compile(filter).unwrap()));
+        let now = Now { boot: Boot(1), wall: "2026-11-20T12:00:00.5Z".parse().unwrap() };
+        for prefix in ["203.0.113.7/32", "2001:db8::1/128", "2001:db8::/64", "203.0.112.0/23"] {
+            let prefix: IpNet = prefix.parse().unwrap();
+            let line = line("a b", prefix, now);
+            let Outcome::Matched(failure) = scanner.line(&line, true, now.wall) else {
+                panic!("{line:?}")
+            };
+            assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
+            let spec = crate::jail::Spec { maxretry: 1, ..crate::jail::spec(1, 600) };
+            let Decision::Ban(sentence) = Jail::new(&spec).offence(&failure, &line, now) else {
+                panic!("{line:?}")
+            };
+            assert_eq!(sentence.prefix, prefix);
+        }
+    }
+}
