@@ -177,6 +177,29 @@ fn the_service_has_every_capability_that_it_needs() -> Result<()> {
 }
 
 #[test]
+fn a_running_agent_keeps_no_capability_that_it_does_not_need() -> Result<()> {
+    if !privilege::ready("the agent's capabilities") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start(&stage, "")?;
+    let pid = agent.json(&["status"])?.get("pid").and_then(serde_json::Value::as_u64);
+    let tasks = format!("/proc/{}/task", pid.context("no pid")?);
+    // DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE, PERFMON, BPF
+    let needed = [2, 10, 12, 19, 38, 39].into_iter().fold(0_u64, |mask, bit| mask | 1 << bit);
+    for task in std::fs::read_dir(tasks)? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        for set in ["CapEff:", "CapPrm:"] {
+            let line = status.lines().find_map(|line| line.strip_prefix(set));
+            let held = u64::from_str_radix(line.context("no capabilities")?.trim(), 16)?;
+            ensure!(held & !needed == 0, "{set} {held:x}\n{status}");
+            ensure!(held & (1 << 39) != 0, "{set} {held:x} lacks CAP_BPF");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_lost_state_file_lifts_no_ban() -> Result<()> {
     if !privilege::ready("adoption from the kernel") {
         return Ok(());

@@ -33,6 +33,7 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     let options = Options { path, config, agent, replace: args.replace, grace };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_start(daemon::capability::limit)
         .build()
         .map_err(|error| Failure::new(2, format!("cannot start threads: {error}")))?;
     runtime.block_on(daemon::run(options)).map_err(|error| {

@@ -6,6 +6,7 @@
 mod actions;
 mod answer;
 mod bans;
+pub mod capability;
 mod core;
 mod deadline;
 mod drops;
@@ -167,6 +168,8 @@ const QUEUE: usize = 1024;
 pub async fn run(options: Options) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
+    // the socket's group was the last that took more
+    capability::limit();
     let metrics = match options.config.metrics {
         Some(address) => Some(metrics::Server::open(address).await?),
         None => None,
