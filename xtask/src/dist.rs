@@ -99,6 +99,10 @@ fn fill(tree: &Tree, agent: &Path) -> Result<()> {
         let name = filter.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&filter, &format!("usr/share/doc/ban-agent/shipped/{name}"), 0o644)?;
     }
+    for action in files(&source.join("dist/fail2ban"))? {
+        let name = action.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        tree.copy(&action, &format!("usr/share/ban-agent/fail2ban/{name}"), 0o644)?;
+    }
     for dashboard in files(&source.join("dist/grafana"))? {
         let name = dashboard.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&dashboard, &format!("usr/share/ban-agent/grafana/{name}"), 0o644)?;

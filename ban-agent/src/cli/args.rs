@@ -188,10 +188,10 @@ pub(super) struct Ban {
     /// How long: 600, 10m, 1h, 1d; -1 is for ever [default: the jail's bantime, else for ever]
     #[arg(long = "for", value_name = "DUR", allow_hyphen_values = true)]
     pub(super) duration: Option<String>,
-    /// In the name of this jail
+    /// In the name of this jail, or of one of fail2ban's: f2b-NAME
     #[arg(long)]
     pub(super) jail: Option<String>,
-    /// Only these ports: tcp/22, tcp/80,443, udp/1000-2000; may be repeated
+    /// Only these ports: tcp/22, tcp/http,https, udp/1000-2000; may be repeated
     #[arg(long = "port", value_name = "PROTO/PORT")]
     pub(super) ports: Vec<String>,
     /// Why; `show` prints it

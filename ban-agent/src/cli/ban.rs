@@ -13,17 +13,16 @@ use super::{
 use crate::{
     config,
     control::{Changes, Document, Outcome, Request, call},
-    net,
+    fail2ban, net,
 };
 
 pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
-    net::parse_port_list(args.ports.iter().map(String::as_str))
-        .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?;
+    let ports = ports(&args.ports)?;
     let request = Request::Ban {
         targets: targets(&args.targets)?,
         duration: duration(args.duration.as_deref())?,
         jail: args.jail.clone(),
-        ports: args.ports.clone(),
+        ports,
         reason: args.reason.clone(),
         force: args.force,
     };
@@ -48,6 +47,23 @@ fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure>
             u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         ))),
     }
+}
+
+/// The rules with numbers; none is all traffic.
+fn ports(rules: &[String]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for rule in rules {
+        let ports = match net::parse_ports(rule) {
+            Ok(ports) => ports,
+            Err(_) => fail2ban::ports(rule)
+                .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?,
+        };
+        if ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        all.extend(ports.iter().map(ToString::to_string));
+    }
+    Ok(all)
 }
 
 fn targets(words: &[String]) -> Result<Vec<IpNet>, Failure> {

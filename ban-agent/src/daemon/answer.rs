@@ -14,6 +14,9 @@ use crate::{
     store::import::Former,
 };
 
+/// Names of jails that fail2ban runs and we enforce begin like this.
+const FAIL2BAN: &str = "f2b-";
+
 impl Core {
     /// Answers one request; changes are answered once the store has them.
     pub(super) fn answer(&mut self, call: Call, now: Now) {
@@ -226,6 +229,9 @@ impl Core {
     fn holder(&self, jail: Option<&str>) -> Result<Holder, Refusal> {
         let Some(name) = jail else { return Ok(Holder::Manual) };
         if self.wiring.jail(name).is_some() {
+            return Ok(holder_named(name));
+        }
+        if name.strip_prefix(FAIL2BAN).is_some_and(|rest| !rest.is_empty() && rest.len() <= 64) {
             return Ok(holder_named(name));
         }
         let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.name).collect();

@@ -106,6 +106,20 @@ pub enum Error {
     },
 }
 
+/// The ports of a rule as fail2ban's `protocol/port`: names of services, `8000:8010`; `all`, or all
+/// ports, is no limit.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn ports(rule: &str) -> Result<crate::net::Ports, String> {
+    let (protocol, port) =
+        rule.split_once('/').ok_or_else(|| format!("'{rule}' is no PROTOCOL/PORT"))?;
+    let options = [("protocol", protocol), ("port", port)];
+    let options = options.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
+    let call = options::Call { name: String::new(), options };
+    action::ports(&call, &services::Services::system())
+}
+
 /// Loads the configuration in `dir`, usually `/etc/fail2ban`.
 ///
 /// # Errors

@@ -292,6 +292,19 @@ fn the_recidive_jail_counts_our_own_bans() {
 }
 
 #[test]
+fn ports_as_fail2ban_writes_them() {
+    let shown = |rule: &str| {
+        let ports = ports(rule)?;
+        Ok::<_, String>(ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(shown("tcp/ssh,8000:8010").unwrap(), "tcp/22 tcp/8000-8010");
+    assert_eq!(shown("tcp/0:65535").unwrap(), "");
+    assert_eq!(shown("all/ssh").unwrap(), "");
+    assert_eq!(shown("ssh").unwrap_err(), "'ssh' is no PROTOCOL/PORT");
+    assert_eq!(shown("tcp/nosuchport").unwrap_err(), "unknown port 'nosuchport'");
+}
+
+#[test]
 fn whom_to_ignore() {
     let jail = |words: &str| {
         let text = format!("[door]\nenabled = true\nlogpath = /x\naction = route\n{words}\n");
