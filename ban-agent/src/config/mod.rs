@@ -105,8 +105,10 @@ pub struct Agent {
     pub allow: Vec<IpNet>,
     /// The control socket.
     pub socket: PathBuf,
-    /// Group that may read and change; `None`: root only.
+    /// Group that may open the socket, to read; `None`: root only.
     pub socket_group: Option<String>,
+    /// Users who may change things as well, beside root; `*`: everybody who may open it.
+    pub operators: Vec<String>,
     /// A log file in fail2ban's line format, for pipelines that read one.
     pub fail2ban_log: Option<PathBuf>,
     /// A fail2ban configuration to load as well.

@@ -39,6 +39,7 @@ pub(super) struct Agent {
     pub(super) allow: Option<Prefixes>,
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
+    pub(super) operators: Option<Vec<String>>,
     pub(super) fail2ban_log: Option<PathBuf>,
     pub(super) fail2ban: Option<PathBuf>,
     pub(super) grace: Option<Bounded>,

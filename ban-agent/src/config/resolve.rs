@@ -56,6 +56,10 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
         let loaded = fail2ban::load(folder).map_err(|error| Error::Fail2ban(Box::new(error)))?;
         adopt(&mut config, folder, loaded)?;
     }
+    if config.agent.socket_group.is_none() && !config.agent.operators.is_empty() {
+        let text = "[agent] operators cannot open the control socket: set socket_group, too";
+        config.warnings.push(text.into());
+    }
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
@@ -108,6 +112,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         allow: raw.allow.clone().map(|allow| allow.0).unwrap_or_default(),
         socket: raw.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()),
         socket_group: raw.socket_group.clone(),
+        operators: raw.operators.clone().unwrap_or_default(),
         fail2ban_log: raw.fail2ban_log.clone(),
         fail2ban: raw.fail2ban.clone(),
         grace: raw.grace.map(|grace| grace.0),

@@ -60,7 +60,7 @@ impl CallError {
                     .into(),
             ),
             CallError::NotPermitted { .. } => {
-                Some("use sudo, or join the group that [agent] socket_group names".into())
+                Some("use sudo, or join the group that [agent] socket_group names, to read".into())
             }
             CallError::Refused(refusal) => refusal.hint.clone(),
             CallError::Broken { .. } => None,

@@ -4,12 +4,14 @@
 //! is one line for each event. The answers are the documents that `-o json` prints: their field
 //! names are an interface.
 
+mod access;
 mod client;
 mod server;
 mod watch;
 
 use std::collections::BTreeMap;
 
+pub use access::Access;
 pub use client::{CallError, Watch, call, watch};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -22,6 +24,9 @@ use crate::source::Counters;
 
 /// Longest request; a block list of a million prefixes fits.
 pub const MAX_REQUEST: u64 = 64 << 20;
+
+/// Longest request of those who may only read.
+pub const MAX_QUESTION: u64 = 64 << 10;
 
 /// Version of the documents.
 pub const SCHEMA: u32 = 1;
@@ -112,7 +117,7 @@ pub enum Term {
 }
 
 impl Request {
-    /// Whether it changes anything: only root and the configured group may.
+    /// Whether it changes anything: only root and the operators may.
     #[must_use]
     pub fn changes(&self) -> bool {
         !matches!(

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{UnixListener, UnixStream, unix::UCred},
+    net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
 };
 
-use super::{MAX_REQUEST, Refusal, Reply, Request, watch};
+use super::{Access, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request, watch};
 use crate::event::{Bus, Wanted};
 
 /// A request, and where its answer goes.
@@ -44,6 +44,9 @@ pub enum ServerError {
     /// The configured group does not exist.
     #[error("there is no group '{0}'")]
     Group(String),
+    /// A configured operator does not exist.
+    #[error("there is no user '{0}'")]
+    Operator(String),
 }
 
 /// The open socket; its file goes with it.
@@ -51,20 +54,16 @@ pub enum ServerError {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    group: Option<u32>,
+    access: Access,
 }
 
 impl Server {
-    /// Opens the socket at `path`, mode 0660, for root and `group`.
+    /// Opens the socket at `path`, mode 0660, for root and the group of `access`.
     ///
     /// # Errors
     /// If another agent listens there, or it cannot be made.
-    pub async fn open(path: &Path, group: Option<&str>) -> Result<Server, ServerError> {
+    pub async fn open(path: &Path, access: Access) -> Result<Server, ServerError> {
         let failed = |source| ServerError::Listen { path: path.to_owned(), source };
-        let group = match group {
-            Some(name) => Some(group_id(name).ok_or_else(|| ServerError::Group(name.into()))?),
-            None => None,
-        };
         if UnixStream::connect(path).await.is_ok() {
             return Err(ServerError::Busy(path.to_owned()));
         }
@@ -77,8 +76,8 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-        chown(path, None, group).map_err(failed)?;
-        Ok(Server { listener, path: path.to_owned(), group })
+        chown(path, None, access.group).map_err(failed)?;
+        Ok(Server { listener, path: path.to_owned(), access })
     }
 
     /// Takes connections until `calls` is closed; watchers hear what is on `bus`.
@@ -90,7 +89,8 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, self.group, calls.clone(), bus.clone()));
+                    let access = self.access.clone();
+                    tokio::spawn(converse(stream, access, calls.clone(), bus.clone()));
                 }
                 Err(error) => {
                     log::warn!("control socket: {error}");
@@ -118,8 +118,8 @@ enum Answer {
     Watch(Wanted),
 }
 
-async fn converse(mut stream: UnixStream, group: Option<u32>, calls: mpsc::Sender<Call>, bus: Bus) {
-    let talked = match answer(&mut stream, group, &calls).await {
+async fn converse(mut stream: UnixStream, access: Access, calls: mpsc::Sender<Call>, bus: Bus) {
+    let talked = match answer(&mut stream, &access, &calls).await {
         Ok(Answer::Reply(reply)) => send(&mut stream, &reply).await,
         Ok(Answer::Watch(wanted)) => watch::serve(stream, &bus, wanted).await,
         Err(error) => Err(error),
@@ -137,12 +137,15 @@ pub(super) async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<(
 
 async fn answer(
     stream: &mut UnixStream,
-    group: Option<u32>,
+    access: &Access,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<Answer> {
     let peer = stream.peer_cred()?;
+    let may_change = access.may_change(peer.uid());
+    // who only reads sends no block list
+    let longest = if may_change { MAX_REQUEST } else { MAX_QUESTION };
     let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_REQUEST)).read_until(b'\n', &mut line).await?;
+    BufReader::new(stream.take(longest)).read_until(b'\n', &mut line).await?;
     let refuse = |code, message: String, hint: Option<&str>| {
         let hint = hint.map(Into::into);
         Ok(Answer::Reply(Reply::Error(Refusal { code, message, hint })))
@@ -160,11 +163,11 @@ async fn answer(
             );
         }
     };
-    if request.changes() && !may_change(&peer, group) {
+    if request.changes() && !may_change {
         return refuse(
             4,
-            "not permitted: only root and the control group may change bans".into(),
-            Some("use sudo, or join the group that [agent] socket_group names"),
+            "not permitted: you may look, but only root and the operators change anything".into(),
+            Some("use sudo, or have your user named in [agent] operators"),
         );
     }
     if let Request::Watch { failures, drops } = request {
@@ -180,43 +183,6 @@ async fn answer(
     }
 }
 
-/// Root may, and so may the configured group. The kernel gives the peer's primary group; its
-/// other groups are those of its user.
-fn may_change(peer: &UCred, group: Option<u32>) -> bool {
-    peer.uid() == 0
-        || group.is_some_and(|group| peer.gid() == group || is_member(peer.uid(), group))
-}
-
-/// The numeric id of a group of `/etc/group`.
-fn group_id(name: &str) -> Option<u32> {
-    groups(|fields| (fields.first() == Some(&name)).then(|| fields.get(2)?.parse().ok()).flatten())
-}
-
-fn is_member(uid: u32, group: u32) -> bool {
-    let Some(user) = user_name(uid) else { return false };
-    groups(|fields| {
-        let same = fields.get(2)?.parse::<u32>().ok()? == group;
-        let listed = fields.get(3)?.split(',').any(|member| member == user);
-        (same && listed).then_some(())
-    })
-    .is_some()
-}
-
-fn groups<T>(find: impl Fn(&[&str]) -> Option<T>) -> Option<T> {
-    let text = std::fs::read_to_string("/etc/group").ok()?;
-    text.lines().find_map(|line| find(&line.split(':').collect::<Vec<_>>()))
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.get(2)?.parse::<u32>().ok()? == uid)
-            .then(|| fields.first().map(|name| (*name).to_owned()))
-            .flatten()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,8 +195,8 @@ mod tests {
     async fn a_call_gets_its_answer_and_a_second_agent_is_refused() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
-        let server = Server::open(&path, None).await.unwrap();
-        assert!(matches!(Server::open(&path, None).await, Err(ServerError::Busy(_))));
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        assert!(matches!(Server::open(&path, Access::default()).await, Err(ServerError::Busy(_))));
         let (sender, mut calls) = mpsc::channel(1);
         let serving = tokio::spawn(server.serve(sender, Bus::default()));
         let asked = {
@@ -254,7 +220,7 @@ mod tests {
     async fn a_watcher_hears_of_everything_after_the_answer_and_leaves_alone() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
-        let server = Server::open(&path, None).await.unwrap();
+        let server = Server::open(&path, Access::default()).await.unwrap();
         let (sender, _calls) = mpsc::channel(1);
         let bus = Bus::default();
         tokio::spawn(server.serve(sender, bus.clone()));
@@ -290,7 +256,7 @@ mod tests {
         use std::io::{Read as _, Write as _};
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
-        let server = Server::open(&path, None).await.unwrap();
+        let server = Server::open(&path, Access::default()).await.unwrap();
         let (sender, _calls) = mpsc::channel(1);
         let bus = Bus::default();
         tokio::spawn(server.serve(sender, bus.clone()));
@@ -318,7 +284,7 @@ mod tests {
         use std::io::{Read as _, Write as _};
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
-        let server = Server::open(&path, None).await.unwrap();
+        let server = Server::open(&path, Access::default()).await.unwrap();
         let (sender, _calls) = mpsc::channel(1);
         tokio::spawn(server.serve(sender, Bus::default()));
         let answer = tokio::task::spawn_blocking(move || {

@@ -43,7 +43,7 @@ use self::{core::Core, message::Message, sinks::Sinks, trial::Trial, wiring::Wir
 use crate::{
     clock::Now,
     config::{self, Config},
-    control::{Call, Server, ServerError},
+    control::{Access, Call, Server, ServerError},
     event::Bus,
     filter,
     kernel::{self, Xdp},
@@ -122,6 +122,9 @@ impl Error {
             }
             Error::Control(ServerError::Group(_)) => {
                 Some("create it with `groupadd --system NAME`, or drop [agent] socket_group".into())
+            }
+            Error::Control(ServerError::Operator(_)) => {
+                Some("name a user of this machine, or his number, in [agent] operators".into())
             }
             Error::Control(ServerError::Listen { .. }) => {
                 Some("run as root, or name another place with --socket".into())
@@ -262,9 +265,10 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 
 /// Opens the control socket. An agent that was just killed may take a moment to be gone.
 async fn open_patiently(agent: &config::Agent) -> Result<Server, ServerError> {
+    let access = Access::resolve(agent.socket_group.as_deref(), &agent.operators)?;
     let begun = tokio::time::Instant::now();
     loop {
-        match Server::open(&agent.socket, agent.socket_group.as_deref()).await {
+        match Server::open(&agent.socket, access.clone()).await {
             Err(ServerError::Busy(_)) if begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(PATIENCE / 20).await;
             }

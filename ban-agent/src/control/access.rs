@@ -1,0 +1,105 @@
+//! Who may use the control socket: whoever can open it may read, and the operators may change.
+//! Knows users and groups by number; names are looked up once, at start.
+
+use std::{
+    collections::HashSet,
+    fs,
+    process::{Command, Stdio},
+};
+
+use super::ServerError;
+
+/// Everybody who may open the socket, in `[agent] operators`.
+const EVERYBODY: &str = "*";
+
+/// What the kernel's word on a peer is held against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The socket's group; its members may open it.
+    pub(super) group: Option<u32>,
+    operators: HashSet<u32>,
+    everybody: bool,
+}
+
+impl Access {
+    /// The group and the operators by these names or numbers. Root may always do everything.
+    ///
+    /// # Errors
+    /// If the machine knows one of them not.
+    pub fn resolve(group: Option<&str>, operators: &[String]) -> Result<Access, ServerError> {
+        let group = match group {
+            Some(name) => {
+                Some(id("group", name).ok_or_else(|| ServerError::Group(name.to_owned()))?)
+            }
+            None => None,
+        };
+        let names = operators.iter().filter(|name| *name != EVERYBODY);
+        let operators_of =
+            |name: &String| id("passwd", name).ok_or_else(|| ServerError::Operator(name.clone()));
+        let everybody = operators.iter().any(|name| name == EVERYBODY);
+        Ok(Access {
+            group,
+            operators: names.map(operators_of).collect::<Result<_, _>>()?,
+            everybody,
+        })
+    }
+
+    /// Whether the user may change anything.
+    #[must_use]
+    pub fn may_change(&self, user: u32) -> bool {
+        user == 0 || self.everybody || self.operators.contains(&user)
+    }
+}
+
+/// The number of a user or group: as it stands, from the file, or from wherever else the machine
+/// keeps them (nsswitch.conf(5)).
+fn id(database: &str, name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let text = fs::read_to_string(format!("/etc/{database}")).unwrap_or_default();
+    number(&text, name).or_else(|| {
+        let mut getent = Command::new("getent");
+        getent.args([database, name]).stdin(Stdio::null()).stderr(Stdio::null());
+        number(&String::from_utf8_lossy(&getent.output().ok()?.stdout), name)
+    })
+}
+
+/// The third field of the line `NAME:…:NUMBER:…`.
+fn number(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(operators: &[&str]) -> Access {
+        let operators: Vec<String> = operators.iter().map(|name| (*name).to_owned()).collect();
+        Access::resolve(Some("daemon"), &operators).unwrap()
+    }
+
+    #[test]
+    fn operators_change_and_others_do_not() {
+        let some = access(&["daemon", "4711"]);
+        assert_eq!(some.group, number(&fs::read_to_string("/etc/group").unwrap(), "daemon"));
+        let daemon = number(&fs::read_to_string("/etc/passwd").unwrap(), "daemon").unwrap();
+        for (user, expected) in [(0, true), (daemon, true), (4711, true), (4712, false)] {
+            assert_eq!(some.may_change(user), expected, "{user}");
+        }
+        assert!(!access(&[]).may_change(daemon) && access(&[]).may_change(0));
+        assert!(access(&["*"]).may_change(4712));
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_an_error() {
+        let nobody = ["no-such-user-here".to_owned()];
+        assert!(matches!(Access::resolve(None, &nobody), Err(ServerError::Operator(_))));
+        let group = Access::resolve(Some("no-such-group-here"), &[]);
+        assert!(matches!(group, Err(ServerError::Group(_))));
+        assert_eq!(number("root:x:0:0:r\nrootling:x:7:", "rootl"), None);
+    }
+}
