@@ -6,6 +6,7 @@ pub mod daemons;
 pub mod frame;
 pub mod host;
 pub mod machine;
+pub mod mmdb;
 pub mod net;
 pub mod packet;
 pub mod privilege;

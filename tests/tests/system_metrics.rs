@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{
     agent::{Agent, LIMIT},
     host::{FAMILIES, Family},
+    mmdb,
     net::run,
     privilege,
     process::eventually,
@@ -41,11 +42,23 @@ fn scrape(stage: &Stage) -> Result<BTreeMap<String, f64>> {
 /// Two failures, and the address is banned.
 fn configuration(stage: &Stage) -> String {
     format!(
-        "[metrics]\nlisten = \"127.0.0.1:9938\"\n\
+        "[metrics]\nlisten = \"127.0.0.1:9938\"\n[events]\nfile = {:?}\n\
+         [geoip]\ndatabase = {:?}\n[hooks.program]\ncommand = [\"/bin/true\"]\n\
          [filters.door]\nfailregex = ['^<ADDR> knocks as <F-USER>.*</F-USER>$']\ndatepattern = ['{{NONE}}']\n\
          [jails.door]\nmaxretry = 2\nlogpath = {:?}\n",
+        stage.file("events.ndjson"),
+        stage.file("city.mmdb"),
         stage.file("door.log")
     )
+}
+
+/// The attacker's networks, and where they are.
+fn places(stage: &Stage) -> Result<()> {
+    let database = mmdb::database(&[
+        ("192.0.2.0", 24, mmdb::city("NL", "Amsterdam", (52.37, 4.9))),
+        ("2001:db8::", 32, mmdb::city("no code", "Ams\u{1b}[2Jterdam", (52.37, 4.9))),
+    ])?;
+    Ok(fs::write(stage.file("city.mmdb"), database)?)
 }
 
 #[test]
@@ -55,6 +68,7 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
     }
     let stage = Stage::build()?;
     let log = stage.write("door.log", "")?;
+    places(&stage)?;
     let agent = Agent::start(&stage, &configuration(&stage))?;
     let before = scrape(&stage)?;
     ensure!(before.get(r#"ban_agent_map_capacity{family="ipv6"}"#) == Some(&4096.0), "{before:?}");
@@ -88,6 +102,10 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
         (name("jail_stopped", r#"jail="door""#), 0.0),
         (name("source_lines_total", &source), 4.0),
         (name("source_lag_bytes", &source), 0.0),
+        (name("bans_by_country_total", r#"country="NL""#), 1.0),
+        (name("bans_by_country_total", r#"country="unknown""#), 1.0),
+        (name("events_total", ""), 2.0),
+        (name("events_lost_total", r#"listener="file""#), 0.0),
         (name("kernel_steps_pending", ""), 0.0),
         (name("log_to_drop_seconds_count", ""), 2.0),
         (name("log_to_drop_seconds_bucket", r#"le="+Inf""#), 2.0),
@@ -106,9 +124,30 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
     let done = agent.verb(&["unban", attacker.address(Family::V4)])?;
     ensure!(done.status.success(), "unban failed");
     let last = scrape(&stage)?;
+    located(&stage, attacker.address(Family::V4))?;
     let held = name("bans", r#"family="ipv4",jail="door""#);
     ensure!(last.get(&held) == Some(&0.0), "{held} after the unban: {last:#?}");
     dashboard(&last)
+}
+
+/// The event tells where he is.
+fn located(stage: &Stage, address: &str) -> Result<()> {
+    let events = fs::read_to_string(stage.file("events.ndjson"))?;
+    let events: Vec<serde_json::Value> =
+        events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let found = events.iter().find(|event| event.pointer("/source/ip") == Some(&address.into()));
+    let geo = found.and_then(|event| event.pointer("/source/geo")).context("no place")?;
+    let expected = serde_json::json!({
+        "city_name": "Amsterdam", "continent_code": "EU", "continent_name": "Europe",
+        "country_iso_code": "NL", "country_name": "a country", "postal_code": "1012",
+        "region_iso_code": "NL-NH", "region_name": "North Holland",
+        "timezone": "Europe/Amsterdam", "location": { "lat": 52.37, "lon": 4.9 },
+    });
+    ensure!(*geo == expected, "{geo}, not {expected}");
+    let hostile = events.iter().filter_map(|event| event.pointer("/source/geo/city_name"));
+    let hostile: Vec<_> = hostile.filter(|name| **name != "Amsterdam").collect();
+    ensure!(hostile == [r"Ams\u{1b}[2Jterdam"], "{hostile:?}");
+    Ok(())
 }
 
 /// Every metric that the dashboard asks for is there.

@@ -141,6 +141,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The `[events]` section.
     pub events: Events,
+    /// A MaxMind database of cities or countries.
+    pub geoip: Option<PathBuf>,
     /// Messages to people and programs elsewhere, by name.
     pub hooks: Vec<hook::Spec>,
     /// The jails that run, by name.

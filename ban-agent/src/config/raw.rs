@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) metrics: Metrics,
     pub(super) events: Events,
     pub(super) hooks: BTreeMap<String, Hook>,
+    pub(super) geoip: Geoip,
     pub(super) defaults: Jail,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
@@ -62,6 +63,13 @@ pub(super) struct Events {
     pub(super) journal: Option<bool>,
     pub(super) include: Option<Vec<Include>>,
     pub(super) sample: Option<u32>,
+}
+
+/// `[geoip]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Geoip {
+    pub(super) database: Option<PathBuf>,
 }
 
 /// `[hooks.NAME]`

@@ -35,6 +35,7 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
         agent: agent(&raw.agent),
         metrics: metrics(layers, &raw.metrics)?,
         events: events(&raw.events),
+        geoip: raw.geoip.database.clone(),
         hooks: hooks::resolve(layers, &raw.hooks)?,
         jails: Vec::new(),
         filters,

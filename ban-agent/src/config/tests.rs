@@ -163,6 +163,7 @@ fn every_key_is_documented() {
         ("metrics", "## `[metrics]`"),
         ("events", "## `[events]`"),
         ("hooks.x", "## `[hooks.NAME]`"),
+        ("geoip", "## `[geoip]`"),
         ("jails.x", "## `[jails.NAME]`"),
         ("filters.x", "## `[filters"),
         ("actions.x", "## `[actions"),

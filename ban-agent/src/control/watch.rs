@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends what `wanted` says until the watcher leaves or the agent ends.
 pub(super) async fn serve(mut stream: UnixStream, bus: &Bus, wanted: Wanted) -> io::Result<()> {
-    let observer = Observer::here();
+    let observer = bus.observer();
     let _interest = bus.interest(wanted);
     let mut events = bus.subscribe("watch");
     // what happens from this answer on is heard
@@ -34,7 +34,7 @@ pub(super) async fn serve(mut stream: UnixStream, bus: &Bus, wanted: Wanted) -> 
                 None => return Ok(()),
             },
         };
-        let text = lines(missing, &part, wanted, &observer);
+        let text = lines(missing, &part, wanted, observer);
         match tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await {
             Ok(written) => written?,
             Err(_) => {

@@ -494,6 +494,12 @@ impl Core {
         if (config::Events { sample, ..self.config.events.clone() }) != former.events {
             log::warn!("[events] changed: all of it but `sample` takes effect at the next start");
         }
+        if self.config.geoip != former.geoip {
+            log::warn!("[geoip] changed: it takes effect at the next start");
+        }
+        let geo = self.bus.observer().geo().clone();
+        // tens of megabytes: not here
+        drop(std::thread::spawn(move || geo.refresh()));
         if self.config.hooks != former.hooks {
             log::warn!("[hooks] changed: it takes effect at the next start");
         }

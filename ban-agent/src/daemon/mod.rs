@@ -44,7 +44,7 @@ use crate::{
     clock::Now,
     config::{self, Config},
     control::{Access, Call, Server, ServerError},
-    event::Bus,
+    event::{Bus, Geo, Observer},
     filter,
     kernel::{self, Xdp},
     metrics, protect,
@@ -179,7 +179,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let store = Store::open(&agent.state)?;
     let trial = probation::at_start(&options, Now::read());
-    let bus = Bus::default();
+    let bus = Bus::new(Observer::here(Geo::open(options.config.geoip.clone())));
     let sinks = Sinks::start(&bus, &options)?;
     let mut xdp = Xdp::start(kernel_options(agent, options.replace, trial))?;
     if let Some(logger) = xdp.logger() {

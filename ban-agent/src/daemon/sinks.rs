@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Error, Options};
 use crate::{
-    event::{
-        Bus, Documents, Fail2banLog, Interest, Journal, Observer, Running, SOCKET, Wanted, start,
-    },
+    event::{Bus, Documents, Fail2banLog, Interest, Journal, Running, SOCKET, Wanted, start},
     hook,
 };
 
@@ -34,12 +32,12 @@ impl Sinks {
         }
         if let Some(path) = &events.file {
             interests.push(bus.interest(events.include));
-            let file = Documents::new(path.clone(), Observer::here(), events.include);
+            let file = Documents::new(path.clone(), bus.observer().clone(), events.include);
             running.push(start("file", bus, file).map_err(failed)?);
         }
         if events.journal {
             interests.push(bus.interest(events.include));
-            let journal = Journal::new(SOCKET.into(), Observer::here(), events.include);
+            let journal = Journal::new(SOCKET.into(), bus.observer().clone(), events.include);
             running.push(start("journal", bus, journal.map_err(failed)?).map_err(failed)?);
         }
         let hooks = options.config.hooks.iter().map(|spec| hook::start(spec.clone(), bus));

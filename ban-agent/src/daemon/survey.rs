@@ -26,6 +26,7 @@ impl Core {
             pending: self.pending.len(),
             events: self.bus.published(),
             events_lost: self.bus.lost(),
+            countries: self.bus.observer().geo().countries(),
             hooks: self
                 .hooks
                 .iter()

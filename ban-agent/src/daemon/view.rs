@@ -198,6 +198,7 @@ impl Core {
         if !state.is_sound() {
             warnings.push(format!("the store is degraded: {state}"));
         }
+        warnings.extend(self.bus.observer().geo().trouble());
         for hook in self.hook_states() {
             if let Some(error) = hook.error {
                 warnings.push(format!("hook {} does not deliver: {error}", hook.name));

@@ -11,7 +11,7 @@ use tokio::sync::{
     watch,
 };
 
-use super::{Event, Wanted};
+use super::{Event, Geo, Observer, Wanted};
 
 /// Parts that a listener may be behind.
 const BACKLOG: usize = 4096;
@@ -24,6 +24,7 @@ pub struct Bus(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    observer: Observer,
     state: Mutex<State>,
     tallies: Mutex<Vec<(&'static str, Tally)>>,
     /// Who wants every failure.
@@ -55,15 +56,27 @@ struct Tally(Arc<AtomicU64>);
 
 impl Default for Bus {
     fn default() -> Bus {
-        let (parts, _) = broadcast::channel(BACKLOG);
-        let state = Mutex::new(State { next: 0, parts: Some(parts) });
-        let (drops, _) = watch::channel(0);
-        let (tallies, failures) = (Mutex::default(), AtomicU64::new(0));
-        Bus(Arc::new(Shared { state, tallies, failures, drops }))
+        Bus::new(Observer::here(Geo::default()))
     }
 }
 
 impl Bus {
+    /// A bus of what `observer` sees.
+    #[must_use]
+    pub fn new(observer: Observer) -> Bus {
+        let (parts, _) = broadcast::channel(BACKLOG);
+        let state = Mutex::new(State { next: 0, parts: Some(parts) });
+        let (drops, _) = watch::channel(0);
+        let (tallies, failures) = (Mutex::default(), AtomicU64::new(0));
+        Bus(Arc::new(Shared { observer, state, tallies, failures, drops }))
+    }
+
+    /// Who sees what happens.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.0.observer
+    }
+
     /// Tells everybody who listens now.
     pub fn publish(&self, events: Vec<Event>) {
         if events.is_empty() {

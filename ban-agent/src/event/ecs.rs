@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Ban, Dropped, Event, Shown, What, escape, transport};
+use super::{Action, Ban, Dropped, Event, Geo, Shown, What, escape, transport};
 use crate::{ledger::Cause, net::IpNet};
 
 /// Version of the schema whose names are used.
@@ -14,14 +14,21 @@ const ECS: &str = "8.17.0";
 #[derive(Clone, Debug)]
 pub struct Observer {
     hostname: String,
+    geo: Geo,
 }
 
 impl Observer {
-    /// This host.
+    /// This host, that knows by `geo` where others are.
     #[must_use]
-    pub fn here() -> Observer {
+    pub fn here(geo: Geo) -> Observer {
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Observer { hostname: escape(hostname.as_bytes()) }
+        Observer { hostname: escape(hostname.as_bytes()), geo }
+    }
+
+    /// Where others are.
+    #[must_use]
+    pub fn geo(&self) -> &Geo {
+        &self.geo
     }
 
     /// The name of this host, escaped.
@@ -39,6 +46,9 @@ pub fn document(event: &Event, number: u64, observer: &Observer) -> Value {
     put(&mut document, &["event", "sequence"], number.into());
     for (path, value) in fields(&event.what) {
         put(&mut document, path, value);
+    }
+    if let Some(geo) = event.what.address().and_then(|address| observer.geo.of(address)) {
+        put(&mut document, &["source", "geo"], geo);
     }
     document
 }

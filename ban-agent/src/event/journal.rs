@@ -94,7 +94,8 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("socket");
         let bus = Bus::default();
-        let journal = Journal::new(path.clone(), Observer::here(), Wanted::default()).unwrap();
+        let observer = bus.observer().clone();
+        let journal = Journal::new(path.clone(), observer, Wanted::default()).unwrap();
         let running = start("journal", &bus, journal).unwrap();
         let stopped = What::Stopped { jail: "ssh\nd".into(), reason: "too many".into() };
         bus.publish(vec![Event::now(stopped.clone())]);

@@ -7,6 +7,7 @@ mod ecs;
 mod escape;
 mod fail2ban;
 mod file;
+mod geo;
 mod journal;
 mod sink;
 
@@ -17,6 +18,7 @@ pub use ecs::{Observer, document, lost};
 pub use escape::{disarm, disarm_json, escape};
 pub use fail2ban::Fail2banLog;
 pub use file::Documents;
+pub use geo::Geo;
 use jiff::Timestamp;
 pub use journal::{Journal, SOCKET};
 pub use sink::{Running, Sink, start};
@@ -182,6 +184,18 @@ impl Wanted {
     }
 }
 
+impl What {
+    /// Whom it is about, if it is about an address.
+    fn address(&self) -> Option<IpAddr> {
+        match self {
+            What::Ban(Ban { prefix, .. }) | What::Refused { prefix, .. } => Some(prefix.addr()),
+            What::Found { address, .. } => Some(address.addr()),
+            What::Dropped(dropped) => Some(dropped.address),
+            _ => None,
+        }
+    }
+}
+
 impl Event {
     /// Of now.
     #[must_use]
@@ -308,6 +322,9 @@ impl Reporter {
         for event in &events {
             if let What::Ban(Ban { action, holder, prefix, .. }) = &event.what {
                 log::info!("[{}] {action} {}", inert(&holder.to_string()), Shown(*prefix));
+                if *action == Action::Ban {
+                    self.0.observer().geo().count(prefix.addr());
+                }
             }
         }
         self.0.publish(events);

@@ -69,7 +69,7 @@ fn kind(what: &What) -> &'static str {
 mod tests {
     use super::*;
     use crate::{
-        event::{Ban, Event},
+        event::{Ban, Bus, Event},
         ledger::{Cause, Holder},
     };
 
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn markup_and_escapes_are_inert() {
         let hostile = "<!channel> <https://evil|x> &amp; \u{1b}[2J\r\n\u{202e}@here";
-        let body = body(&gathered(hostile, 1), Format::Slack, &Observer::here());
+        let body = body(&gathered(hostile, 1), Format::Slack, Bus::default().observer());
         let text = body["text"].as_str().unwrap();
         assert!(text.contains("&lt;!channel&gt; &lt;https://evil|x&gt; &amp;amp; "), "{text}");
         assert!(!text.contains(['<', '>', '\u{1b}', '\r', '\u{202e}']), "{text}");
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn many_events_are_one_message() {
-        let observer = Observer::here();
+        let observer = Bus::default().observer().clone();
         let body = body(&gathered("sshd", 1000), Format::Json, &observer);
         assert_eq!(body["events"].as_array().unwrap().len(), 500);
         assert_eq!(body["more"], 500);

@@ -28,7 +28,8 @@ pub struct Running {
 pub fn start(spec: Spec, bus: &Bus) -> Running {
     let (name, stats) = (Arc::clone(&spec.name), Stats::default());
     let events = bus.subscribe("hook");
-    let hook = Hook { spec: Arc::new(spec), stats: stats.clone(), observer: Observer::here() };
+    let hook =
+        Hook { spec: Arc::new(spec), stats: stats.clone(), observer: bus.observer().clone() };
     Running { name, stats, task: tokio::spawn(hook.work(events)) }
 }
 

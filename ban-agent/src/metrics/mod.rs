@@ -8,6 +8,8 @@ mod histogram;
 mod serve;
 mod text;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 pub use self::{
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub events: u64,
     /// By kind of listener: the events that it did not get.
     pub events_lost: Vec<(&'static str, u64)>,
+    /// Bans since it started, by country; empty without a GeoIP database.
+    pub countries: BTreeMap<String, u64>,
     /// Hooks: name, messages that arrived, messages that did not.
     pub hooks: Vec<(String, u64, u64)>,
     /// From a line to its ban in the kernel.

@@ -68,6 +68,9 @@ fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.gauges("map_capacity", "How many of them fit", capacity)?;
     let help = "Bans that ended early to make room for others";
     out.counter("bans_evicted", help, snapshot.evicted)?;
+    let countries = snapshot.countries.iter();
+    let countries = countries.map(|(code, count)| ([("country", code.as_str())], *count));
+    out.counters("bans_by_country", "Bans made, by ISO code of the country", countries)?;
     let help = "From the moment a log line is read to the moment the kernel drops its sender";
     out.histogram("log_to_drop_seconds", help, &snapshot.latency)
 }
