@@ -42,6 +42,7 @@ impl Bans {
             origin: Arc::clone(&self.origin),
             lines: line,
             stamped: true,
+            backlog: false,
             position: None,
             read: Instant::now(),
         };

@@ -188,6 +188,13 @@ impl Core {
                 warnings.push(format!("[{}] {troubles}", spec.name));
             }
             drop(troubles);
+            let undated = counters.undated.load(Ordering::Relaxed);
+            if undated > 0 {
+                warnings.push(format!(
+                    "[{}] {undated} failures without a date in logs that were there before: not counted",
+                    spec.name
+                ));
+            }
             for action in self.actions.status(&spec.name) {
                 if let Some(warning) = action.warning() {
                     warnings.push(format!("[{}] action {}: {warning}", spec.name, action.name));

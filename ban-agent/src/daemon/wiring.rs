@@ -120,6 +120,7 @@ impl Wiring {
             jail: Jail::new(spec),
             counters: Arc::clone(&counters),
             core: self.core.clone(),
+            origin: None,
             onlink,
             bus: self.bus.clone(),
         };

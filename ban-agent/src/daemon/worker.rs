@@ -42,6 +42,8 @@ pub(super) struct Counters {
     pub(super) total: AtomicU64,
     /// Bans that `ignorecommand` did not let pass.
     pub(super) pardoned: AtomicU64,
+    /// Failures without a date in logs that were there before: not counted.
+    pub(super) undated: AtomicU64,
     /// What of `ignoreip` cannot be looked up; empty: all can.
     pub(super) lookup: Mutex<String>,
 }
@@ -53,6 +55,8 @@ pub(super) struct Worker {
     pub(super) jail: Jail,
     pub(super) counters: Arc<Counters>,
     pub(super) core: mpsc::Sender<Message>,
+    /// Of the last lines.
+    pub(super) origin: Option<Arc<str>>,
     /// Networks of this host, as they change.
     pub(super) onlink: watch::Receiver<PrefixSet>,
     pub(super) bus: Bus,
@@ -111,11 +115,20 @@ impl Worker {
             self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
         }
         let now = Now::read();
-        let Worker { name, scanner, jail, counters, bus, .. } = self;
+        let Worker { name, scanner, jail, counters, bus, origin, .. } = self;
         let (mut sentences, mut found) = (Vec::new(), Vec::new());
         let wanted = bus.wants_failures();
         let batch = &delivery.batch;
+        let other = origin.as_ref() != Some(&batch.origin);
+        scanner.turn_to(batch.backlog, other);
+        *origin = Some(Arc::clone(&batch.origin));
+        let mut undated = 0;
         let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
+            // in what was there before anybody followed the log, nothing says that it is of now
+            if batch.backlog && failure.time.is_none() {
+                undated += 1;
+                return;
+            }
             let decision = jail.offence(failure, line, now);
             if wanted && matches!(decision, Decision::Counted { .. } | Decision::Ban(_)) {
                 found.extend(failure.address.map(|address| Event {
@@ -133,6 +146,7 @@ impl Worker {
             }
         });
         bus.publish(found);
+        counters.undated.fetch_add(undated, Ordering::Relaxed);
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
         counters.matched.fetch_add(counts.matched, Ordering::Relaxed);

@@ -21,6 +21,11 @@ pub const MAX_LINE: usize = 1 << 20;
 /// A line without a date has the date of the line before, if that is not older than this.
 const STALE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Lines of a backlog that are looked at for the date of one that has none.
+const LOOK_BACK: usize = 32;
+/// Bytes of such a line that may hold it.
+const DATED: usize = 512;
+
 /// What became of some lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -82,6 +87,8 @@ pub struct Scanner {
     buffer: Buffer,
     /// Time of the last line that had one.
     last: Option<Timestamp>,
+    /// The lines were written before anybody followed the log: none of them is of now.
+    backlog: bool,
     counts: Counts,
 }
 
@@ -95,6 +102,7 @@ impl Scanner {
             sessions: Sessions::default(),
             buffer: Buffer::default(),
             last: None,
+            backlog: false,
             counts: Counts::default(),
         }
     }
@@ -103,6 +111,16 @@ impl Scanner {
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// Says of the lines to come whether they were written before anybody followed their log. Then
+    /// one without a date has the date of the line before, however old that is; else only if that
+    /// is of this minute. `other`: they are of another log than the last ones.
+    pub fn turn_to(&mut self, backlog: bool, other: bool) {
+        self.backlog = backlog;
+        if other {
+            self.last = None;
+        }
     }
 
     /// Reads whole lines and hands each failure to `sink`, with its line (without the newline).
@@ -131,6 +149,9 @@ impl Scanner {
                     memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1)
                 }
             };
+            if self.backlog && !stamped {
+                self.look_back(rest.get(..start).unwrap_or_default(), now);
+            }
             let (line, tail) = first_line(rest.get(start..).unwrap_or_default());
             rest = tail;
             let suspects = filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
@@ -197,10 +218,22 @@ impl Scanner {
         search.line(&text)
     }
 
+    /// Learns the date of the last of `lines`, which nobody asked about, that has one.
+    fn look_back(&mut self, lines: &[u8], now: Timestamp) {
+        for line in lines.rsplit(|byte| *byte == b'\n').take(LOOK_BACK) {
+            let text = String::from_utf8_lossy(line.get(..DATED).unwrap_or(line));
+            let stamp = self.detector.find(&text, now);
+            if let Some(time) = stamp.and_then(|stamp| stamp.time) {
+                self.last = Some(time);
+                return;
+            }
+        }
+    }
+
     /// The time of the line, and the line as patterns see it: without its date, with a newline.
     fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
         let stamp = self.detector.find(text, now).unwrap_or_default();
-        let recent = self.last.filter(|last| now.duration_since(*last) < STALE);
+        let recent = self.last.filter(|last| self.backlog || now.duration_since(*last) < STALE);
         let whole = stamp.time.is_none() && recent.is_some();
         let cut = if whole { 0..0 } else { stamp.cut };
         let before = text.get(..cut.start).unwrap_or_default();

@@ -350,3 +350,26 @@ proptest::proptest! {
         proptest::prop_assert_eq!(found(quick), found(slow));
     }
 }
+
+#[test]
+fn in_a_backlog_an_undated_line_is_of_the_last_date() {
+    let lines = b"2026-11-20 09:00:00 nobody asks about this\nbad user from 203.0.113.7\n\
+                  2026-11-20 10:00:00 hello\n  a trace\n  another\nbad user from 203.0.113.8\n";
+    let times = |backlog: bool, other: bool, lines: &[u8], scanner: &mut Scanner| {
+        let mut times = Vec::new();
+        scanner.turn_to(backlog, other);
+        scanner.scan(lines, false, now(), &mut |failure, _| {
+            times.push(failure.time.map(|time| time.to_string()).unwrap_or_default());
+        });
+        times
+    };
+    let mut scanner = scanner(&spec(&["^bad user from <ADDR>$"]));
+    let dated = ["2026-11-20T09:00:00Z", "2026-11-20T10:00:00Z"];
+    assert_eq!(times(true, true, lines, &mut scanner), dated);
+    // the next part of the same log, the beginning of another one, and what is written now
+    let line = b"bad user from 203.0.113.7\n";
+    assert_eq!(times(true, false, line, &mut scanner), ["2026-11-20T10:00:00Z"]);
+    assert_eq!(times(true, true, line, &mut scanner), [""]);
+    assert_eq!(times(true, true, lines, &mut scanner), dated);
+    assert_eq!(times(false, false, line, &mut scanner), [""], "an old date says nothing of now");
+}

@@ -109,6 +109,8 @@ pub struct Batch {
     pub lines: Bytes,
     /// Each line begins with `RFC3339 SPACE`: the time was given by the source, not by the text.
     pub stamped: bool,
+    /// They were in the log before anybody followed it: a line without a date may be of any time.
+    pub backlog: bool,
     /// Where the source stands once these lines were handled; `None` where it cannot resume.
     pub position: Option<Position>,
     /// When they were read.

@@ -53,6 +53,7 @@ fn read(
             origin: Arc::clone(&origin),
             lines: whole,
             stamped: false,
+            backlog: false,
             position: None,
             read: Instant::now(),
         };

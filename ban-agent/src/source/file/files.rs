@@ -21,6 +21,8 @@ use crate::source::{Batch, Limits, Position, Start, Stats};
 pub(super) struct Files {
     target: Target,
     start: Start,
+    /// Nothing was looked at before: what is found was written before anybody followed it.
+    first: bool,
     limits: Limits,
     stats: Stats,
     follows: BTreeMap<PathBuf, Follow>,
@@ -37,6 +39,7 @@ impl Files {
         Files {
             target,
             start,
+            first: true,
             limits,
             stats,
             follows: BTreeMap::new(),
@@ -86,6 +89,7 @@ impl Files {
             self.meet(&path, &path, &HashSet::new(), resume, now);
         }
         self.start = Start::Beginning;
+        self.first = false;
     }
 
     /// The next lines of any file that is ready; `None` if all were read to their ends.
@@ -179,7 +183,7 @@ impl Files {
         }
         let held = self.holder(shown, id);
         let start = match self.follows.contains_key(shown) {
-            true => Start::Beginning,
+            true => (Start::Beginning, false),
             false => self.meet(shown, real, others, resume, now),
         };
         let opened = match held {
@@ -198,7 +202,8 @@ impl Files {
         self.touch(shown);
     }
 
-    /// Begins to follow a path; says where an unknown file begins.
+    /// Begins to follow a path; says where an unknown file begins, and whether what it holds was
+    /// written before anybody followed it.
     fn meet(
         &mut self,
         shown: &Path,
@@ -206,13 +211,13 @@ impl Files {
         others: &HashSet<FileId>,
         resume: &impl Fn(&str) -> Option<Position>,
         now: Instant,
-    ) -> Start {
+    ) -> (Start, bool) {
         let mut follow = Follow::new(shown);
         self.stats.update(&follow.origin, |counters| counters.waiting = true);
-        let mut start = self.start;
+        let mut start = (self.start, self.first);
         if let Some(Position::File { files }) = resume(&follow.origin) {
             follow.resume(&files, real, others, &self.limits, &self.stats, now);
-            start = Start::Beginning;
+            start = (Start::Beginning, false);
         }
         self.follows.insert(shown.to_owned(), follow);
         self.touch(shown);

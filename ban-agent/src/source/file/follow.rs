@@ -73,7 +73,14 @@ impl Follow {
         for mark in known {
             match siblings.take(mark) {
                 Some(tail) => self.tails.push_back(tail),
-                None => stats.update(&self.origin, |counters| counters.lost += 1),
+                None => {
+                    log::warn!(
+                        "{}: a file that an earlier run read has been removed, compressed or moved \
+                         to another folder: its unread lines, if any, are lost",
+                        self.origin
+                    );
+                    stats.update(&self.origin, |counters| counters.lost += 1);
+                }
             }
         }
         if self.tails.is_empty() {
@@ -91,11 +98,12 @@ impl Follow {
     }
 
     /// The path names this file now. `start`: where to begin if it is an unknown one.
+    /// `backlog`: what an unknown one holds was written before anybody followed it.
     pub(super) fn attach(
         &mut self,
         mut tail: Tail,
         real: &Path,
-        start: Start,
+        (start, backlog): (Start, bool),
         limits: &Limits,
         now: Instant,
     ) -> io::Result<()> {
@@ -112,6 +120,8 @@ impl Follow {
             self.tails.extend(newer);
         } else if start == Start::End {
             tail.seek_end(limits.line)?;
+        } else if backlog {
+            tail.mark_backlog()?;
         }
         self.tails.push_back(tail);
         self.attached = true;
@@ -236,7 +246,8 @@ impl Follow {
         });
         let position = Position::File { files: self.tails.iter().map(Tail::mark).collect() };
         let origin = Arc::clone(&self.origin);
-        Batch { origin, lines, stamped, position: Some(position), read: Instant::now() }
+        let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
+        Batch { origin, lines, stamped, backlog, position: Some(position), read: Instant::now() }
     }
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> Bytes {

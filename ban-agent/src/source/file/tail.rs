@@ -43,6 +43,8 @@ pub(super) struct Tail {
     pub(super) lines: Lines,
     /// The next byte to read.
     offset: u64,
+    /// Up to here its lines were written before anybody followed it.
+    backlog: u64,
     /// The file's first bytes, as far as they are known.
     head: Vec<u8>,
     /// When it last grew, or lost its name.
@@ -69,6 +71,7 @@ impl Tail {
             id: (meta.dev(), meta.ino()),
             lines: Lines::new(max_line),
             offset: 0,
+            backlog: 0,
             head: Vec::new(),
             active: now,
             copy: false,
@@ -128,8 +131,25 @@ impl Tail {
         Ok(())
     }
 
-    /// Reads on, at most `buffer`'s length.
+    /// What is in the file now was written before anybody followed it.
+    pub(super) fn mark_backlog(&mut self) -> io::Result<()> {
+        self.backlog = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    /// Whether the lines read last were.
+    pub(super) fn in_backlog(&self) -> bool {
+        self.backlog > 0 && self.offset <= self.backlog
+    }
+
+    /// Reads on, at most `buffer`'s length, and not over the end of the backlog.
     pub(super) fn read(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<Read> {
+        let left = match self.backlog.saturating_sub(self.offset) {
+            0 => usize::MAX,
+            left => usize::try_from(left).unwrap_or(usize::MAX),
+        };
+        let room = left.min(buffer.len());
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
         let read = self.file.read_at(buffer, self.offset)?;
         let chunk = buffer.get(..read).unwrap_or_default();
         // After the read: had the file been cut before it, these bytes would not be what they
@@ -154,6 +174,7 @@ impl Tail {
     /// Starts anew after [`Read::Cut`].
     pub(super) fn restart(&mut self) {
         self.offset = 0;
+        self.backlog = 0;
         self.head = Vec::new();
         self.lines.clear();
     }

@@ -20,6 +20,7 @@ type Positions = Arc<Mutex<HashMap<String, Position>>>;
 /// A source at work, and the directory that it reads.
 struct Bench {
     dir: TempDir,
+    start: Start,
     pattern: PathBuf,
     positions: Positions,
     stats: Stats,
@@ -27,6 +28,8 @@ struct Bench {
     lines: mpsc::Receiver<Batch>,
     task: JoinHandle<()>,
     rest: Vec<String>,
+    /// Lines that were there before, in the order of `rest`.
+    backlog: Vec<bool>,
 }
 
 impl Bench {
@@ -36,13 +39,32 @@ impl Bench {
     }
 
     async fn with(pattern: &str, limits: Limits, prepare: impl FnOnce(&Path)) -> Bench {
+        Bench::from(Start::End, pattern, limits, prepare).await
+    }
+
+    async fn from(
+        start: Start,
+        pattern: &str,
+        limits: Limits,
+        prepare: impl FnOnce(&Path),
+    ) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let pattern = dir.path().join(pattern);
         let (positions, stats) = (Positions::default(), Stats::default());
-        let (lines, task) = spawn(&pattern, &positions, &limits, &stats);
-        let mut bench =
-            Bench { dir, pattern, positions, stats, limits, lines, task, rest: Vec::new() };
+        let (lines, task) = spawn(start, &pattern, &positions, &limits, &stats);
+        let mut bench = Bench {
+            dir,
+            start,
+            pattern,
+            positions,
+            stats,
+            limits,
+            lines,
+            task,
+            rest: Vec::new(),
+            backlog: Vec::new(),
+        };
         if !bench.pattern.to_string_lossy().contains('*') {
             // The first batch only says where the source begins: it watches from then on.
             bench.receive().await;
@@ -68,6 +90,7 @@ impl Bench {
         self.positions.lock().unwrap().insert(batch.origin.to_string(), batch.position.unwrap());
         let text = String::from_utf8_lossy(&batch.lines).into_owned();
         self.rest.extend(text.lines().map(str::to_owned));
+        self.backlog.extend(text.lines().map(|_| batch.backlog));
     }
 
     async fn expect(&mut self, expected: &[&str]) {
@@ -76,25 +99,28 @@ impl Bench {
         }
         assert_eq!(self.rest, expected);
         self.rest.clear();
+        self.backlog.clear();
     }
 
     async fn restart(&mut self, meanwhile: impl FnOnce(&Bench)) {
         self.task.abort();
         assert!((&mut self.task).await.unwrap_err().is_cancelled());
         meanwhile(self);
-        let (lines, task) = spawn(&self.pattern, &self.positions, &self.limits, &self.stats);
+        let (lines, task) =
+            spawn(self.start, &self.pattern, &self.positions, &self.limits, &self.stats);
         (self.lines, self.task) = (lines, task);
     }
 }
 
 fn spawn(
+    start: Start,
     pattern: &Path,
     positions: &Positions,
     limits: &Limits,
     stats: &Stats,
 ) -> (mpsc::Receiver<Batch>, JoinHandle<()>) {
     let (out, lines) = mpsc::channel(2);
-    let spec = Spec::File { path: pattern.to_owned(), start: Start::End };
+    let spec = Spec::File { path: pattern.to_owned(), start };
     let positions = Arc::clone(positions);
     let resume = move |origin: &str| positions.lock().unwrap().get(origin).cloned();
     let run = source::run(spec, resume, limits.clone(), stats.clone(), out);
@@ -120,6 +146,52 @@ async fn follows_from_the_end_and_through_a_rename() {
     bench.expect(&["late"]).await;
     let counters = bench.stats.snapshot()[&*bench.pattern.to_string_lossy()].clone();
     assert_eq!((counters.rotations, counters.lines, counters.waiting), (1, 5, false));
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_told_apart() {
+    let mut bench = Bench::from(Start::Beginning, "*.log", Limits::default(), |dir| {
+        append(&dir.join("a.log"), "before\nbegun");
+    })
+    .await;
+    while bench.rest.is_empty() {
+        bench.receive().await;
+    }
+    bench.append("a.log", " and ended\nnow\n");
+    bench.append("b.log", "later\n");
+    while bench.rest.len() < 4 {
+        bench.receive().await;
+    }
+    let told: Vec<_> = bench.rest.iter().zip(&bench.backlog).collect();
+    let before = told.iter().filter(|(_, backlog)| **backlog).map(|(line, _)| line.as_str());
+    assert_eq!(before.collect::<Vec<_>>(), ["before"], "{told:?}");
+    bench.rest.clear();
+    bench.backlog.clear();
+    // a known file goes on where it was: what came meanwhile is of these days
+    bench.restart(|bench| drop(bench.append("a.log", "meanwhile\n"))).await;
+    while bench.rest.is_empty() {
+        bench.receive().await;
+    }
+    assert_eq!((bench.rest[0].as_str(), bench.backlog[0]), ("meanwhile", false));
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_read_and_cannot_be_found_is_counted() {
+    for to in ["log.1.gz", "old/log.1"] {
+        let mut bench = Bench::new("log", |dir| fs::create_dir(dir.join("old")).unwrap()).await;
+        bench.append("log", "one\n");
+        bench.expect(&["one"]).await;
+        bench
+            .restart(|bench| {
+                bench.append("log", "never seen\n");
+                bench.rename("log", to);
+                bench.append("log", "new\n");
+            })
+            .await;
+        bench.expect(&["new"]).await;
+        let counters = bench.stats.snapshot()[&*bench.pattern.to_string_lossy()].clone();
+        assert_eq!(counters.lost, 1, "{to}");
+    }
 }
 
 #[tokio::test]

@@ -138,6 +138,7 @@ impl Journal {
             origin: Arc::clone(&self.origin),
             lines: Bytes::from(taken.lines),
             stamped: true,
+            backlog: false,
             position: Some(Position::Journal { cursor: cursor.clone() }),
             read: Instant::now(),
         };

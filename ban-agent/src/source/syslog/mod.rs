@@ -66,6 +66,7 @@ pub(super) async fn run(
             origin: Arc::clone(&origin),
             lines,
             stamped: true,
+            backlog: false,
             position: None,
             read: Instant::now(),
         };
