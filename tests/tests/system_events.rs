@@ -1,5 +1,5 @@
-//! What the real agent tells of a ban, its packets and its end: to a watcher, into a file, and in
-//! fail2ban's line format, which is read with the grok patterns that pipelines use.
+//! What the real agent tells of a ban, its packets, its end and its own trouble: to a watcher, and
+//! into a file.
 
 use std::{
     fs,
@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use grok::Grok;
 use serde_json::Value;
 use tests::{
     agent::{Agent, LIMIT, binary},
     host::{FAMILIES, Family},
+    net::join,
     privilege,
     process::{Process, eventually},
     stage::{DEVICE, EDGE, Stage},
@@ -172,84 +172,53 @@ fn people_read_a_watch_and_hear_when_it_is_over() -> Result<()> {
     Ok(())
 }
 
-/// As they stand in the field, named patterns first.
-const PATTERNS: [(&str, &str); 4] = [
-    ("F2B_DATE", r"%{YEAR}-%{MONTHNUM}-%{MONTHDAY}[ ]%{HOUR}:%{MINUTE}:%{SECOND}"),
-    ("F2B_ACTION", r"(\w+)\.(\w+)\[%{POSINT:pid}\]:"),
-    ("F2B_JAIL", r"\[(?<jail>\w+\-?\w+?)\]"),
-    ("F2B_LEVEL", r"(?<level>\w+)\s+"),
-];
-const LINES: [&str; 2] = [
-    "%{F2B_DATE:date} %{F2B_ACTION} %{F2B_LEVEL} %{F2B_JAIL} %{WORD:action} %{IP:ip} %{GREEDYDATA:msg}?",
-    "%{F2B_DATE:date} %{F2B_ACTION} %{WORD:level} %{F2B_JAIL} %{WORD:action} %{IP:ip}",
-];
+/// Holds the state's lock until its standard input ends.
+const LOCK: &str = "import sqlite3, sys; \
+                    base = sqlite3.connect(sys.argv[1], isolation_level=None); \
+                    base.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read()";
 
 #[test]
-fn grok_reads_our_lines_as_fail2bans() -> Result<()> {
-    if !privilege::ready("fail2ban's line format") {
+fn the_agents_own_trouble_is_told() -> Result<()> {
+    if !privilege::ready("events about the agent itself") {
         return Ok(());
     }
-    let page = include_str!("../../docs/observability.md");
-    let mut grok = Grok::with_default_patterns();
-    for (name, pattern) in PATTERNS {
-        grok.add_pattern(name, pattern);
-        ensure!(page.contains(&format!("{name:<10} {pattern}\n")), "{name} is not in the docs");
-    }
-    let [first, second] = LINES;
-    ensure!(page.contains(&format!("{first}\n{second}\n")), "the lines are not in the docs");
-    let patterns = [grok.compile(first, false)?, grok.compile(second, false)?];
-
     let stage = Stage::build()?;
-    let log = stage.file("fail2ban.log");
-    // [agent] comes first in the file, and the stage writes it: this belongs to it
-    let conf = stage.file("conf.d");
-    fs::create_dir(&conf)?;
-    fs::write(conf.join("log.toml"), format!("[agent]\nfail2ban_log = {log:?}\n"))?;
-    let mut agent = Agent::start(&stage, &configuration(&stage))?;
-    let attacker = stage.attacker();
-    for family in FAMILIES {
-        knock(&stage, attacker.address(family))?;
-        let banned = format!("[door] Ban {}\n", attacker.address(family));
-        eventually("the ban is logged", LIMIT, || {
-            Ok(fs::read_to_string(&log).unwrap_or_default().contains(&banned))
-        })?;
-    }
-    agent.kill()?;
-    agent.run()?;
-    ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
-    let lines = || -> Result<Vec<String>> {
-        Ok(fs::read_to_string(&log)?.lines().map(str::to_owned).collect())
+    let limit = "max_bans_per_minute = 1\n";
+    let agent = Agent::start(&stage, &format!("{}{limit}", configuration(&stage)))?;
+    let told = |action: &str, place: &str, name: &str| {
+        eventually(&format!("{action} of {name}"), LIMIT, || {
+            Ok(documents(&stage, "events.ndjson")?
+                .iter()
+                .any(|event| text(event, "/event/action") == action && text(event, place) == name))
+        })
     };
-    let unbans = |lines: &[String]| lines.iter().filter(|line| line.contains("] Unban ")).count();
-    eventually("the log has the ends", LIMIT, || Ok(unbans(&lines()?) == 2))?;
+    knock(&stage, "203.0.113.1")?;
+    agent.await_holders("203.0.113.1", &["door"])?;
+    knock(&stage, "203.0.113.2")?;
+    told("jail-stopped", "/rule/name", "door")?;
+    ensure!(agent.verb(&["resume", "door"])?.status.success(), "resume failed");
+    told("jail-resumed", "/rule/name", "door")?;
+    // the edge's own address
+    knock(&stage, EDGE.0)?;
+    told("ban-refused", "/source/ip", EDGE.0)?;
 
-    let lines = lines()?;
-    let mut read = Vec::new();
-    for line in &lines {
-        let Some(matched) = patterns.iter().find_map(|pattern| pattern.match_against(line)) else {
-            // fail2ban's own line does not fit the patterns either: a word too many
-            ensure!(line.contains("] Restore Ban "), "grok does not read: {line}");
-            continue;
-        };
-        let field = |name: &str| matched.get(name).unwrap_or_default().to_owned();
-        ensure!(field("jail") == "door", "{line}");
-        ensure!(line.starts_with(&field("date")) && field("date").len() == 23, "{line}");
-        ensure!(line.contains(&format!("[{}]: {} [", field("pid"), field("level"))), "{line}");
-        read.push(format!("{} {} {}", field("level"), field("action"), field("ip")));
-    }
-    read.sort();
-    let mut expected = Vec::new();
-    for address in FAMILIES.map(|family| attacker.address(family)) {
-        expected.extend([
-            format!("INFO Found {address}"),
-            format!("INFO Found {address}"),
-            format!("NOTICE Ban {address}"),
-            format!("NOTICE Unban {address}"),
-        ]);
-        let restored = format!("NOTICE [door] Restore Ban {address}");
-        ensure!(lines.iter().any(|line| line.ends_with(&restored)), "{restored}: {lines:?}");
-    }
-    expected.sort();
-    ensure!(read == expected, "{read:?}, not {expected:?}");
-    Ok(())
+    stage.edge.ip(&format!("link del {DEVICE}"))?;
+    let interface = "/observer/ingress/interface/name";
+    told("interface-lost", interface, DEVICE)?;
+    join(&stage.edge, DEVICE, &stage.outside, DEVICE)?;
+    told("interface-attached", interface, DEVICE)?;
+
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", LOCK]).arg(stage.file("state.sqlite"));
+    command.stdin(Stdio::piped()).stdout(fs::File::create(stage.file("lock"))?);
+    let mut holder = Process::spawn("the lock's holder", &mut command)?;
+    eventually("the state is locked", LIMIT, || {
+        Ok(fs::read_to_string(stage.file("lock"))?.contains("locked"))
+    })?;
+    ensure!(agent.verb(&["ban", "203.0.113.3", "--for", "1h"])?.status.success(), "ban failed");
+    told("degraded", "/ban_agent/part", "store")?;
+    drop(holder.child().and_then(|child| child.stdin.take()));
+    told("recovered", "/ban_agent/part", "store")?;
+    let page = include_str!("../../docs/observability.md");
+    documents(&stage, "events.ndjson")?.iter().try_for_each(|event| documented(event, "", page))
 }
