@@ -101,5 +101,18 @@ fn actions_run_beside_the_bans() -> Result<()> {
     })
     .with_context(told)?;
     ensure!(!evil.exists(), "a name was run");
+
+    // what actions do is real, so a dry run does none of it
+    agent.terminate()?;
+    let before = told();
+    let config = fs::read_to_string(stage.file("config.toml"))?;
+    fs::write(stage.file("config.toml"), config.replace("[agent]", "[agent]\ndry_run = true"))?;
+    agent.run()?;
+    for _ in 0..2 {
+        writeln!(writer, "bad user x from 203.0.113.9")?;
+    }
+    agent.await_holders("203.0.113.9", &["door"])?;
+    agent.terminate()?;
+    ensure!(told() == before, "a dry run told: {}", told());
     Ok(())
 }

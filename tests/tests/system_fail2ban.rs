@@ -158,6 +158,17 @@ fn fail2ban_decides_and_the_agent_enforces() -> Result<()> {
     let left = until.duration_since(jiff::Timestamp::now()).as_secs();
     ensure!((500..=600).contains(&left), "banned for {left} s");
 
+    // its database is taken over while it runs: the same bans, held by the jails' own names
+    let database = stage.file("f2b.sqlite3").display().to_string();
+    let imported = agent.verb(&["import", "fail2ban", "--db", &database])?;
+    ensure!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    holds("203.0.113.7", &["door", "f2b-door"])?;
+    let shown = agent.json(&["show", "203.0.113.7"])?.to_string();
+    ensure!(shown.contains("bad user from 203.0.113.7"), "the lines are lost: {shown}");
+    for jail in ["door", "all"] {
+        ensure!(agent.verb(&["unban", "--all", "--jail", jail])?.status.success(), "unban");
+    }
+
     // one jail lets go of one address; another claim on it is not fail2ban's to lift
     ensure!(agent.verb(&["ban", "2001:db8::7", "--for", "1h"])?.status.success(), "ban");
     for address in ["203.0.113.7", "2001:db8::7"] {

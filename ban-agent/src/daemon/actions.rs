@@ -21,22 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The running actions of all jails.
 pub(super) struct Actions {
     permits: Arc<Semaphore>,
+    dry_run: bool,
     running: BTreeMap<(Arc<str>, Arc<str>), Action>,
     /// What is to be told once the store has what was decided.
     orders: Vec<Order>,
 }
 
 impl Actions {
-    /// At most `most` commands run at once.
-    pub(super) fn new(most: u32) -> Actions {
+    /// At most `most` commands run at once. A dry run runs none: what they do is real.
+    pub(super) fn new(most: u32, dry_run: bool) -> Actions {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
-        Actions { permits, running: BTreeMap::new(), orders: Vec::new() }
+        Actions { permits, dry_run, running: BTreeMap::new(), orders: Vec::new() }
     }
 
     /// Makes the running actions those of `jails`: unchanged ones go on, the others stop after
     /// what they were told.
     pub(super) fn apply(&mut self, jails: &[jail::Spec]) {
+        let jails = if self.dry_run { &[] } else { jails };
         let key = |jail: &jail::Spec, spec: &Spec| (Arc::clone(&jail.name), Arc::clone(&spec.name));
         let wanted: BTreeMap<_, _> = jails
             .iter()

@@ -119,7 +119,7 @@ impl Core {
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         Core {
             ledger: Ledger::new(max_bans),
-            actions: Actions::new(options.agent.max_actions),
+            actions: Actions::new(options.agent.max_actions, options.agent.dry_run),
             notary: Notary::start(bus.clone(), Arc::clone(&trouble)),
             config: options.config,
             path: options.path,

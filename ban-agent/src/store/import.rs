@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, types::ValueRef};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -81,14 +81,15 @@ fn read(db: &Connection) -> rusqlite::Result<Imported> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let address: String = row.get(0)?;
-        let at = Timestamp::from_second(row.get(2)?).ok();
+        let at = Timestamp::from_second(whole(row, 2)?).ok();
         let (Ok(prefix), Some(at)) = (net::parse_prefix(&address), at) else {
             imported.skipped += 1;
             continue;
         };
-        let bantime: i64 = row.get(3)?;
-        let data: Option<String> = row.get(5)?;
-        let data = data.and_then(|text| serde_json::from_str(&text).ok());
+        let bantime = whole(row, 3)?;
+        // fail2ban writes it as bytes
+        let data = row.get_ref(5)?.as_bytes_or_null()?;
+        let data = data.and_then(|text| serde_json::from_slice(text).ok());
         let Data { failures, matches } = data.unwrap_or_default();
         imported.formers.push(Former {
             prefix,
@@ -97,12 +98,21 @@ fn read(db: &Connection) -> rusqlite::Result<Imported> {
             until: (bantime >= 0)
                 .then(|| Timestamp::from_second(at.as_second().saturating_add(bantime)))
                 .map(|end| end.unwrap_or(Timestamp::MAX)),
-            bans: row.get::<_, i64>(4)?.try_into().unwrap_or(u32::MAX).max(1),
+            bans: whole(row, 4)?.try_into().unwrap_or(u32::MAX).max(1),
             failures,
             lines: matches.into_iter().filter_map(Match::line).collect(),
         });
     }
     Ok(imported)
+}
+
+/// A number; fail2ban's may have a fraction, which is cut off.
+#[expect(clippy::cast_possible_truncation, reason = "saturates, and no time is as long")]
+fn whole(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
+    match row.get_ref(column)? {
+        ValueRef::Real(number) => Ok(number as i64),
+        _ => row.get(column),
+    }
 }
 
 impl Match {
@@ -123,10 +133,10 @@ mod tests {
     use super::*;
 
     /// Address, jail, time and length of the ban, bans so far, data.
-    type Row<'a> = (&'a str, &'a str, i64, i64, i64, Option<&'a str>);
+    type Known<'a> = (&'a str, &'a str, i64, i64, i64, Option<&'a str>);
 
     /// A file with the columns that fail2ban 0.11 and 1.x write.
-    fn database(directory: &TempDir, rows: &[Row<'_>]) -> Connection {
+    fn database(directory: &TempDir, rows: &[Known<'_>]) -> Connection {
         let db = Connection::open(directory.path().join("fail2ban.sqlite3")).unwrap();
         db.execute_batch(
             "CREATE TABLE bips (ip TEXT, jail TEXT, timeofban INTEGER, bantime INTEGER,
@@ -136,7 +146,7 @@ mod tests {
         for (ip, jail, at, bantime, count, data) in rows {
             db.execute(
                 "INSERT INTO bips VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![ip, jail, at, bantime, count, data],
+                params![ip, jail, at, bantime, count, data.map(str::as_bytes)],
             )
             .unwrap();
         }
