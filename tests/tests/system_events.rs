@@ -222,3 +222,23 @@ fn the_agents_own_trouble_is_told() -> Result<()> {
     let page = include_str!("../../docs/observability.md");
     documents(&stage, "events.ndjson")?.iter().try_for_each(|event| documented(event, "", page))
 }
+
+#[test]
+fn the_end_of_enforcement_is_told() -> Result<()> {
+    if !privilege::ready("events of a trial") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start_with(&stage, &configuration(&stage), &["--grace", "2s"])?;
+    let told = |action: &str| {
+        eventually(&format!("enforcement {action}"), LIMIT, || {
+            Ok(documents(&stage, "events.ndjson")?.iter().any(|event| {
+                text(event, "/event/action") == action
+                    && text(event, "/ban_agent/part") == "enforcement"
+            }))
+        })
+    };
+    told("degraded")?;
+    ensure!(agent.verb(&["confirm"])?.status.success(), "confirm failed");
+    told("recovered")
+}

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use super::{Cli, failure::Failure, output};
-use crate::control::{Document, Request, Status, Trial, call};
+use crate::control::{Document, Latency, Request, Status, Trial, call};
 
 pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), &Request::Status { jail })?;
@@ -56,6 +56,13 @@ fn human(status: &Status) -> String {
         "bans: {} IPv4, {} IPv6, of {} each; store {}",
         status.bans.v4, status.bans.v6, status.bans.max, status.store
     );
+    if let Latency { bans: bans @ 1.., median: Some(median), p99: Some(p99) } = status.log_to_drop {
+        let [median, p99] = [median, p99].map(|seconds| seconds * 1000.0);
+        let _ = writeln!(
+            text,
+            "from line to drop: median ≤ {median} ms, 99 % ≤ {p99} ms, over {bans} bans"
+        );
+    }
     for verdict in status.verdicts.iter().filter(|verdict| verdict.packets > 0) {
         let _ = writeln!(
             text,

@@ -201,6 +201,8 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// `ok`, or what is wrong with the store.
     pub store: String,
+    /// From the moment a line was read to the moment the kernel had its ban.
+    pub log_to_drop: Latency,
     /// Those who listen to events, and what they missed.
     pub events: Events,
     /// The hooks, by name.
@@ -230,6 +232,17 @@ pub struct Interface {
     pub name: String,
     /// `native`, `generic`, or `detached` where nobody confirmed the trial.
     pub mode: String,
+}
+
+/// How long lines took to become bans, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Bans measured.
+    pub bans: u64,
+    /// What half of them did not exceed, in seconds; `None`: none yet, or beyond measure.
+    pub median: Option<f64>,
+    /// What 99 % of them did not exceed.
+    pub p99: Option<f64>,
 }
 
 /// Events since the agent started.

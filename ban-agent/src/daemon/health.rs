@@ -1,6 +1,6 @@
 //! Tells when a part of the agent stops doing what it should, and when it does again.
 
-use super::core::Core;
+use super::{core::Core, trial::Trial};
 use crate::{
     event::{Event, Machine, What},
     store::State,
@@ -11,6 +11,7 @@ use crate::{
 pub(super) struct Health {
     store: bool,
     kernel: bool,
+    enforcement: bool,
 }
 
 impl Core {
@@ -21,10 +22,13 @@ impl Core {
             State::Degraded(why) => Some(why),
         };
         let kernel = self.kernel_error.clone();
+        let lapsed = matches!(self.probation.trial(), Trial::Lapsed { .. });
+        let lapsed = lapsed.then(|| "nobody confirmed the trial: nothing is dropped".to_owned());
         let mut events = Vec::new();
         for (part, known, trouble) in [
             (Machine::Store, &mut self.health.store, store),
             (Machine::Kernel, &mut self.health.kernel, kernel),
+            (Machine::Enforcement, &mut self.health.enforcement, lapsed),
         ] {
             events.extend(change(part, known, trouble).map(Event::now));
         }

@@ -113,6 +113,7 @@ impl Core {
             jails: self.jails(jail),
             sources: self.sources(),
             store: self.store.state().to_string(),
+            log_to_drop: self.latency(),
             events: self.events(),
             hooks: self.hook_states(),
         };
@@ -134,6 +135,15 @@ impl Core {
                 log::error!("cannot read the counters: {error}");
                 Vec::new()
             }
+        }
+    }
+
+    fn latency(&self) -> control::Latency {
+        let histogram = self.latency.histogram();
+        control::Latency {
+            bans: histogram.count(),
+            median: histogram.quantile(0.5),
+            p99: histogram.quantile(0.99),
         }
     }
 

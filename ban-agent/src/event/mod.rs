@@ -89,7 +89,7 @@ pub enum What {
         /// Its name.
         name: String,
     },
-    /// An interface is protected, from the start or again.
+    /// An interface is back, and protected.
     InterfaceAttached {
         /// Its name.
         name: String,
@@ -105,6 +105,8 @@ pub enum Machine {
     Store,
     /// The maps.
     Kernel,
+    /// The program on the interfaces, which a trial that nobody confirmed takes off.
+    Enforcement,
 }
 
 /// What happened to a claim.
@@ -237,6 +239,7 @@ impl Machine {
         match self {
             Machine::Store => "store",
             Machine::Kernel => "kernel",
+            Machine::Enforcement => "enforcement",
         }
     }
 }

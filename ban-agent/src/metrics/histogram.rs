@@ -31,6 +31,19 @@ impl Histogram {
         self.count
     }
 
+    /// What so many of all do not exceed, `share` being from 0 to 1: the bound of a bucket, in
+    /// seconds. `None`: nothing was counted, or it is beyond the last bound.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let wanted = share * self.count as f64;
+        let mut sum = 0;
+        let mut cumulated = BOUNDS.iter().zip(self.buckets).map(|(bound, count)| {
+            sum += count;
+            (*bound, sum)
+        });
+        cumulated.find(|(_, sum)| *sum > 0 && *sum as f64 >= wanted).map(|(bound, _)| bound)
+    }
+
     /// All of them together, in seconds.
     #[must_use]
     pub fn sum(&self) -> f64 {
@@ -59,5 +72,20 @@ mod tests {
             histogram.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(0.000_1, 1), (0.001, 1), (0.002, 1), (f64::INFINITY, 1)]);
         assert_eq!(histogram.count(), 4);
+    }
+
+    #[test]
+    fn a_quantile_is_the_bound_of_its_bucket() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        for _ in 0..98 {
+            histogram.observe(0.000_7);
+        }
+        assert_eq!((histogram.quantile(0.0), histogram.quantile(1.0)), (Some(0.001), Some(0.001)));
+        histogram.observe(0.004);
+        histogram.observe(31.0);
+        assert_eq!(histogram.quantile(0.5), Some(0.001));
+        assert_eq!(histogram.quantile(0.99), Some(0.005));
+        assert_eq!(histogram.quantile(1.0), None);
     }
 }
