@@ -112,6 +112,47 @@ fn the_unit_does_as_documented() -> Result<()> {
     Ok(())
 }
 
+/// Files, journal, hooks and metrics work inside what the unit allows.
+#[test]
+fn whoever_listens_hears_through_the_confinement() -> Result<()> {
+    if !privilege::ready("events under systemd") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let machine = machine(&stage)?;
+    let listeners = "maxretry = 2\n[metrics]\nlisten = \"127.0.0.1:9938\"\n\
+                     [events]\nfile = \"/var/log/ban-agent/events.ndjson\"\njournal = true\n\
+                     [hooks.web]\nurl = \"https://127.0.0.1:9/\"\n\
+                     [hooks.program]\ncommand = [\"/usr/bin/tee\", \"/var/log/ban-agent/told\"]";
+    fs::write(machine.file(CONFIG), config(listeners))?;
+    machine.done(&["systemctl", "start", UNIT]).with_context(|| journal(&machine))?;
+    complain(&machine, 2)?;
+    await_ban(&machine)?;
+    let address = format!("BAN_AGENT_ADDRESS={}", ATTACKER.0);
+    let journalctl = ["journalctl", "--output=json", "BAN_AGENT_ACTION=ban", &address];
+    eventually("the journal has the ban's fields", LIMIT, || {
+        let entries = machine.run(&journalctl)?.stdout;
+        Ok(String::from_utf8_lossy(&entries).contains("\"BAN_AGENT_JAIL\":\"app\""))
+    })?;
+    for name in ["events.ndjson", "told"] {
+        let file = machine.file(&format!("/var/log/ban-agent/{name}"));
+        eventually(&format!("{name} has the ban"), LIMIT, || {
+            Ok(fs::read_to_string(&file).unwrap_or_default().contains("\"action\":\"ban\""))
+        })
+        .with_context(|| journal(&machine))?;
+    }
+    // nobody listens there; to be told so, it had to be allowed to try
+    eventually("the web hook was refused", LIMIT, || {
+        let status = machine.done(&["ban-agent", "status"])?;
+        Ok(status.contains("hook web does not deliver") && status.contains("refused"))
+    })?;
+    let ask =
+        "exec 3<>/dev/tcp/127.0.0.1/9938; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    let metrics = machine.done(&["bash", "-c", ask])?;
+    ensure!(metrics.contains("ban_agent_jail_offences_total{jail=\"app\"} 1\n"), "{metrics}");
+    Ok(())
+}
+
 /// All of it, or nothing; by `systemctl reload` and by SIGHUP.
 fn reload(machine: &Machine<'_>) -> Result<()> {
     let pid = property(machine, "MainPID")?;
