@@ -123,7 +123,11 @@ fn fail2ban_decides_and_the_agent_enforces() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::build()?;
-    let agent = Agent::start(&stage, "")?;
+    let jail = "[filters.door]\nfailregex = ['^bad user from <ADDR>$']\n\
+                [jails.door]\nlogpath = \"/nonexistent/log\"\nport = \"tcp/22\"\n";
+    let agent = Agent::start(&stage, jail)?;
+    let quiet = agent.verb(&["--quiet", "status"])?;
+    ensure!(quiet.stdout.is_empty(), "our actioncheck talks");
     configure(&stage)?;
     let server = Server::start(&stage)?;
     let fail = |log: &str, address: &str| -> Result<()> {
@@ -163,6 +167,8 @@ fn fail2ban_decides_and_the_agent_enforces() -> Result<()> {
     let imported = agent.verb(&["import", "fail2ban", "--db", &database])?;
     ensure!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     holds("203.0.113.7", &["door", "f2b-door"])?;
+    let both = serde_json::json!(["tcp/22", "tcp/8000-8010"]);
+    ensure!(ports("203.0.113.7")? == both, "not on the jail's ports");
     let shown = agent.json(&["show", "203.0.113.7"])?.to_string();
     ensure!(shown.contains("bad user from 203.0.113.7"), "the lines are lost: {shown}");
     for jail in ["door", "all"] {

@@ -9,7 +9,7 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
     let document = call(&cli.socket(), &Request::Status { jail })?;
     if cli.json() {
         output::json(&document)?;
-    } else if let Document::Status(status) = &document {
+    } else if let (false, Document::Status(status)) = (cli.quiet, &document) {
         output::print(&human(status))?;
     }
     Ok(ExitCode::SUCCESS)

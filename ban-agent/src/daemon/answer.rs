@@ -117,7 +117,10 @@ impl Core {
                 continue;
             }
             let holder = holder_named(&former.jail);
-            let claim = Claim { prefix: former.prefix, holder, until, ports: Ports::new() };
+            // as wide as the jail would ban; fail2ban's database does not tell
+            let ports = self.wiring.jail(&former.jail).map(|spec| spec.ports.clone());
+            let ports = ports.unwrap_or_default();
+            let claim = Claim { prefix: former.prefix, holder, until, ports };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
             if matches!(change, Change::New | Change::Joined | Change::Extended) {
                 self.tell_restored(&claim, now);
