@@ -6,8 +6,8 @@
 mod action;
 mod duration;
 mod export;
-mod hooks;
 mod layer;
+mod listen;
 mod raw;
 mod resolve;
 mod shipped;

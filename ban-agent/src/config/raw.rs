@@ -1,13 +1,15 @@
 //! The words of the configuration as they stand in the files. Values are checked while they are
 //! read, so that an error carries its place.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::duration::parse_duration;
+use super::{
+    duration::parse_duration,
+    listen::{Events, Geoip, Hook, Metrics},
+};
 use crate::{
-    hook::{self, Tell},
     jail::Ignored,
     net::{self, IpNet, PortRange, Ports, Proto},
 };
@@ -45,54 +47,6 @@ pub(super) struct Agent {
     pub(super) fail2ban: Option<PathBuf>,
     pub(super) grace: Option<Bounded>,
     pub(super) max_actions: Option<Positive>,
-}
-
-/// `[metrics]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Metrics {
-    pub(super) listen: Option<SocketAddr>,
-    pub(super) allow_remote: Option<bool>,
-}
-
-/// `[events]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Events {
-    pub(super) file: Option<PathBuf>,
-    pub(super) journal: Option<bool>,
-    pub(super) include: Option<Vec<Include>>,
-    pub(super) sample: Option<u32>,
-}
-
-/// `[geoip]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Geoip {
-    pub(super) database: Option<PathBuf>,
-}
-
-/// `[hooks.NAME]`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Hook {
-    pub(super) url: Option<String>,
-    pub(super) format: Option<hook::Format>,
-    pub(super) command: Option<Vec<String>>,
-    pub(super) tell: Option<Vec<Tell>>,
-    pub(super) jails: Option<OneOrMany>,
-    pub(super) every: Option<Bounded>,
-    pub(super) timeout: Option<Bounded>,
-}
-
-/// What an attacker can cause many of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Include {
-    /// Each failure.
-    Failures,
-    /// Sampled drops.
-    Drops,
 }
 
 /// How the program is attached.

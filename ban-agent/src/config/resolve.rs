@@ -1,14 +1,14 @@
 //! From merged layers to the specs that the stages take.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Config, DEFAULT_SOCKET, Error, Events, action, hooks,
+    Agent, Config, DEFAULT_SOCKET, Error, action,
     layer::{self, Layer},
+    listen,
     raw::{self, OneOrMany, Raw},
 };
 use crate::{
-    event::Wanted,
     fail2ban,
     filter::{self, Filter},
     jail::{self, Ignored},
@@ -33,10 +33,10 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     }
     let mut config = Config {
         agent: agent(&raw.agent),
-        metrics: metrics(layers, &raw.metrics)?,
-        events: events(&raw.events),
+        metrics: listen::metrics(layers, &raw.metrics)?,
+        events: listen::events(&raw.events),
         geoip: raw.geoip.database.clone(),
-        hooks: hooks::resolve(layers, &raw.hooks)?,
+        hooks: listen::hooks(layers, &raw.hooks)?,
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),
@@ -118,30 +118,6 @@ fn agent(raw: &raw::Agent) -> Agent {
         fail2ban: raw.fail2ban.clone(),
         grace: raw.grace.map(|grace| grace.0),
         max_actions: raw.max_actions.as_ref().map_or(4, |max| max.0),
-    }
-}
-
-/// An address that others can reach has to be meant: the metrics tell who is attacked, and how.
-fn metrics(layers: &[Layer], raw: &raw::Metrics) -> Result<Option<SocketAddr>, Error> {
-    let Some(listen) = raw.listen else { return Ok(None) };
-    if listen.ip().is_loopback() || raw.allow_remote == Some(true) {
-        return Ok(Some(listen));
-    }
-    let message = format!("metrics on {listen} could be read by others");
-    let hint = Some("listen on 127.0.0.1 or [::1], or add allow_remote = true".into());
-    Err(layer::invalid(layers, &["metrics", "listen"], message, hint))
-}
-
-fn events(raw: &raw::Events) -> Events {
-    let includes = |wanted| raw.include.as_ref().is_some_and(|list| list.contains(&wanted));
-    Events {
-        file: raw.file.clone(),
-        journal: raw.journal.unwrap_or(false),
-        include: Wanted {
-            failures: includes(raw::Include::Failures),
-            drops: includes(raw::Include::Drops),
-        },
-        sample: raw.sample.unwrap_or(1024),
     }
 }
 

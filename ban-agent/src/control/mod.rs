@@ -6,15 +6,15 @@
 
 mod access;
 mod client;
+mod listeners;
 mod server;
 mod watch;
-
-use std::collections::BTreeMap;
 
 pub use access::Access;
 pub use client::{CallError, Watch, call, watch};
 use ipnet::IpNet;
 use jiff::Timestamp;
+pub use listeners::{Events, HookStatus, Latency};
 use serde::{Deserialize, Serialize};
 pub use server::{Call, Server, ServerError};
 
@@ -232,41 +232,6 @@ pub struct Interface {
     pub name: String,
     /// `native`, `generic`, or `detached` where nobody confirmed the trial.
     pub mode: String,
-}
-
-/// How long lines took to become bans, since the agent started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Latency {
-    /// Bans measured.
-    pub bans: u64,
-    /// What half of them did not exceed, in seconds; `None`: none yet, or beyond measure.
-    pub median: Option<f64>,
-    /// What 99 % of them did not exceed.
-    pub p99: Option<f64>,
-}
-
-/// Events since the agent started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Events {
-    /// How many there were.
-    pub told: u64,
-    /// By kind of listener: those that it did not get.
-    pub lost: BTreeMap<String, u64>,
-    /// Sampled drops that were lost before anybody could be told.
-    pub drops_lost: u64,
-}
-
-/// One hook.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HookStatus {
-    /// Its name.
-    pub name: String,
-    /// Messages that arrived.
-    pub sent: u64,
-    /// Messages that did not.
-    pub failed: u64,
-    /// Why the last one did not, if it did not.
-    pub error: Option<String>,
 }
 
 /// One file, socket or journal.

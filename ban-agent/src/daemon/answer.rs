@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::core::{Core, event};
+use super::{core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     control::{

@@ -24,6 +24,7 @@ use super::{
     deadline::{ClockSteps, Deadline},
     health::Health,
     latency::Latency,
+    listeners::{asked_by, event},
     message::{Handled, Message},
     notary::{Deed, Notary, Receipt},
     probation::Probation,
@@ -34,7 +35,7 @@ use crate::{
     clock::Now,
     config::{self, Agent, Config},
     control::{Refusal, Reply},
-    event::{Action, Ban, Bus, Event, What},
+    event::{Action, Bus, Event},
     hook,
     jail::Breaker,
     kernel::{Enforcer as _, Xdp},
@@ -77,7 +78,7 @@ pub(super) struct Core {
     /// What the hooks count, by name.
     pub(super) hooks: Vec<(Arc<str>, hook::Stats)>,
     /// Somebody listens for dropped packets.
-    sampling: bool,
+    pub(super) sampling: bool,
     /// Who asks for what is being done, by user id; `None`: nobody does.
     pub(super) asker: Option<u32>,
     /// What the world knows to be degraded.
@@ -296,32 +297,6 @@ impl Core {
         }
     }
 
-    /// An interface that has come back is put under protection again.
-    fn check_interfaces(&mut self) {
-        let before = self.present();
-        match self.xdp.check_interfaces() {
-            Ok(changes) => changes.iter().for_each(|change| log::warn!("{change}")),
-            Err(error) => log::error!("cannot protect an interface: {error}"),
-        }
-        let after = self.present();
-        let what = |(name, there): (String, bool)| match there {
-            true => What::InterfaceAttached { name },
-            false => What::InterfaceLost { name },
-        };
-        let changed = after.into_iter().zip(before).filter(|(after, before)| after != before);
-        self.bus.publish(changed.map(|(after, _)| Event::now(what(after))).collect());
-    }
-
-    fn present(&self) -> Vec<(String, bool)> {
-        let interfaces = self.xdp.interfaces().iter();
-        interfaces.map(|attached| (attached.name.clone(), attached.ifindex != 0)).collect()
-    }
-
-    /// The program tells of dropped packets only while somebody listens.
-    fn sample(&self) {
-        self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });
-    }
-
     pub(super) fn detach(&mut self) {
         self.leaving = Some(Leaving::Detach);
     }
@@ -523,26 +498,5 @@ impl Core {
             }
         }
         self.ledger.set_max_bans(usize::try_from(max_bans).unwrap_or(usize::MAX));
-    }
-}
-
-/// What `claim` means to the world.
-pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
-    let what = What::Ban(Ban {
-        action,
-        holder: claim.holder.clone(),
-        prefix: claim.prefix,
-        until: now.wall_of(claim.until),
-        failures: None,
-        by: None,
-    });
-    Event { at: now.wall, what }
-}
-
-fn asked_by(user: Option<u32>, events: &mut [Event]) {
-    for event in events {
-        if let What::Ban(ban) = &mut event.what {
-            ban.by = user;
-        }
     }
 }

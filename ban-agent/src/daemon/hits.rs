@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    answer::begun,
-    core::{Core, event},
-};
+use super::{answer::begun, core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     config,

@@ -15,6 +15,7 @@ mod hits;
 mod inquiry;
 mod intake;
 mod latency;
+mod listeners;
 mod lookup;
 mod message;
 mod notary;

@@ -1,6 +1,6 @@
 //! Takes over what an earlier run left, from the store and from the kernel.
 
-use super::core::{Core, event};
+use super::{core::Core, listeners::event};
 use crate::{
     clock::Now,
     event::Action,

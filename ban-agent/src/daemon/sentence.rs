@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{
-    answer::begun,
-    core::{Core, event},
-};
+use super::{answer::begun, core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     event::{Action, Event, What},

@@ -138,36 +138,6 @@ impl Core {
         }
     }
 
-    fn latency(&self) -> control::Latency {
-        let histogram = self.latency.histogram();
-        control::Latency {
-            bans: histogram.count(),
-            median: histogram.quantile(0.5),
-            p99: histogram.quantile(0.99),
-        }
-    }
-
-    fn hook_states(&self) -> Vec<control::HookStatus> {
-        let hooks = self.hooks.iter();
-        hooks
-            .map(|(name, stats)| control::HookStatus {
-                name: name.to_string(),
-                sent: stats.sent(),
-                failed: stats.failed(),
-                error: stats.error().map(|error| escape(error.as_bytes())),
-            })
-            .collect()
-    }
-
-    fn events(&self) -> control::Events {
-        let lost = self.bus.lost().into_iter();
-        control::Events {
-            told: self.bus.published(),
-            lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
-            drops_lost: self.xdp.verdicts().map_or(0, |verdicts| verdicts.events_lost),
-        }
-    }
-
     fn sources(&self) -> Vec<SourceStatus> {
         let all = self.wiring.stats().snapshot().into_iter();
         // whoever may make a file that a glob fits chooses its name
@@ -215,15 +185,7 @@ impl Core {
         if !state.is_sound() {
             warnings.push(format!("the store is degraded: {state}"));
         }
-        warnings.extend(self.bus.observer().geo().trouble());
-        for hook in self.hook_states() {
-            if let Some(error) = hook.error {
-                warnings.push(format!("hook {} does not deliver: {error}", hook.name));
-            }
-        }
-        for (kind, lost) in self.bus.lost().into_iter().filter(|(_, lost)| *lost > 0) {
-            warnings.push(format!("{lost} events were lost on their way to: {kind}"));
-        }
+        warnings.extend(self.listener_warnings());
         warnings.extend(self.xdp.interfaces().iter().flat_map(|on| on.warnings.iter().cloned()));
         for SourceStatus { origin, counters } in self.sources() {
             if let Some(error) = counters.error {

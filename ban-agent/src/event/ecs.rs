@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Ban, Dropped, Event, Geo, Shown, What, escape, transport};
+use super::{Action, Ban, Dropped, Event, Geo, Shown, What, escape, what::transport};
 use crate::{ledger::Cause, net::IpNet};
 
 /// Version of the schema whose names are used.
