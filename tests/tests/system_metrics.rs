@@ -1,6 +1,10 @@
 //! The metrics, scraped over HTTP from the real agent and read by Prometheus's own parser.
 
-use std::{collections::BTreeMap, fs, io::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -127,7 +131,25 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
     located(&stage, attacker.address(Family::V4))?;
     let held = name("bans", r#"family="ipv4",jail="door""#);
     ensure!(last.get(&held) == Some(&0.0), "{held} after the unban: {last:#?}");
+    documented(&last)?;
     dashboard(&last)
+}
+
+/// Every metric is on the page, and every metric of the page is there.
+fn documented(samples: &BTreeMap<String, f64>) -> Result<()> {
+    let page = include_str!("../../docs/observability.md");
+    let family = |sample: &String| {
+        let name = sample.split('{').next().unwrap_or_default();
+        let parts = ["_bucket", "_sum", "_count"];
+        let stem = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+        stem.to_owned()
+    };
+    let printed: BTreeSet<String> = samples.keys().map(family).collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `ban_agent_"));
+    let named = rows.filter_map(|row| Some(format!("ban_agent_{}", row.split_once('`')?.0)));
+    let named: BTreeSet<String> = named.collect();
+    ensure!(printed == named, "{:?}", printed.symmetric_difference(&named).collect::<Vec<_>>());
+    Ok(())
 }
 
 /// The event tells where he is.
@@ -150,20 +172,24 @@ fn located(stage: &Stage, address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every metric that the dashboard asks for is there.
+/// Every metric that the dashboard and the alerts ask for is there.
 fn dashboard(samples: &BTreeMap<String, f64>) -> Result<()> {
     let text = include_str!("../../dist/grafana/ban-agent.json");
     let parsed: serde_json::Value = serde_json::from_str(text)?;
     let mut expressions = Vec::new();
     collect(&parsed, &mut expressions);
     ensure!(expressions.len() > 10, "a dashboard of {} expressions", expressions.len());
-    for expression in expressions {
+    let rules = include_str!("../../dist/prometheus/ban-agent.rules.yml");
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let alerts: Vec<&str> = alerts.filter(|expression| !expression.starts_with("up{")).collect();
+    ensure!(alerts.len() >= 10, "{} alerts", alerts.len());
+    for expression in expressions.into_iter().chain(alerts) {
         let words = expression.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '_');
         let metrics: Vec<&str> = words.filter(|word| word.starts_with("ban_agent_")).collect();
         ensure!(!metrics.is_empty(), "asks for nothing of ours: {expression}");
         for metric in metrics {
             let there = samples.keys().any(|name| name.split('{').next() == Some(metric));
-            ensure!(there, "the dashboard asks for {metric}, which is not there: {expression}");
+            ensure!(there, "{metric} is asked for, and not there: {expression}");
         }
     }
     Ok(())

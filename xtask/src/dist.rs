@@ -103,9 +103,11 @@ fn fill(tree: &Tree, agent: &Path) -> Result<()> {
         let name = action.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&action, &format!("usr/share/ban-agent/fail2ban/{name}"), 0o644)?;
     }
-    for dashboard in files(&source.join("dist/grafana"))? {
-        let name = dashboard.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        tree.copy(&dashboard, &format!("usr/share/ban-agent/grafana/{name}"), 0o644)?;
+    for folder in ["grafana", "prometheus"] {
+        for file in files(&source.join("dist").join(folder))? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            tree.copy(&file, &format!("usr/share/ban-agent/{folder}/{name}"), 0o644)?;
+        }
     }
     let man = tree.folder("usr/share/man/man1")?;
     command::run(Command::new(agent).arg("man").arg(&man))?;
