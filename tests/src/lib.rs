@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bench;
 pub mod daemons;
 pub mod frame;
+pub mod guest;
 pub mod host;
 pub mod machine;
 pub mod mmdb;

@@ -85,10 +85,9 @@ impl Drop for Namespace {
 
 /// Joins two namespaces by a veth pair, both ends up. The link goes when either namespace does.
 pub fn join(one: &Namespace, device: &str, other: &Namespace, peer: &str) -> Result<()> {
-    let (from, to) = (one.name(), other.name());
-    run(Command::new("ip")
-        .args(["link", "add", device, "netns", from, "type", "veth"])
-        .args(["peer", "name", peer, "netns", to]))?;
+    // From within: outside the names may be taken.
+    let to = other.name();
+    one.ip(&format!("link add {device} type veth peer name {peer} netns {to}"))?;
     one.ip(&format!("link set {device} up"))?;
     other.ip(&format!("link set {peer} up"))?;
     Ok(())

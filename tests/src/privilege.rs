@@ -15,6 +15,14 @@ pub fn ready(what: &str) -> bool {
     false
 }
 
+/// The running kernel's version: its first two numbers.
+#[must_use]
+pub fn kernel() -> Option<(u32, u32)> {
+    let release = ban_agent::kernel::release();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().ok());
+    numbers.next()?.zip(numbers.next()?)
+}
+
 fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root".to_owned());

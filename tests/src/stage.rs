@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use crate::{
+    guest,
     host::Host,
     net::{Namespace, join},
     process::Pins,
@@ -40,19 +41,40 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds it.
+    /// Builds it: on two cards in the kernel ring's guest, on a veth pair everywhere else.
     pub fn build() -> Result<Self> {
+        if !guest::inside() {
+            return Self::on_veth();
+        }
+        Self::laid(DEVICE, DEVICE, |edge, outside| {
+            guest::card(0, edge, DEVICE)?;
+            guest::card(1, outside, DEVICE)
+        })
+    }
+
+    /// Builds it on a veth pair, which can be deleted.
+    pub fn on_veth() -> Result<Self> {
+        Self::laid(DEVICE, DEVICE, |edge, outside| join(edge, DEVICE, outside, DEVICE))
+    }
+
+    /// Builds it with whatever `lay` lays between the edge and the outside; the addresses go to
+    /// these two devices.
+    pub fn laid(
+        near: &str,
+        far: &str,
+        lay: impl FnOnce(&Namespace, &Namespace) -> Result<()>,
+    ) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let edge = Namespace::new("edge")?;
         let outside = Namespace::new("out")?;
-        join(&edge, DEVICE, &outside, DEVICE)?;
-        for (namespace, addresses) in
-            [(&edge, &[EDGE][..]), (&outside, &[ATTACKER, CLIENT, VICTIM][..])]
+        lay(&edge, &outside)?;
+        for (namespace, device, addresses) in
+            [(&edge, near, &[EDGE][..]), (&outside, far, &[ATTACKER, CLIENT, VICTIM][..])]
         {
             for (v4, v6) in addresses {
-                namespace.address(DEVICE, &format!("{v4}/24"))?;
-                namespace.address(DEVICE, &format!("{v6}/64"))?;
+                namespace.address(device, &format!("{v4}/24"))?;
+                namespace.address(device, &format!("{v6}/64"))?;
             }
         }
         let pins = Pins::new(&format!("ban-test-{}-{number}", std::process::id()));

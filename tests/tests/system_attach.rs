@@ -25,6 +25,7 @@ use ban_common::Verdict;
 use tests::{
     bench::{all, set},
     net::{Namespace, join},
+    privilege::kernel,
     process::Pins,
     require_root,
 };
@@ -230,7 +231,9 @@ fn jumbo_frames_are_dropped() {
     stage.edge.ip("link set edge0 mtu 9000").unwrap();
     stage.attacker.ip("link set far0 mtu 9000").unwrap();
     let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
-    assert_eq!(xdp.interfaces()[0].place, Some(Place::Native), "{:?}", xdp.interfaces());
+    // In several buffers since 5.18; before that a driver refuses, and generic mode takes over.
+    let place = if kernel() >= Some((5, 18)) { Place::Native } else { Place::Generic };
+    assert_eq!(xdp.interfaces()[0].place, Some(place), "{:?}", xdp.interfaces());
     ban(&mut xdp);
     let _filled =
         stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();

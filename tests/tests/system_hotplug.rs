@@ -18,7 +18,7 @@ fn a_returning_interface_is_protected_again() -> Result<()> {
     if !privilege::ready("an interface that comes back") {
         return Ok(());
     }
-    let stage = Stage::build()?;
+    let stage = Stage::on_veth()?;
     let agent = Agent::start(&stage, "")?;
     let attacker = stage.attacker();
     let done = agent.verb(&["ban", attacker.address(Family::V4), "--for", "1h"])?;

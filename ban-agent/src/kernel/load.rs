@@ -129,7 +129,6 @@ impl Loaded {
     }
 
     /// Another program of the object in place of the packet program.
-    #[cfg(feature = "bench")]
     #[must_use]
     pub fn named(self, name: &'static str) -> Loaded {
         Loaded { name, ..self }

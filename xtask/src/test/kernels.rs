@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Only test files whose name begins with this
     #[arg(long, default_value = "")]
     file: String,
+    /// As in `test`: without the system ring's files
+    #[arg(long)]
+    brief: bool,
     /// Download the kernels again: the newest of today
     #[arg(long)]
     fresh: bool,
@@ -56,8 +59,8 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
 
 /// The ring as a part of `test`.
 pub(super) fn ring(report: &mut Report, name: Option<&str>) {
-    let args =
-        Args { kernel: None, name: name.map(str::to_owned), file: String::new(), fresh: false };
+    let name = name.map(str::to_owned);
+    let args = Args { kernel: None, name, file: String::new(), brief: true, fresh: false };
     for origin in ORIGINS.iter().filter(|origin| origin.name == CI) {
         report.step(origin.title, || run(origin, &args));
     }
@@ -72,7 +75,7 @@ fn run(origin: &Origin, args: &Args) -> Result<Counts> {
         return Ok(Counts::skipped(format!("the kernel ring needs programs; as root: {line}")));
     }
     system::install(NEEDS)?;
-    let names = ring::targets(|file| file.starts_with(&args.file) && wanted(file))?;
+    let names = ring::targets(|file| wanted(file, args))?;
     if names.is_empty() {
         bail!("tests/tests has no {}*.rs for this ring", args.file);
     }
@@ -90,9 +93,20 @@ fn run(origin: &Origin, args: &Args) -> Result<Counts> {
 
 const NEEDS: &[&[system::Need]] = &[system::LAB, system::TESTS, system::KERNELS];
 
-/// The tests that need no daemon.
-fn wanted(file: &str) -> bool {
-    file.starts_with("kernel_") || file.starts_with("packets")
+/// Files of the system ring that need neither daemons nor a log, and so run in the guest as well;
+/// not in CI, where they run on the machine's own kernel already, and emulation is slow.
+const SYSTEM: [&str; 6] = [
+    "system_attach",
+    "system_hits",
+    "system_hotplug",
+    "system_life",
+    "system_trial",
+    "system_vlan",
+];
+
+fn wanted(file: &str, args: &Args) -> bool {
+    let ours = file.starts_with("kernel_") || file.starts_with("packets");
+    file.starts_with(&args.file) && (ours || !args.brief && SYSTEM.contains(&file))
 }
 
 /// What the guest's shell reads before it runs the tests.

@@ -83,10 +83,11 @@ impl Guest<'_> {
         qemu.args(["-append", "console=ttyS0 loglevel=5 panic=-1 ban_agent_guest"]);
         qemu.arg("-serial").arg(format!("file:{}", self.console.display()));
         qemu.args(["-serial", "stdio"]);
+        // Without a filter of VLANs of its own, so that it is not the card that drops tagged frames.
         for card in 0..CARDS {
             qemu.arg("-netdev").arg(format!("hubport,id=port{card},hubid=0"));
             qemu.arg("-device").arg(format!(
-                "virtio-net-pci,netdev=port{card},mac=52:54:00:00:00:0{card},romfile="
+                "virtio-net-pci,netdev=port{card},mac=52:54:00:00:00:0{card},ctrl_vlan=off,romfile="
             ));
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
