@@ -89,6 +89,11 @@ fn actions_run_beside_the_bans() -> Result<()> {
     ensure!(warnings.contains("killed after 1s: hanging"), "the failure is not shown: {warnings}");
     ensure!(action(&status, "tell")?.get("failed") == Some(&0.into()), "tell failed: {status}");
 
+    let shown = agent.verb(&["status"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let row = shown.lines().find(|line| line.starts_with("hang ")).context("no row")?;
+    let cells: Vec<_> = row.split_whitespace().collect();
+    ensure!(cells == ["hang", "door", "0", "6", "0"], "{shown}");
     ensure!(agent.verb(&["unban", "203.0.113.1"])?.status.success(), "unban failed");
     eventually("the unban is told", LIMIT, || Ok(told().ends_with("unban 203.0.113.1\n")))?;
 

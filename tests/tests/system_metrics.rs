@@ -48,8 +48,9 @@ fn configuration(stage: &Stage) -> String {
     format!(
         "[metrics]\nlisten = \"127.0.0.1:9938\"\n[events]\nfile = {:?}\n\
          [geoip]\ndatabase = {:?}\n[hooks.program]\ncommand = [\"/bin/true\"]\n\
+         [actions.note]\nban = \"true\"\n\
          [filters.door]\nfailregex = ['^<ADDR> knocks as <F-USER>.*</F-USER>$']\ndatepattern = ['{{NONE}}']\n\
-         [jails.door]\nmaxretry = 2\nlogpath = {:?}\n",
+         [jails.door]\nmaxretry = 2\nlogpath = {:?}\nactions = \"note\"\n",
         stage.file("events.ndjson"),
         stage.file("city.mmdb"),
         stage.file("door.log")
@@ -127,6 +128,8 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
 
     let done = agent.verb(&["unban", attacker.address(Family::V4)])?;
     ensure!(done.status.success(), "unban failed");
+    let done = name("action_commands_total", r#"action="note",jail="door",outcome="done""#);
+    eventually("the action is counted", LIMIT, || Ok(scrape(&stage)?.get(&done) == Some(&2.0)))?;
     let last = scrape(&stage)?;
     located(&stage, attacker.address(Family::V4))?;
     let held = name("bans", r#"family="ipv4",jail="door""#);

@@ -88,6 +88,19 @@ fn human(status: &Status) -> String {
         let header = ["JAIL", "LINES", "MATCHED", "FAILED", "BANNED", "TOTAL", "IGNORED", "READS"];
         text.push_str(&output::table(&header, &rows));
     }
+    let rows: Vec<Vec<String>> = status
+        .jails
+        .iter()
+        .flat_map(|jail| jail.actions.iter().map(move |action| (jail, action)))
+        .map(|(jail, action)| {
+            let numbers = [action.done, action.failed, action.dropped];
+            let names = [action.name.clone(), jail.name.clone()].into_iter();
+            names.chain(numbers.iter().map(u64::to_string)).collect()
+        })
+        .collect();
+    if !rows.is_empty() {
+        text.push_str(&output::table(&["ACTION", "OF", "DONE", "FAILED", "DROPPED"], &rows));
+    }
     if !status.sources.is_empty() {
         let rows: Vec<Vec<String>> = status
             .sources

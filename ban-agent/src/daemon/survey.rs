@@ -57,11 +57,18 @@ impl Core {
                 name: spec.name.to_string(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matches: counters.matched.load(Ordering::Relaxed),
-                ignored: counters.ignored.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed)
+                    + counters.pardoned.load(Ordering::Relaxed),
                 offences: counters.total.load(Ordering::Relaxed),
                 watched: counters.failing.load(Ordering::Relaxed),
                 forgotten: counters.evicted.load(Ordering::Relaxed),
                 stopped: stopped(&spec.name),
+                actions: self
+                    .actions
+                    .status(&spec.name)
+                    .into_iter()
+                    .map(|action| (action.name, [action.done, action.failed, action.dropped]))
+                    .collect(),
             })
             .collect()
     }

@@ -75,4 +75,6 @@ pub struct Jail {
     pub forgotten: u64,
     /// Its breaker stopped it.
     pub stopped: bool,
+    /// Its actions: name, commands that ended well, that failed, jobs that were dropped.
+    pub actions: Vec<(String, [u64; 3])>,
 }

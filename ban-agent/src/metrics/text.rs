@@ -106,7 +106,17 @@ fn jails(out: &mut Out<'_>, jails: &[Jail]) -> fmt::Result {
     let help = "Addresses forgotten because max_tracked was reached";
     out.counters("jail_forgotten", help, each(|jail| jail.forgotten))?;
     let help = "1: the jail stopped banning, `ban-agent resume` lets it go on";
-    out.gauges("jail_stopped", help, each(|jail| jail.stopped.into()))
+    out.gauges("jail_stopped", help, each(|jail| jail.stopped.into()))?;
+    let commands = jails.iter().flat_map(|jail| {
+        jail.actions.iter().flat_map(|(action, counts)| {
+            ["done", "failed", "dropped"].iter().zip(counts).map(|(outcome, count)| {
+                let labels =
+                    [("jail", jail.name.as_str()), ("action", action), ("outcome", outcome)];
+                (labels, *count)
+            })
+        })
+    });
+    out.counters("action_commands", "Commands of actions, by what became of them", commands)
 }
 
 fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
