@@ -112,6 +112,10 @@ fn human(config: &Config) -> String {
         let header = ["JAIL", "FILTER", "MAXRETRY", "FINDTIME", "BANTIME", "PORTS", "READS"];
         text.push_str(&output::table(&header, &rows));
     }
+    for jail in config.jails.iter().filter(|jail| !jail.actions.is_empty()) {
+        let names: Vec<&str> = jail.actions.iter().map(|action| &*action.name).collect();
+        let _ = writeln!(text, "{} runs {}", jail.name, names.join(", "));
+    }
     if !config.disabled.is_empty() {
         let _ = writeln!(text, "off: {}", config.disabled.join(", "));
     }

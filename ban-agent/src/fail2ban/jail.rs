@@ -368,7 +368,16 @@ impl Reader<'_> {
             let call: Call = options::parse(&text)
                 .map_err(|what| words.bad("action", format!("'{text}': {what}")))?;
             if !action::bans(&call, &banactions) {
-                runs.extend(self.run(words, &call)?);
+                match self.run(words, &call)? {
+                    Some(run) if runs.iter().any(|other| other.name == run.name) => {
+                        let what = format!(
+                            "action '{}' is there twice: give one of them another actname",
+                            run.name
+                        );
+                        self.note(words, "action", what);
+                    }
+                    run => runs.extend(run),
+                }
                 continue;
             }
             if let Some(option) = action::inverts(&call) {

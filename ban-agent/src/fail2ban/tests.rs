@@ -236,7 +236,7 @@ fn words_that_mean_nothing_are_listed() {
             "[DEFAULT]\nshipped_and_unused = 1\naction = route\n\
              [door]\nenabled = true\nfilter = door[mode=loud, mod=x]\nwhere = /x\nlogpath = %(where)s\n\
              maxretri = 3\nbackend = inotify\nignorecache = key=a\n\
-             action = iptables[blocktype=DROP]\n  tell\n\
+             action = iptables[blocktype=DROP]\n  tell\n  tell[mine=again]\n  tell[actname=other]\n\
              [pass]\nenabled = true\nfilter = door[mode=loud]\nlogpath = /x\n\
              action = iptables[blocktype=RETURN]\n\
              [off]\nnonsense = 1\n",
@@ -259,14 +259,19 @@ fn words_that_mean_nothing_are_listed() {
         format!("/filter.d/door.conf:8: jail door: filter 'door': {}", did("maxline", "maxlines")),
         format!("/jail.conf:6: jail door: filter 'door': {}", did("mod", "mode")),
         format!("/action.d/tell.conf:3: jail door: action 'tell': {}", did("actionunbann", "actionunban")),
+        format!("/action.d/tell.conf:3: jail door: action 'tell': {}", did("actionunbann", "actionunban")),
+        "/jail.conf:12: jail door: action 'tell' is there twice: give one of them another actname".to_owned(),
+        format!("/action.d/tell.conf:3: jail door: action 'tell': {}", did("actionunbann", "actionunban")),
         "/jail.conf:11: jail door: ignorecache without an ignorecommand: there is nothing slow to keep".to_owned(),
         format!("/filter.d/door.conf:2: jail pass: filter 'door': {}", did("failregx", "failregex")),
         format!("/filter.d/door.conf:8: jail pass: filter 'door': {}", did("maxline", "maxlines")),
-        "/jail.conf:18: jail pass: action 'iptables' with blocktype = RETURN lets addresses in, and bans none: this jail does not run".to_owned(),
+        "/jail.conf:20: jail pass: action 'iptables' with blocktype = RETURN lets addresses in, and bans none: this jail does not run".to_owned(),
         format!("/jail.conf:9: jail door: {}", did("maxretri", "maxretry")),
         format!("/jail.local:2: jail DEFAULT: {}", did("bantim", "bantime")),
     ];
     assert_eq!(shown, expected);
+    let actions = loaded.jails[0].actions.iter().map(|action| &*action.name);
+    assert_eq!(actions.collect::<Vec<_>>(), ["tell", "other"]);
     fs::write(folder.path().join("jail.local"), "").unwrap();
     let notes = folder.load().unsupported;
     let backend = notes.iter().find(|note| note.what.contains("backend")).unwrap();
