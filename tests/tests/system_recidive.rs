@@ -23,7 +23,7 @@ fn repeated_bans_become_a_long_one() -> Result<()> {
     }
     let stage = Stage::build()?;
     let logs = ["a.log", "b.log"].map(|name| stage.file(name));
-    let mut jails = "[filters.door]\nfailregex = ['^bad user from <ADDR>$']\n".to_owned();
+    let mut jails = "[filters.door]\nfailregex = ['^ ?bad user from <ADDR>$']\n".to_owned();
     for (jail, log) in ["front", "back"].into_iter().zip(&logs) {
         File::create(log)?;
         jails += &format!("[jails.{jail}]\nfilter = \"door\"\nlogpath = {log:?}\nmaxretry = 1\n");
@@ -67,5 +67,22 @@ fn repeated_bans_become_a_long_one() -> Result<()> {
     ensure!(lines.and_then(Value::as_u64) == Some(8), "{status}");
     let shown = agent.json(&["show", "203.0.113.7"])?.to_string();
     ensure!(shown.contains("[back] Ban 203.0.113.7"), "the reasons are not shown: {shown}");
+
+    // the same in a replay: three times within a day, each time after the last ban's end
+    let past = |hours: i64| -> Result<String> {
+        let time = Timestamp::now().checked_sub(SignedDuration::from_hours(hours))?;
+        Ok(format!("{} bad user from 203.0.113.9\n", time.strftime("%Y-%m-%dT%H:%M:%SZ")))
+    };
+    let file = stage.write("past.log", &[past(20)?, past(15)?, past(10)?].concat())?;
+    let file = file.display().to_string();
+    let jails = |words: &[&str]| -> Result<Vec<String>> {
+        let replayed = agent.json(&[&["replay"], words, &[file.as_str()]].concat())?;
+        let bans = replayed.get("bans").and_then(Value::as_array).context("no bans")?;
+        let jail = |ban: &Value| ban.get("jail").and_then(Value::as_str).map(str::to_owned);
+        Ok(bans.iter().filter_map(jail).collect())
+    };
+    ensure!(jails(&["front"])? == ["front"; 3], "{:?}", jails(&["front"])?);
+    ensure!(jails(&["recidive"])? == ["recidive"], "{:?}", jails(&["recidive"])?);
+    ensure!(jails(&[])?.len() == 7, "{:?}", jails(&[])?);
     Ok(())
 }

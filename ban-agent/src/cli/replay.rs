@@ -22,6 +22,7 @@ use crate::{
     filter::{Filter, Scanner},
     jail::{Decision, Jail, Sentence, Spec},
     net::IpNet,
+    source::{self, ban_line},
 };
 
 /// Bytes read at once.
@@ -31,12 +32,29 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
     let config = config::load(&cli.config)?;
     let (names, file) = args.words.split_at(args.words.len().saturating_sub(1));
     let file = file.first().map_or("-", String::as_str);
+    let now = args.now.unwrap_or_else(Timestamp::now);
+    let chosen = chosen(&config.jails, names)?;
+    let (counting, mut reading): (Vec<&Spec>, Vec<&Spec>) =
+        chosen.iter().partition(|spec| counts_bans(spec));
+    if !counting.is_empty() {
+        // what such a jail counts are the bans of all the others
+        reading = config.jails.iter().filter(|spec| !counts_bans(spec)).collect();
+    }
     let mut bans = Vec::new();
-    for spec in chosen(&config.jails, names)? {
+    for spec in reading {
         let mut jail = Replayed::new(spec)?;
-        jail.read(file, args.now.unwrap_or_else(Timestamp::now))?;
+        jail.read(file, now)?;
         bans.append(&mut jail.bans);
     }
+    bans.sort_by_key(|ban| ban.at);
+    let lines: String =
+        bans.iter().map(|ban| ban_line(&ban.jail, &Shown(ban.prefix), ban.at)).collect();
+    for spec in counting {
+        let mut jail = Replayed::new(spec)?;
+        jail.scan(lines.as_bytes(), true, now);
+        bans.append(&mut jail.bans);
+    }
+    bans.retain(|ban| chosen.iter().any(|spec| *spec.name == *ban.jail));
     bans.sort_by_key(|ban| ban.at);
     let found = !bans.is_empty();
     if cli.json() {
@@ -45,6 +63,10 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         output::print(&human(&bans))?;
     }
     Ok(ExitCode::from(u8::from(!found)))
+}
+
+fn counts_bans(spec: &Spec) -> bool {
+    spec.sources.contains(&source::Spec::Bans)
 }
 
 /// The named jails; all of them, if none is named.
@@ -119,7 +141,7 @@ impl Replayed {
                 _ if count > 0 => continue,
                 _ => buffer.len(),
             };
-            self.scan(buffer.get(..whole).unwrap_or_default(), now);
+            self.scan(buffer.get(..whole).unwrap_or_default(), false, now);
             buffer.drain(..whole);
             if count == 0 && kept == 0 {
                 return Ok(());
@@ -127,9 +149,9 @@ impl Replayed {
         }
     }
 
-    fn scan(&mut self, lines: &[u8], now: Timestamp) {
+    fn scan(&mut self, lines: &[u8], stamped: bool, now: Timestamp) {
         let Replayed { jail, scanner, banned, former, bans } = self;
-        scanner.scan(lines, false, now, &mut |failure, line| {
+        scanner.scan(lines, stamped, now, &mut |failure, line| {
             // the clock stands where the line does
             let wall = failure.time.unwrap_or(now).min(now);
             let then = Now { boot: Boot(0), wall };

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
     event::Shown,
     ledger::{Change, Claim, Holder},
     net::IpNet,
-    source::{Batch, Spec, Stats},
+    source::{Batch, Spec, Stats, ban_line},
 };
 
 use super::core::Core;
@@ -36,11 +35,11 @@ impl Bans {
 
     /// Tells of one ban; never waits.
     fn tell(&self, jail: &str, prefix: IpNet, now: Now) {
-        let line = line(jail, prefix, now);
+        let line = ban_line(jail, &Shown(prefix), now.wall);
         let length = u64::try_from(line.len()).unwrap_or(0);
         let batch = Batch {
             origin: Arc::clone(&self.origin),
-            lines: line,
+            lines: line.into(),
             stamped: true,
             backlog: false,
             position: None,
@@ -53,12 +52,6 @@ impl Bans {
             counters.lost += u64::from(lost);
         });
     }
-}
-
-fn line(jail: &str, prefix: IpNet, now: Now) -> Bytes {
-    // a name that is no word would be none to the pattern
-    let jail: String = jail.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
-    format!("{} [{jail}] Ban {}\n", now.wall, Shown(prefix)).into()
 }
 
 impl Core {
@@ -97,13 +90,14 @@ mod tests {
         let now = Now { boot: Boot(1), wall: "2026-11-20T12:00:00.5Z".parse().unwrap() };
         for prefix in ["203.0.113.7/32", "2001:db8::1/128", "2001:db8::/64", "203.0.112.0/23"] {
             let prefix: IpNet = prefix.parse().unwrap();
-            let line = line("a b", prefix, now);
-            let Outcome::Matched(failure) = scanner.line(&line, true, now.wall) else {
+            let line = ban_line("a b", &Shown(prefix), now.wall);
+            let line = line.as_bytes();
+            let Outcome::Matched(failure) = scanner.line(line, true, now.wall) else {
                 panic!("{line:?}")
             };
             assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
             let spec = crate::jail::Spec { maxretry: 1, ..crate::jail::spec(1, 600) };
-            let Decision::Ban(sentence) = Jail::new(&spec).offence(&failure, &line, now) else {
+            let Decision::Ban(sentence) = Jail::new(&spec).offence(&failure, line, now) else {
                 panic!("{line:?}")
             };
             assert_eq!(sentence.prefix, prefix);

@@ -54,6 +54,14 @@ pub enum Spec {
 /// What finds the address in a line of [`Spec::Bans`].
 pub const BAN_LINE: &str = r"^ ?\[<F-JAIL>\S+</F-JAIL>\] Ban <SUBNET>$";
 
+/// A line of [`Spec::Bans`].
+#[must_use]
+pub fn ban_line(jail: &str, whom: &dyn fmt::Display, at: jiff::Timestamp) -> String {
+    // a name that is no word would be none to the pattern
+    let jail: String = jail.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+    format!("{at} [{jail}] Ban {whom}\n")
+}
+
 /// Where a file that has no recorded position starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Start {
