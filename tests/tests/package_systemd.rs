@@ -4,6 +4,7 @@
 use std::{fs, io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use tests::{
     host::Family,
     machine::Machine,
@@ -31,14 +32,16 @@ fn machine(stage: &Stage) -> Result<Machine<'_>> {
 fn config(more: &str) -> String {
     format!(
         "[agent]\ninterfaces = [\"eth0\"]\nmax_bans = 4096\n\
-         [filters.app]\nfailregex = ['^slow <ADDR>$']\n\
+         [filters.app]\nfailregex = ['^ slow <ADDR>$']\n\
          [jails.app]\nlogpath = \"{LOG}\"\nfindtime = \"1h\"\n{more}\n"
     )
 }
 
 fn complain(machine: &Machine<'_>, times: usize) -> Result<()> {
     let mut file = fs::File::options().append(true).open(machine.file(LOG))?;
-    (0..times).try_for_each(|_| writeln!(file, "slow {}", ATTACKER.0))?;
+    // dated: a line without counts only once the log is being followed, a moment after the start
+    let now = Timestamp::now();
+    (0..times).try_for_each(|_| writeln!(file, "{now:.0} slow {}", ATTACKER.0))?;
     Ok(())
 }
 
