@@ -230,3 +230,64 @@ fn put(document: &mut Value, path: &[&str], value: Value) {
         fields.insert((*last).to_owned(), value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Bus, ledger::Holder};
+
+    fn told(what: What) -> Value {
+        let at = "2026-11-20T12:00:00.123456Z".parse().unwrap();
+        document(&Event { at, what }, 7, Bus::default().observer())
+    }
+
+    #[test]
+    fn a_network_has_an_address_that_elasticsearch_takes() {
+        let ban = told(What::Ban(Ban {
+            action: Action::Unban(Cause::Expired),
+            holder: Holder::Jail("ssh\u{202e}d".into()),
+            prefix: "2001:db8:1::/48".parse().unwrap(),
+            until: None,
+            failures: None,
+            by: Some(1000),
+        }));
+        for (place, expected) in [
+            ("/@timestamp", json!("2026-11-20T12:00:00.123Z")),
+            ("/event/action", json!("unban")),
+            ("/event/type", json!(["allowed", "end"])),
+            ("/event/sequence", json!(7)),
+            ("/event/reason", json!("its time was up")),
+            ("/source/ip", json!("2001:db8:1::")),
+            ("/source/address", json!("2001:db8:1::/48")),
+            ("/ban_agent/network", json!("2001:db8:1::/48")),
+            ("/ban_agent/cause", json!("expired")),
+            ("/network/type", json!("ipv6")),
+            ("/rule/name", json!("ssh\\u{202e}d")),
+            ("/user/id", json!("1000")),
+        ] {
+            assert_eq!(ban.pointer(place), Some(&expected), "{place}");
+        }
+        assert_eq!(ban.pointer("/ban_agent/until"), None);
+    }
+
+    #[test]
+    fn a_packet_names_where_it_went() {
+        let dropped = |target, dry_run| {
+            told(What::Dropped(Dropped {
+                address: "192.0.2.1".parse().unwrap(),
+                interface: "eth0".into(),
+                length: 60,
+                target,
+                dry_run,
+            }))
+        };
+        let packet = dropped(Some((6, 22)), false);
+        assert_eq!(packet["event"]["action"], "packet-dropped");
+        assert_eq!(packet["message"], "dropped 60 bytes of 192.0.2.1 on eth0, to tcp/22");
+        assert_eq!(packet["destination"]["port"], 22);
+        assert_eq!(packet["network"]["transport"], "tcp");
+        let packet = dropped(None, true);
+        assert_eq!(packet["event"]["action"], "packet-matched");
+        assert_eq!((packet.get("destination"), packet.pointer("/network/transport")), (None, None));
+    }
+}

@@ -207,3 +207,42 @@ impl Out<'_> {
         metric.encode_histogram::<NoLabelSet>(histogram.sum(), histogram.count(), &buckets, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kernel::Verdicts, source::Counters};
+
+    #[test]
+    fn labels_are_inert_and_numbers_are_those_of_the_snapshot() {
+        let verdicts = Verdicts {
+            counts: vec![(ban_common::Verdict::Drop, Hits { packets: 7, bytes: 700 })],
+            events_lost: 3,
+        };
+        let mut snapshot = Snapshot {
+            held: vec![("sshd".into(), [2, 1])],
+            capacity: 1024,
+            interfaces: vec![("eth0".into(), verdicts)],
+            sources: vec![("/log/\u{1b}\"}\n evil 1\\".into(), Counters::default())],
+            ..Snapshot::default()
+        };
+        snapshot.latency.observe(0.003);
+        let text = text(snapshot);
+        assert!(text.ends_with("# EOF\n"));
+        for line in [
+            "ban_agent_bans{jail=\"sshd\",family=\"ipv4\"} 2",
+            "ban_agent_bans{jail=\"sshd\",family=\"ipv6\"} 1",
+            "ban_agent_packets_total{interface=\"eth0\",verdict=\"drop\"} 7",
+            "ban_agent_bytes_total{interface=\"eth0\",verdict=\"drop\"} 700",
+            "ban_agent_drop_events_lost_total{interface=\"eth0\"} 3",
+            "ban_agent_map_capacity{family=\"ipv6\"} 1024",
+            "ban_agent_store_degraded 1",
+            "ban_agent_log_to_drop_seconds_bucket{le=\"0.002\"} 0",
+            "ban_agent_log_to_drop_seconds_bucket{le=\"0.005\"} 1",
+            "ban_agent_log_to_drop_seconds_bucket{le=\"+Inf\"} 1",
+            r#"ban_agent_source_lines_total{source="/log/\\u{1b}\"}\\u{a} evil 1\\\\"} 0"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+        }
+    }
+}
