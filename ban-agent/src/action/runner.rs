@@ -19,7 +19,9 @@ use super::{Commands, Family, Spec, Ticket, shell, tags};
 use crate::event::Shown;
 
 /// What may wait for one action; more is dropped, and counted.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 65_536;
+/// What waits behind so many others waits without its lines, which are most of its bytes.
+const DETAILED: usize = 4096;
 
 /// What an action is told.
 #[derive(Clone, Debug)]
@@ -32,6 +34,22 @@ pub enum Job {
     Unban(Arc<Ticket>),
     /// The configuration was read again.
     Reload,
+}
+
+impl Job {
+    /// Leaves out the lines that led to the ban.
+    fn shorten(&mut self) {
+        let (Job::Ban(ticket) | Job::Prolong(ticket) | Job::Unban(ticket)) = self else { return };
+        let lines = [&ticket.matches, &ticket.in_jail.lines, &ticket.in_all.lines];
+        if lines.iter().all(|lines| lines.is_empty()) {
+            return;
+        }
+        let mut short = Ticket::clone(ticket);
+        for lines in [&mut short.matches, &mut short.in_jail.lines, &mut short.in_all.lines] {
+            *lines = Vec::new();
+        }
+        *ticket = Arc::new(short);
+    }
 }
 
 /// What became of an action's commands since the start.
@@ -81,7 +99,10 @@ pub struct Order {
 
 impl Order {
     /// Tells it; never waits.
-    pub fn give(self) {
+    pub fn give(mut self) {
+        if self.queue.max_capacity() - self.queue.capacity() >= DETAILED {
+            self.job.shorten();
+        }
         let full = self.queue.try_send(self.job).is_err();
         if full {
             self.stats.dropped.fetch_add(1, Ordering::Relaxed);
@@ -491,6 +512,32 @@ mod tests {
         }
         assert_eq!(action.stats().dropped.load(Ordering::Relaxed), 3);
         drop(permits);
+        action.task.abort();
+    }
+
+    #[tokio::test]
+    async fn behind_many_others_only_the_lines_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let permits = Arc::new(Semaphore::new(0));
+        let action = Action::start(spec(&folder.path().join("log")), "door", permits, None);
+        let long = Arc::new(Ticket {
+            matches: vec![b"line".as_slice().into()],
+            failures: 5,
+            ..Ticket::clone(&ticket("192.0.2.1/32"))
+        });
+        let shortened = || Arc::strong_count(&long) - 1;
+        // it waits to start, and takes nothing
+        for _ in 0..DETAILED {
+            action.order(Job::Ban(Arc::clone(&long))).give();
+        }
+        assert_eq!(shortened(), DETAILED, "all of them whole");
+        action.order(Job::Ban(Arc::clone(&long))).give();
+        assert_eq!(shortened(), DETAILED, "without its lines");
+        let mut job = Job::Ban(Arc::clone(&long));
+        job.shorten();
+        let Job::Ban(short) = job else { panic!("another job") };
+        assert_eq!((short.matches.len(), short.failures, short.prefix), (0, 5, long.prefix));
+        assert_eq!(action.stats().dropped.load(Ordering::Relaxed), 0);
         action.task.abort();
     }
 
