@@ -117,6 +117,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_costs_events_and_says_so() {
+        use crate::event::{Bus, Event, Machine, What};
+        let bus = Bus::default();
+        let observer = bus.observer().clone();
+        let mut full = Documents::new("/dev/full".into(), observer, Wanted::default());
+        let mut events = bus.subscribe("test");
+        bus.publish(vec![Event::now(What::Recovered { part: Machine::Store }); 3]);
+        let (lost, part) = events.wait().unwrap();
+        assert_eq!(full.take(lost, &part), 3);
+        assert!(full.lines.failing);
+    }
+
+    #[test]
     fn goes_on_after_rotation_and_ends_a_torn_line() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("log");
