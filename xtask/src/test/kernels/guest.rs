@@ -74,7 +74,9 @@ impl Guest<'_> {
 
     fn command(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-machine", "q35", "-smp", "2", "-m", "1024"]);
+        // One thread for both processors: with one each, a processor may still run the breakpoint
+        // of a kernel that has just patched its code, which the kernel then does not know.
+        qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-smp", "2", "-m", "1024"]);
         // QEMU 7.2 now and then loses the flags behind the guest's cmpxchg16b, which kernels use
         // in their allocator; without it they do otherwise.
         qemu.args(["-cpu", "max,-cx16"]);
