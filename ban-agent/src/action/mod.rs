@@ -3,9 +3,12 @@
 //! whatever a command does or fails to do, no ban waits for it.
 
 mod ask;
+mod queue;
 mod runner;
 mod shell;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -13,7 +16,7 @@ use jiff::Timestamp;
 
 pub use self::{
     ask::{Answers, ask},
-    runner::{Action, Job, Order, Stats},
+    queue::{Action, Job, Order, Stats},
 };
 use crate::net::IpNet;
 

@@ -1,7 +1,7 @@
 //! `bantime.increment` and its family. A formula is Python; the documented forms are known by
 //! what they compute, and nothing is run.
 
-use super::{Error, jail::Words};
+use super::{Error, words::Words};
 use crate::jail::Increment;
 
 /// Ban counts beyond this make no ban longer.

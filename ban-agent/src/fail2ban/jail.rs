@@ -7,134 +7,23 @@ use super::{
     filter::{self, Resolved},
     increment,
     ini::{Place, Value},
-    merge::{Config, Vars},
+    merge::Config,
     options::{self, Call},
     services::Services,
-    unused::{self, References},
+    words::{self, Words},
 };
 use crate::{
     action::Spec as Run,
-    config,
-    jail::{IgnoreCache, IgnoreCommand, Ignored, Limits, Lookup, Spec},
-    net::{IpNet, Ports},
+    jail::{Limits, Spec},
+    net::Ports,
     source,
 };
-
-/// Answers of `ignorecommand` that may be kept.
-const MAX_ANSWERS: usize = 100_000;
 
 /// The filter of fail2ban's own log.
 const RECIDIVE: &str = "recidive";
 
 /// Backends that follow files.
 const BACKENDS: [&str; 5] = ["", "auto", "pyinotify", "gamin", "polling"];
-
-/// Words that mean something in a jail, or to the values that fail2ban ships.
-const KNOWN: &[&str] = &[
-    "action",
-    "backend",
-    "banaction",
-    "banaction_allports",
-    "bantime",
-    "bantime.factor",
-    "bantime.formula",
-    "bantime.increment",
-    "bantime.maxtime",
-    "bantime.multipliers",
-    "bantime.overalljails",
-    "bantime.rndtime",
-    "blocktype",
-    "chain",
-    "datepattern",
-    "destemail",
-    "enabled",
-    "fail2ban_agent",
-    "failregex",
-    "filter",
-    "findtime",
-    "ignorecache",
-    "ignorecommand",
-    "ignoreip",
-    "ignoreregex",
-    "ignoreself",
-    "journalmatch",
-    "logencoding",
-    "logpath",
-    "logtimezone",
-    "maxlines",
-    "maxmatches",
-    "maxretry",
-    "mode",
-    "mta",
-    "port",
-    "prefregex",
-    "protocol",
-    "returntype",
-    "sender",
-    "usedns",
-];
-
-/// The words of one jail, with defaults.
-pub(super) struct Words<'c> {
-    config: &'c Config,
-    name: &'c str,
-}
-
-impl Words<'_> {
-    fn value(&self, key: &str) -> Result<Option<Value>, Error> {
-        self.config.get(self.name, key, &Vars::new())
-    }
-
-    /// The text of a word; `None` if it is missing or empty.
-    pub(super) fn text(&self, key: &str) -> Result<Option<String>, Error> {
-        let text = self.value(key)?.map(|value| value.text.trim().to_owned());
-        Ok(text.filter(|text| !text.is_empty()))
-    }
-
-    /// Where a word stands.
-    pub(super) fn place(&self, key: &str) -> Place {
-        let value = self.config.raw(self.name, key);
-        let empty = || Place { file: Path::new("jail.conf").into(), line: 0 };
-        value.map_or_else(empty, |value| value.place.clone())
-    }
-
-    /// The error that this word makes no sense.
-    pub(super) fn bad(&self, key: &str, what: String) -> Error {
-        let (section, key) = (self.name.to_owned(), key.to_owned());
-        Error::Value { place: self.place(&key), section, key, what }
-    }
-
-    /// A yes or no.
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
-        match self.text(key)?.map(|text| text.to_lowercase()).as_deref() {
-            None => Ok(default),
-            Some("1" | "on" | "true" | "yes") => Ok(true),
-            Some("0" | "off" | "false" | "no") => Ok(false),
-            Some(text) => Err(self.bad(key, format!("'{text}' is neither true nor false"))),
-        }
-    }
-
-    /// A duration; `None` is "for ever".
-    pub(super) fn duration(
-        &self,
-        key: &str,
-        default: Option<Duration>,
-    ) -> Result<Option<Duration>, Error> {
-        match self.text(key)? {
-            None => Ok(default),
-            Some(text) => {
-                config::parse_duration(&text).map_err(|error| self.bad(key, error.to_string()))
-            }
-        }
-    }
-
-    fn number<N: std::str::FromStr>(&self, key: &str, default: N) -> Result<N, Error> {
-        match self.text(key)? {
-            None => Ok(default),
-            Some(text) => text.parse().map_err(|_| self.bad(key, format!("'{text}' is no number"))),
-        }
-    }
-}
 
 /// Loads the jails of `dir`.
 pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
@@ -169,27 +58,12 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
         }
         loaded.unsupported.append(&mut reader.unsupported);
     }
-    unknown(&config, &mut loaded);
+    words::unknown(&config, &mut loaded);
     Ok(loaded)
 }
 
-/// Lists the words that mean nothing, in the jails that run and in the operator's own defaults.
-fn unknown(config: &Config, loaded: &mut Loaded) {
-    let references = References::of(config, std::iter::empty());
-    let jails = loaded.jails.iter().map(|jail| &*jail.name);
-    for section in jails.chain(["DEFAULT"]) {
-        for (place, what) in unused::unused(config, section, KNOWN, &references) {
-            let file = place.file.file_name().unwrap_or_default().to_string_lossy();
-            let shipped = file == "jail.conf" || file.starts_with("paths-");
-            if place.line > 0 && !(section == "DEFAULT" && shipped) {
-                let jail = section.to_owned();
-                loaded.unsupported.push(Unsupported { place, jail, what });
-            }
-        }
-    }
-}
-
-struct Reader<'l> {
+/// Reads one jail.
+pub(super) struct Reader<'l> {
     dir: &'l Path,
     services: &'l Services,
     unsupported: Vec<Unsupported>,
@@ -428,69 +302,6 @@ impl Reader<'_> {
         }
     }
 
-    fn ignoreip(&mut self, words: &Words<'_>) -> Result<(Vec<IpNet>, Lookup), Error> {
-        let text = words.text("ignoreip")?.unwrap_or_default();
-        let (mut nets, mut lookup) = (Vec::new(), Lookup::default());
-        for word in Ignored::words(&text) {
-            match Ignored::parse(word).map_err(|error| words.bad("ignoreip", error.to_string()))? {
-                Ignored::Net(net) => nets.push(net),
-                Ignored::Name(name) => lookup.names.push(name),
-                Ignored::File(path) => lookup.files.push(path),
-            }
-        }
-        nets.sort();
-        nets.dedup();
-        Ok((nets, lookup))
-    }
-
-    fn ignorecommand(&mut self, words: &Words<'_>) -> Result<Option<IgnoreCommand>, Error> {
-        let Some(command) = words.text("ignorecommand")? else { return Ok(None) };
-        let cache = match words.text("ignorecache")? {
-            Some(text) => Some(self.ignorecache(words, &text)?),
-            None => None,
-        };
-        if command.contains("<ip-host>")
-            || cache.as_ref().is_some_and(|cache| cache.key.contains("<ip-host>"))
-        {
-            let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
-            self.note(words, "ignorecommand", what.to_owned());
-        }
-        Ok(Some(IgnoreCommand { command, cache }))
-    }
-
-    fn ignorecache(&mut self, words: &Words<'_>, text: &str) -> Result<IgnoreCache, Error> {
-        let bad = |what: String| words.bad("ignorecache", what);
-        let call = options::parse(&format!("cache[{text}]")).map_err(bad)?;
-        let mut cache =
-            IgnoreCache { key: String::new(), count: IgnoreCache::COUNT, time: IgnoreCache::TIME };
-        for (key, value) in &call.options {
-            match key.as_str() {
-                "key" => cache.key.clone_from(value),
-                "max-count" => {
-                    let count =
-                        value.parse().ok().filter(|count| (1..=MAX_ANSWERS).contains(count));
-                    cache.count = count.ok_or_else(|| {
-                        bad(format!("max-count = {value} is not from 1 to {MAX_ANSWERS}"))
-                    })?;
-                }
-                "max-time" => {
-                    let time =
-                        config::parse_duration(value).map_err(|error| bad(error.to_string()))?;
-                    cache.time = time.ok_or_else(|| bad("max-time has to end".to_owned()))?;
-                }
-                other => self.note(
-                    words,
-                    "ignorecache",
-                    format!("ignorecache: '{other}' is no option of it: without effect"),
-                ),
-            }
-        }
-        if cache.key.is_empty() {
-            return Err(bad("it has no key: write key=\"<ip>\"".to_owned()));
-        }
-        Ok(cache)
-    }
-
     /// Words that we know of and do not follow.
     fn rest(&mut self, words: &Words<'_>) -> Result<(), Error> {
         if words.text("ignorecache")?.is_some() && words.text("ignorecommand")?.is_none() {
@@ -505,7 +316,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn note(&mut self, words: &Words<'_>, key: &str, what: String) {
+    /// Lists something that is not followed.
+    pub(super) fn note(&mut self, words: &Words<'_>, key: &str, what: String) {
         let jail = words.name.to_owned();
         self.unsupported.push(Unsupported { place: words.place(key), jail, what });
     }

@@ -5,6 +5,7 @@
 mod action;
 mod definition;
 mod filter;
+mod ignore;
 mod increment;
 mod ini;
 mod jail;
@@ -15,6 +16,7 @@ mod substitute;
 #[cfg(test)]
 mod tests;
 mod unused;
+mod words;
 
 use std::{
     fmt, io,

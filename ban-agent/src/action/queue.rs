@@ -1,0 +1,172 @@
+//! The way to an action: what it can be told, its bounded queue, what became of it. Whoever tells
+//! waits for nothing.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
+
+use super::{Spec, Ticket, runner::Runner};
+
+/// What may wait for one action; more is dropped, and counted.
+pub(super) const QUEUE: usize = 65_536;
+/// What waits behind so many others waits without its lines, which are most of its bytes.
+pub(super) const DETAILED: usize = 4096;
+
+/// What an action is told.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// An address is banned.
+    Ban(Arc<Ticket>),
+    /// Its ban became longer.
+    Prolong(Arc<Ticket>),
+    /// It is banned no more.
+    Unban(Arc<Ticket>),
+    /// The configuration was read again.
+    Reload,
+}
+
+impl Job {
+    /// Leaves out the lines that led to the ban.
+    pub(super) fn shorten(&mut self) {
+        let (Job::Ban(ticket) | Job::Prolong(ticket) | Job::Unban(ticket)) = self else { return };
+        let lines = [&ticket.matches, &ticket.in_jail.lines, &ticket.in_all.lines];
+        if lines.iter().all(|lines| lines.is_empty()) {
+            return;
+        }
+        let mut short = Ticket::clone(ticket);
+        for lines in [&mut short.matches, &mut short.in_jail.lines, &mut short.in_all.lines] {
+            *lines = Vec::new();
+        }
+        *ticket = Arc::new(short);
+    }
+}
+
+/// What became of an action's commands since the start.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Commands that ended well.
+    pub done: AtomicU64,
+    /// Commands that failed, or were killed.
+    pub failed: AtomicU64,
+    /// What it was not told, because its queue was full.
+    pub dropped: AtomicU64,
+    /// The queue was full when it was last told something.
+    full: AtomicBool,
+    error: Mutex<Option<String>>,
+}
+
+impl Stats {
+    /// Why the last command failed, escaped; `None` if it did not.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_error(&self, error: Option<String>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+}
+
+/// A running action. Dropping it lets it work off what it was told, and stop.
+#[derive(Debug)]
+pub struct Action {
+    spec: Arc<Spec>,
+    title: Arc<str>,
+    queue: mpsc::Sender<Job>,
+    stats: Arc<Stats>,
+    task: JoinHandle<()>,
+}
+
+/// Something that an action is told later.
+#[derive(Debug)]
+pub struct Order {
+    title: Arc<str>,
+    queue: mpsc::Sender<Job>,
+    stats: Arc<Stats>,
+    job: Job,
+}
+
+impl Order {
+    /// Tells it; never waits.
+    pub fn give(mut self) {
+        if self.queue.max_capacity() - self.queue.capacity() >= DETAILED {
+            self.job.shorten();
+        }
+        let full = self.queue.try_send(self.job).is_err();
+        if full {
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        if full && !self.stats.full.swap(full, Ordering::Relaxed) {
+            log::error!("{}: {QUEUE} jobs wait, more are dropped and counted", self.title);
+        } else if !full {
+            self.stats.full.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Action {
+    /// Starts it for a jail, after the one that it replaces has stopped.
+    #[must_use]
+    pub fn start(
+        spec: Spec,
+        jail: &str,
+        permits: Arc<Semaphore>,
+        former: Option<Action>,
+    ) -> Action {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (spec, stats) = (Arc::new(spec), Arc::new(Stats::default()));
+        let title: Arc<str> = format!("[{jail}] action {}", spec.name).into();
+        let runner =
+            Runner::new(Arc::clone(&spec), Arc::clone(&title), permits, Arc::clone(&stats));
+        let task = tokio::spawn(async move {
+            if let Some(former) = former {
+                former.finish().await;
+            }
+            runner.run(jobs).await;
+        });
+        Action { spec, title, queue, stats, task }
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// What became of its commands.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The same, for longer than it runs.
+    #[must_use]
+    pub fn shared_stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// What it is to be told, when the time has come.
+    #[must_use]
+    pub fn order(&self, job: Job) -> Order {
+        Order {
+            title: Arc::clone(&self.title),
+            queue: self.queue.clone(),
+            stats: Arc::clone(&self.stats),
+            job,
+        }
+    }
+
+    /// Waits until it has worked off what it was told, and has stopped.
+    pub async fn finish(self) {
+        drop(self.queue);
+        if let Err(error) = self.task.await {
+            log::error!("{}: {error}", self.title);
+        }
+    }
+}
