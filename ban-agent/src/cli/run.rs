@@ -10,9 +10,11 @@ use super::{
 use crate::{
     config,
     daemon::{self, Grace, Options},
+    kernel,
 };
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
+    kernel::few_arenas();
     let config = config::load(&cli.config)?;
     let mut agent = config.agent.clone();
     if !args.interfaces.is_empty() {

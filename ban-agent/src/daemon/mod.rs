@@ -211,6 +211,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
         }
     });
+    // what reading the configuration, compiling and restoring took
+    kernel::give_back();
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
     let result = core.run(messages, handled).await;

@@ -7,26 +7,18 @@
 use ban_common::{GATE_WORDS, gate_v4, gate_v6};
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{
-    hash::{Map, Set},
-    mapped::Mapped,
-};
+use super::hash::{Map, Set};
 
 /// Memory of 64-bit words.
 pub(super) trait Words {
     /// The word at `index`.
-    fn get(&self, index: usize) -> u64;
+    fn get(&mut self, index: usize) -> u64;
     /// Writes the word at `index`.
     fn set(&mut self, index: usize, value: u64);
-}
-
-impl Words for Mapped {
-    fn get(&self, index: usize) -> u64 {
-        Mapped::get(self, index)
-    }
-    fn set(&mut self, index: usize, value: u64) {
-        Mapped::set(self, index, value);
-    }
+    /// About so many words are looked at, or written, next.
+    fn prepare(&mut self, _count: usize) {}
+    /// Nothing is, for a while.
+    fn rest(&mut self) {}
 }
 
 /// IPv4: one bit per /24, exact.
@@ -45,6 +37,16 @@ impl<W: Words> GateV4<W> {
         GateV4 { words, counts: Map::default(), wide: Set::default() }
     }
 
+    /// About so many bans come or go next.
+    pub(super) fn prepare(&mut self, count: usize) {
+        self.words.prepare(count);
+    }
+
+    /// None does, for a while.
+    pub(super) fn rest(&mut self) {
+        self.words.rest();
+    }
+
     /// Notes a new ban, without touching the bits.
     pub(super) fn note(&mut self, net: Ipv4Net) {
         if net.prefix_len() >= 24 {
@@ -58,6 +60,7 @@ impl<W: Words> GateV4<W> {
     pub(super) fn add(&mut self, net: Ipv4Net) {
         self.note(net);
         let first = block(net);
+        self.words.prepare(word_range(net).len());
         for index in word_range(net) {
             let bits = mask(first, blocks(net), index);
             let old = self.words.get(index);
@@ -128,6 +131,7 @@ impl<W: Words> GateV4<W> {
         } else {
             self.counts.keys().copied().for_each(&mut set);
         }
+        self.words.prepare(fresh.len());
         for (at, word) in fresh.into_iter().enumerate() {
             if self.words.get(start + at) != word {
                 self.words.set(start + at, word);
@@ -188,6 +192,16 @@ impl<W: Words> GateV6<W> {
         GateV6 { words, counts: Map::default(), stale: 0 }
     }
 
+    /// About so many bans come or go next.
+    pub(super) fn prepare(&mut self, count: usize) {
+        self.words.prepare(count);
+    }
+
+    /// None does, for a while.
+    pub(super) fn rest(&mut self) {
+        self.words.rest();
+    }
+
     /// Notes a new ban, without touching the bits. Whether it is the first in its /48.
     pub(super) fn note(&mut self, net: Ipv6Net) -> bool {
         if net.prefix_len() < GATE_LENGTH {
@@ -237,6 +251,7 @@ impl<W: Words> GateV6<W> {
                 *word |= bits;
             }
         }
+        self.words.prepare(fresh.len());
         for (index, word) in fresh.into_iter().enumerate() {
             if self.words.get(index) != word {
                 self.words.set(index, word);
@@ -267,7 +282,7 @@ mod tests {
     use super::*;
 
     impl Words for Vec<u64> {
-        fn get(&self, index: usize) -> u64 {
+        fn get(&mut self, index: usize) -> u64 {
             self[index]
         }
         fn set(&mut self, index: usize, value: u64) {

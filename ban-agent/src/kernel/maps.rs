@@ -12,10 +12,10 @@ use super::{
     error::Error,
     gates::{GateV4, GateV6},
     load::Loaded,
-    mapped::Mapped,
     ports::PortSets,
     settings::{Controls, Known},
     tables::{AllowV4, Entries, Key, LpmV6, Tables},
+    words::{GateWords, duplicate},
 };
 use crate::{
     clock::{Boot, Now},
@@ -31,8 +31,8 @@ const CHUNK: usize = 65_536;
 /// The maps of the running program, and what we know to be in them.
 pub(super) struct Maps {
     tables: Tables,
-    gate_v4: GateV4<Mapped>,
-    gate_v6: GateV6<Mapped>,
+    gate_v4: GateV4<GateWords>,
+    gate_v6: GateV6<GateWords>,
     known: Known,
     sets: PortSets,
     port_sets: Table<u32, PortSet>,
@@ -84,16 +84,13 @@ impl Maps {
         let verdicts = loaded.map("verdicts")?;
         let rows = (ROWS * SLOTS) as usize;
         check_layout("verdicts", verdicts, (4, size_of::<Count>()), Some(rows))?;
-        // a copy of the descriptor: to open a map by its id takes CAP_SYS_ADMIN
-        let copy = std::os::fd::AsFd::as_fd(verdicts.fd()).try_clone_to_owned();
-        let copy = copy.map_err(|e| Error::call("dup", "verdicts", e))?;
-        let verdicts = aya::maps::MapData::from_fd(copy).map_err(|e| map_error("verdicts", e))?;
+        let verdicts = duplicate("verdicts", verdicts)?;
         let verdicts = aya::maps::PerCpuArray::try_from(aya::maps::Map::PerCpuArray(verdicts))
             .map_err(|e| map_error("verdicts", e))?;
         let mut maps = Maps {
             tables: Tables::new(loaded)?,
-            gate_v4: GateV4::new(Mapped::new("gate_v4", loaded.map("gate_v4")?, GATE)?),
-            gate_v6: GateV6::new(Mapped::new("gate_v6", loaded.map("gate_v6")?, GATE)?),
+            gate_v4: GateV4::new(GateWords::new("gate_v4", loaded.map("gate_v4")?, GATE)?),
+            gate_v6: GateV6::new(GateWords::new("gate_v6", loaded.map("gate_v6")?, GATE)?),
             known: Known::default(),
             sets: PortSets::default(),
             port_sets: Table::new("port_sets", loaded.map("port_sets")?)?,
@@ -123,6 +120,7 @@ impl Maps {
         self.show_counts();
         self.gate_v4.rewrite();
         self.gate_v6.rewrite();
+        self.rest();
         let noted = self.controls.noted_clock(&self.clock);
         if let Some(noted) = noted
             && self.clock.differs(&noted)
@@ -171,6 +169,19 @@ impl Maps {
     /// # Errors
     /// The first failure; earlier ops stay applied.
     pub(super) fn apply(&mut self, ops: &[Op], now: Now) -> Result<(), Error> {
+        self.gate_v4.prepare(ops.len());
+        self.gate_v6.prepare(ops.len());
+        let applied = self.apply_all(ops, now);
+        self.rest();
+        applied
+    }
+
+    fn rest(&mut self) {
+        self.gate_v4.rest();
+        self.gate_v6.rest();
+    }
+
+    fn apply_all(&mut self, ops: &[Op], now: Now) -> Result<(), Error> {
         for run in ops.chunk_by(|a, b| matches!(a, Op::Set(..)) == matches!(b, Op::Set(..))) {
             for part in run.chunks(CHUNK) {
                 match part.first() {

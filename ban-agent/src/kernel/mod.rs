@@ -8,6 +8,7 @@ mod clock;
 mod error;
 mod gates;
 mod hash;
+mod heap;
 mod hold;
 pub mod interface;
 mod link;
@@ -21,6 +22,7 @@ mod resize;
 mod settings;
 mod sys;
 mod tables;
+mod words;
 mod xdp;
 
 use std::net::IpAddr;
@@ -31,6 +33,7 @@ use jiff::Timestamp;
 pub use self::{
     clock::JiffyClock,
     error::Error,
+    heap::{few_arenas, give_back},
     hold::Hold,
     interface::default_route,
     link::Place,
