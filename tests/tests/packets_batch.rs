@@ -4,9 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use aya::maps::MapData;
-use ban_agent::kernel::{Error, batch::Table};
+use ban_agent::{
+    clock::Boot,
+    kernel::{Error, batch::Table, memory},
+};
 use ban_common::Ban;
-use tests::{bench::Bench, require_root};
+use tests::{
+    bench::{Bench, all, set},
+    require_root,
+};
 
 const MAX: u32 = 40_000;
 
@@ -74,4 +80,31 @@ fn another_layout_is_refused() {
     let bench = Bench::new("batchlayout", 64);
     let wrong = Table::<[u8; 8], Ban>::new("ban_v4", &map(&bench, "ban_v4")).unwrap_err();
     assert!(matches!(wrong, Error::Layout { name: "ban_v4", key: 4, value: 48, .. }), "{wrong}");
+}
+
+#[test]
+fn a_ban_costs_what_doctor_says() {
+    require_root!("memory per ban");
+    let mut bench = Bench::new("batchmemory", MAX);
+    let used = |bench: &Bench, map: &str| {
+        let maps = memory::footprints(bench.pins.path()).unwrap();
+        usize::try_from(maps.iter().find(|found| found.name == map).unwrap().bytes).unwrap()
+    };
+    let empty = (used(&bench, "ban_v4"), used(&bench, "ban_v6"));
+    assert!(empty.0 >= MAX as usize * 64, "the buckets: {empty:?}");
+    let bans = |n: u32| {
+        let v6 = std::net::Ipv6Addr::from(u128::from(n) << 64 | 0x2001_0db8_u128 << 96 | 1);
+        [std::net::Ipv4Addr::from(n << 8 | 10 << 24).into(), v6.into()]
+    };
+    let ops =
+        (1..=1_000).flat_map(bans).map(|a: std::net::IpAddr| set(&a.to_string(), all(Boot::NEVER)));
+    bench.apply(&ops.collect::<Vec<_>>());
+    let full = (used(&bench, "ban_v4"), used(&bench, "ban_v6"));
+    if full == empty {
+        // before Linux 6.4 the kernel accounts for full maps only
+        return;
+    }
+    for (before, after, key) in [(empty.0, full.0, 4), (empty.1, full.1, 16)] {
+        assert_eq!((after - before) / 1_000 + 64, memory::per_ban(key), "{before} {after}");
+    }
 }

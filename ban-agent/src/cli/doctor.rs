@@ -28,6 +28,7 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     checks.push(bpffs(&agent.pins));
     checks.extend(interfaces(&agent));
     checks.push(pins(&agent.pins));
+    checks.extend(memory(&agent.pins));
     checks.extend(running_agent(cli));
     let sound = checks.iter().all(|check| check.verdict != Verdict::Bad);
     if cli.json() {
@@ -218,6 +219,36 @@ fn pins(folder: &Path) -> Check {
             "nothing is enforced: the agent never ran here, or detach removed it",
         ),
     }
+}
+
+/// What the maps cost; nothing to say where there are none.
+fn memory(folder: &Path) -> Option<Check> {
+    let maps = match kernel::memory::footprints(folder) {
+        Ok(maps) if maps.is_empty() => return None,
+        Ok(maps) => maps,
+        Err(error) => return Some(warning("memory", error.to_string(), "run doctor as root")),
+    };
+    let all: u64 = maps.iter().map(|map| map.bytes).sum();
+    let mut largest = maps;
+    largest.sort_by_key(|map| std::cmp::Reverse(map.bytes));
+    let largest: Vec<String> = largest
+        .iter()
+        .take(3)
+        .map(|map| format!("{} {}", map.name, mebibytes(map.bytes)))
+        .collect();
+    let detail = format!(
+        "{} in the kernel ({}, …); a ban takes {} bytes of it, an IPv6 ban {}",
+        mebibytes(all),
+        largest.join(", "),
+        kernel::memory::per_ban(4),
+        kernel::memory::per_ban(16),
+    );
+    Some(good("memory", detail))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 fn running_agent(cli: &Cli) -> Vec<Check> {

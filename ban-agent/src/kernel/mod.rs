@@ -15,6 +15,7 @@ mod link;
 mod load;
 mod mapped;
 mod maps;
+pub mod memory;
 mod model;
 mod pins;
 mod ports;
