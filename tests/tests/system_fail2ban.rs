@@ -191,6 +191,10 @@ fn fail2ban_decides_and_the_agent_enforces() -> Result<()> {
     server.stop()?;
     ensure!(agent.banned()? == ["2001:db8::7"], "left behind: {:?}", agent.banned()?);
     let log = log_of(&stage);
-    ensure!(!log.contains("ERROR"), "fail2ban complained:\n{log}");
+    // whoever waits for a jail asks for it before fail2ban has read its configuration
+    let asked_early = |line: &&str| line.contains("UnknownJailException");
+    let complaint =
+        log.lines().filter(|line| !asked_early(line)).any(|line| line.contains("ERROR"));
+    ensure!(!complaint, "fail2ban complained:\n{log}");
     Ok(())
 }
