@@ -47,7 +47,7 @@ fn victim(path: &Path, first: u32) -> Result<(), Box<dyn Error>> {
             }],
         };
         store.claim(&claim(number), None, now);
-        store.position(&"log".into(), &position);
+        store.handled(Some(("log".into(), position)), Vec::new());
         if number % 3 == 0 {
             store.barrier().blocking_recv()?;
             writeln!(out, "+{number}")?;

@@ -82,18 +82,41 @@ impl<'a> Agent<'a> {
     }
 
     fn run_as(&mut self, mut command: Command, words: &[&str]) -> Result<()> {
-        let log = self.stage.file("agent.log");
-        let file = File::options().create(true).append(true).open(&log)?;
         command.arg("--config").arg(self.stage.file("config.toml")).args(["-v", "run"]);
         command.args(words);
+        self.launch(command)?;
+        self.await_answer()
+    }
+
+    /// What [`Agent::run`] runs.
+    pub fn command(&self) -> Result<Command> {
+        let mut command = self.stage.edge.command(binary()?);
+        command.arg("--config").arg(self.stage.file("config.toml")).args(["-v", "run"]);
+        Ok(command)
+    }
+
+    /// Starts it, and does not wait.
+    pub fn launch(&mut self, mut command: Command) -> Result<()> {
+        let log = self.stage.file("agent.log");
+        let file = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         self.process = Some(Process::spawn("ban-agent", &mut command)?);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    pub fn await_answer(&mut self) -> Result<()> {
         eventually("the agent answers", LIMIT, || {
             if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
                 bail!("the agent ended with {status}:\n{}", self.log());
             }
             Ok(self.verb(&["status"])?.status.success())
         })
+    }
+
+    /// Its process id; 0 if it does not run.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().map_or(0, Process::id)
     }
 
     /// What it logged.

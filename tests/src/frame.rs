@@ -27,6 +27,18 @@ impl Wire {
         within(namespace, || bound().map(|socket| Self(socket.into())))
     }
 
+    /// Room for a burst, so that nothing is lost before it is looked at.
+    pub fn widen(&self) -> Result<()> {
+        let size: libc::c_int = 16 << 20;
+        let length = libc::socklen_t::try_from(size_of_val(&size))?;
+        let value = (&raw const size).cast();
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE);
+        // SAFETY: the value lives through the call and its length is its own.
+        let done = unsafe { libc::setsockopt(self.0.as_raw_fd(), level, name, value, length) };
+        ensure!(done == 0, "cannot widen a buffer: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
     /// Sends a frame.
     pub fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.0.write_all(frame).context("cannot send a frame")
@@ -48,7 +60,8 @@ impl Wire {
         Ok(seen)
     }
 
-    fn receive(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The next frame; `None` if none comes for a moment.
+    pub fn receive(&mut self) -> Result<Option<Vec<u8>>> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let brief = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&brief))? == 0 {

@@ -10,9 +10,17 @@ use std::path::Path;
 #[must_use]
 pub fn ready(what: &str) -> bool {
     let Some(reason) = missing() else { return true };
+    lack(what, &reason);
+    false
+}
+
+/// Says that the test cannot run.
+///
+/// # Panics
+/// If `CI=true`.
+pub fn lack(what: &str, reason: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{what} must run in CI: {reason}");
     eprintln!("SKIPPED: {what}: {reason}");
-    false
 }
 
 /// The running kernel's version: its first two numbers.

@@ -13,6 +13,7 @@ mod net_shared;
 mod privilege;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ enum Verb {
     /// Ours beside the best alternatives, in one run
     #[command(subcommand)]
     Bench(bench::What),
+    /// The agent under everything that can go wrong at once, for a while
+    Soak(soak::Args),
     /// Everything CI runs
     Test(test::Args),
     /// Boot other kernels in QEMU and run tests inside them
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::verb(&args),
         Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
+        Verb::Soak(args) => soak::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::TestKernels(args) => test::kernels::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),

@@ -168,6 +168,7 @@ impl Core {
         // the claims of a jail that is gone from the configuration can still be lifted
         let holder = jail.as_deref().map(holder_named);
         let mut plan = Plan::default();
+        self.pardon(targets, all, holder.as_ref(), now);
         if all {
             self.ledger.release_all(holder.as_ref(), &mut plan);
             self.narrow(&mut plan, now);
@@ -184,6 +185,16 @@ impl Core {
         let released = targets.iter().zip(counts);
         let changes = released.map(|(prefix, count)| self.released(*prefix, count, now)).collect();
         Ok((plan, Changes { schema: SCHEMA, changes, warning: None }))
+    }
+
+    /// What was logged before an unban bans nobody after it, also if a crash has it read again.
+    fn pardon(&mut self, targets: &[IpNet], all: bool, holder: Option<&Holder>, now: Now) {
+        let everybody = all.then_some(None);
+        let prefixes = targets.iter().map(|prefix| Some(prefix.trunc()));
+        for prefix in everybody.into_iter().chain(prefixes) {
+            self.pardons.insert((prefix, holder.cloned()), now.wall);
+            self.store.pardon((prefix, holder.cloned()), now.wall);
+        }
     }
 
     fn released(&self, prefix: IpNet, count: usize, now: Now) -> control::Change {

@@ -44,7 +44,7 @@ use crate::{
     net::PrefixSet,
     protect::Watcher,
     source::Position,
-    store::Store,
+    store::{Pardons, Store},
 };
 
 /// Messages handled together: their bans reach the kernel in one batch.
@@ -64,6 +64,8 @@ pub(super) struct Core {
     pub(super) wiring: Wiring,
     pub(super) actions: Actions,
     pub(super) positions: HashMap<Arc<str>, Position>,
+    /// What the operator let go of lately.
+    pub(super) pardons: Pardons,
     /// Bans whose kernel step failed.
     pub(super) pending: HashSet<IpNet>,
     pub(super) kernel_error: Option<String>,
@@ -134,6 +136,7 @@ impl Core {
             health: Health::default(),
             trouble,
             positions: HashMap::new(),
+            pardons: Pardons::default(),
             pending: HashSet::new(),
             kernel_error: None,
             allow_due: false,
@@ -195,9 +198,9 @@ impl Core {
                     }
                     self.handle(batch.drain(..));
                 }
-                Some(Handled { origin, position }) = handled.recv() => {
-                    self.store.position(&origin, &position);
-                    self.positions.insert(origin, position);
+                Some(Handled { position, counted }) = handled.recv() => {
+                    self.store.handled(position.clone(), counted);
+                    self.positions.extend(position);
                 }
             }
         }
@@ -225,7 +228,7 @@ impl Core {
     }
 
     /// Has the store write everything anew.
-    fn snapshot(&mut self, now: Now) {
+    pub(super) fn snapshot(&mut self, now: Now) {
         let claims: Vec<Claim> =
             self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
         self.store.snapshot(claims.into_iter(), self.positions.iter(), now);

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::message::Handled;
-use crate::source::{self, Batch};
+use crate::{
+    source::{self, Batch, Position},
+    store::Counted,
+};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
@@ -14,18 +17,30 @@ const QUEUE: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) batch: Batch,
-    _receipt: Arc<Receipt>,
+    receipt: Arc<Receipt>,
+}
+
+impl Delivery {
+    /// Adds what a jail counts after these lines: it is recorded together with the position, so
+    /// that after a crash each line has been counted once.
+    pub(super) fn note(&self, counted: Vec<Counted>) {
+        let mut all = self.receipt.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(counted);
+    }
 }
 
 #[derive(Debug)]
 struct Receipt {
-    handled: Option<Handled>,
+    position: Option<(Arc<str>, Position)>,
+    counted: Mutex<Vec<Counted>>,
     acks: mpsc::UnboundedSender<Handled>,
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if let Some(handled) = self.handled.take() {
+        let counted = self.counted.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let handled = Handled { position: self.position.take(), counted: std::mem::take(counted) };
+        if handled.position.is_some() || !handled.counted.is_empty() {
             // the core is gone: it will read these lines again after its restart
             let _ = self.acks.send(handled);
         }
@@ -48,7 +63,7 @@ impl Intake {
     pub(super) fn start(
         spec: source::Spec,
         readers: Vec<mpsc::Sender<Delivery>>,
-        resume: impl Fn(&str) -> Option<source::Position> + Send + 'static,
+        resume: impl Fn(&str) -> Option<Position> + Send + 'static,
         stats: source::Stats,
         acks: mpsc::UnboundedSender<Handled>,
     ) -> Intake {
@@ -96,12 +111,10 @@ async fn hand_out(
     acks: mpsc::UnboundedSender<Handled>,
 ) {
     while let Some(mut batch) = batches.recv().await {
-        let handled = batch
-            .position
-            .take()
-            .map(|position| Handled { origin: Arc::clone(&batch.origin), position });
-        let receipt = Arc::new(Receipt { handled, acks: acks.clone() });
-        let delivery = Delivery { batch, _receipt: receipt };
+        let position = batch.position.take().map(|position| (Arc::clone(&batch.origin), position));
+        let counted = Mutex::default();
+        let receipt = Arc::new(Receipt { position, counted, acks: acks.clone() });
+        let delivery = Delivery { batch, receipt };
         let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for sender in senders {
             // a jail that a reload ended has no receiver any more

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     control::Call, jail::Sentence, metrics::Snapshot, protect::Surroundings, source::Position,
+    store::Counted,
 };
 
 /// What the core task is told.
@@ -36,11 +37,11 @@ pub(super) enum Message {
     Stop,
 }
 
-/// All jails have handled the lines of `origin` up to `position`.
+/// All jails have handled the lines of a source up to a position.
 #[derive(Debug)]
 pub(super) struct Handled {
-    /// The source.
-    pub(super) origin: Arc<str>,
-    /// How far.
-    pub(super) position: Position,
+    /// The source, and how far; `None` if it cannot go on where it was.
+    pub(super) position: Option<(Arc<str>, Position)>,
+    /// What the jails count since.
+    pub(super) counted: Vec<Counted>,
 }

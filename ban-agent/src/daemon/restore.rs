@@ -1,12 +1,14 @@
 //! Takes over what an earlier run left, from the store and from the kernel.
 
+use std::collections::HashSet;
+
 use super::{core::Core, listeners::event};
 use crate::{
-    clock::Now,
+    clock::{Boot, Now},
     event::Action,
     kernel::Enforcer as _,
-    ledger::{Change, Claim, Enforced, Holder, Op, Plan},
-    net::Ports,
+    ledger::{self, Change, Claim, Enforced, Holder, Op, Plan},
+    net::{IpNet, Ports},
 };
 
 /// Restored bans that are reported one by one; of more, only the number is.
@@ -48,8 +50,14 @@ impl Core {
         }
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
         self.positions = loaded.positions;
+        self.wiring.resume(loaded.counts);
+        self.pardons = loaded.pardons;
+        let ahead = self.xdp.ahead();
         if !loaded.complete {
             self.adopt(now, &mut plan);
+        } else if ahead.is_noted() {
+            self.store.mistrust();
+            self.believe_kernel(now, &mut plan);
         }
         if !self.ledger.is_empty() {
             log::info!("{} bans of an earlier run go on", self.ledger.len());
@@ -61,6 +69,32 @@ impl Core {
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect()
         });
         self.commit(plan, events, None, now);
+        // a crash while the disk fails must not undo what was reported
+        self.store.watch(move |state| {
+            if let Err(error) = ahead.note(!state.is_sound()) {
+                log::error!("{error}");
+            }
+        });
+        if self.store.wants_snapshot() {
+            self.snapshot(now);
+        }
+    }
+
+    /// An earlier run died while it could record nothing: what the kernel does not hold any more
+    /// was lifted, and what it holds longer or beside the store was banned.
+    fn believe_kernel(&mut self, now: Now, plan: &mut Plan) {
+        let held = match self.xdp.held() {
+            Ok(held) => held,
+            Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
+        };
+        let held: HashSet<IpNet> = held.into_iter().map(|held| held.prefix).collect();
+        let lifted = |ban: &ledger::Ban<'_>| !held.contains(&ban.prefix);
+        let lifted: Vec<IpNet> = self.ledger.iter().filter(lifted).map(|ban| ban.prefix).collect();
+        for prefix in lifted {
+            self.ledger.release(prefix, None, plan);
+        }
+        self.adopt(now, plan);
+        log::warn!("the last run could not record everything: the kernel's bans go on");
     }
 
     /// Claims what the kernel still holds and the store has lost: a lost file lifts no ban.
@@ -70,7 +104,8 @@ impl Core {
             Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
         };
         for ban in held {
-            if self.ledger.get(ban.prefix).is_some() {
+            let known = self.ledger.get(ban.prefix).map(|known| known.enforced());
+            if known.is_some_and(|known| !is_longer(&ban.enforced, &known)) {
                 continue;
             }
             let Enforced { all, scoped, ports } = ban.enforced;
@@ -84,4 +119,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether the kernel's end is later than ours by more than the tick that it is rounded to.
+fn is_longer(held: &Enforced, known: &Enforced) -> bool {
+    const TICK_MS: u64 = 10;
+    let later = |held: Boot, known: Boot| known != Boot::NEVER && held > known.plus(TICK_MS);
+    later(held.all, known.all) || later(held.scoped, known.scoped)
 }

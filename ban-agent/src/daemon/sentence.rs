@@ -25,6 +25,9 @@ impl Core {
         events: &mut Vec<Event>,
     ) {
         let holder = Holder::Jail(Arc::clone(&jail));
+        if self.pardons.forgive(sentence.prefix, &holder, sentence.time) {
+            return log::debug!("[{jail}] {} was let go since", sentence.prefix);
+        }
         let duration = self.duration(&jail, &sentence);
         // as in fail2ban: the ban runs from the last failure, not from when we read of it
         let until = duration.map_or(Boot::NEVER, |duration| {

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     event::Bus,
     filter::{self, Filter, Scanner},
-    jail::{self, Jail},
-    net::PrefixSet,
+    jail::{self, Count, Jail},
+    net::{IpNet, PrefixSet},
     source::{self, Position},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Wiring {
     onlink: watch::Sender<PrefixSet>,
     /// The way to the jails that count bans; `None` if there is none.
     bans: Option<Bans>,
+    /// What an earlier run counted, by jail, until the jail starts.
+    counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>,
 }
 
 /// One jail's task.
@@ -72,7 +74,13 @@ impl Wiring {
             intakes: HashMap::new(),
             onlink: watch::Sender::new(PrefixSet::default()),
             bans: None,
+            counts: HashMap::new(),
         }
+    }
+
+    /// Has the jails that start from now on go on with what an earlier run counted.
+    pub(super) fn resume(&mut self, counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>) {
+        self.counts = counts;
     }
 
     /// Makes the running jails those of `specs`: unchanged ones go on with what they know.
@@ -97,17 +105,20 @@ impl Wiring {
         }
         self.jails.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
         for (spec, filter) in compiled {
-            self.jails.insert(Arc::clone(&spec.name), self.start(spec, filter));
+            let counts = self.counts.remove(&spec.name).unwrap_or_default();
+            self.jails.insert(Arc::clone(&spec.name), self.start(spec, filter, &counts));
         }
         self.connect(positions);
         Ok(())
     }
 
-    fn start(&self, spec: &jail::Spec, filter: Arc<Filter>) -> Running {
+    fn start(&self, spec: &jail::Spec, filter: Arc<Filter>, counts: &[(IpNet, Count)]) -> Running {
         let counters = Arc::new(Counters::default());
         let mut onlink = self.onlink.subscribe();
         onlink.mark_changed();
         let lookup = Some(&spec.lookup).filter(|lookup| !lookup.is_empty());
+        let mut jail = Jail::new(spec);
+        jail.resume(counts);
         let worker = Worker {
             ignored: lookup
                 .map(|lookup| lookup::start(Arc::clone(&spec.name), lookup, Arc::clone(&counters))),
@@ -117,7 +128,7 @@ impl Wiring {
             }),
             name: Arc::clone(&spec.name),
             scanner: Scanner::new(filter),
-            jail: Jail::new(spec),
+            jail,
             counters: Arc::clone(&counters),
             core: self.core.clone(),
             origin: None,

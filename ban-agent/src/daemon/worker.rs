@@ -26,6 +26,7 @@ use crate::{
     filter::Scanner,
     jail::{Decision, Jail},
     net::{self, PrefixSet},
+    store::Counted,
 };
 
 /// How long the first line waits until names of `ignoreip` are looked up.
@@ -81,6 +82,7 @@ impl Worker {
                     return;
                 }
             }
+            delivery.note(self.counted());
         }
     }
 
@@ -107,6 +109,12 @@ impl Worker {
             },
         };
         self.core.send(message).await
+    }
+
+    /// What the jail counts, as far as that has changed.
+    fn counted(&mut self) -> Vec<Counted> {
+        let changes = self.jail.take_changes().into_iter();
+        changes.map(|(prefix, count)| (Arc::clone(&self.name), prefix, count)).collect()
     }
 
     /// The sentences that these lines lead to.

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 /// The failures of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    failures: u32,
-    first: i64,
-    last: i64,
+pub struct Count {
+    /// How many count.
+    pub failures: u32,
+    /// Since when, in milliseconds of log time since 1970.
+    pub first: i64,
+    /// The last one, likewise.
+    pub last: i64,
 }
 
 impl Count {

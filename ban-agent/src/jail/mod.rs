@@ -23,6 +23,7 @@ use crate::{
 
 pub use self::{
     breaker::{Breaker, Limits, Trip},
+    count::Count,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
     offence::{Decision, Jail, Sentence, Stats},
 };

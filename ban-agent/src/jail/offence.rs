@@ -115,6 +115,24 @@ impl Jail {
         self.ignored = self.spec.ignoreip.iter().chain(nets).copied().collect();
     }
 
+    /// Goes on with what an earlier run counted, and from now on says what changes
+    /// ([`Jail::take_changes`]).
+    pub fn resume(&mut self, counts: &[(IpNet, Count)]) {
+        self.suspects.follow();
+        let mut counts: Vec<_> = counts.iter().take(self.spec.max_tracked).collect();
+        // who failed last is forgotten last
+        counts.sort_unstable_by_key(|(_, count)| count.last);
+        for (prefix, count) in counts {
+            self.suspects.touch(*prefix, *count);
+        }
+    }
+
+    /// What counts now for everybody for whom that has changed since this was last asked, for a
+    /// later [`Jail::resume`]; `None`: nothing.
+    pub fn take_changes(&mut self) -> Vec<(IpNet, Option<Count>)> {
+        self.suspects.take_changes()
+    }
+
     /// What it was made of.
     #[must_use]
     pub fn spec(&self) -> &Spec {

@@ -219,3 +219,27 @@ fn neighbours_are_counted_one_by_one() {
     let other = sentence(fail(&mut jail, "2001:db8:bad::2", 4));
     assert_eq!(other.prefix, parse_prefix("2001:db8:bad::/64").unwrap());
 }
+
+#[test]
+fn a_later_run_counts_on() {
+    let mut jail = Jail::new(&spec(3, 180));
+    jail.resume(&[]);
+    for (host, times) in [(1, 2), (2, 1), (3, 3)] {
+        for second in 0..times {
+            fail(&mut jail, &format!("192.0.2.{host}"), second);
+        }
+    }
+    let mut changes = jail.take_changes();
+    assert!(jail.take_changes().is_empty());
+    changes.sort_by_key(|(prefix, _)| *prefix);
+    let counts: Vec<_> = changes.iter().map(|(_, count)| count.map(|c| c.failures)).collect();
+    assert_eq!(counts, [Some(2), Some(1), None], "who was banned starts again");
+    let kept: Vec<_> =
+        changes.iter().filter_map(|(prefix, count)| Some((*prefix, (*count)?))).collect();
+    let mut later = Jail::new(&spec(3, 180));
+    later.resume(&kept);
+    assert!(matches!(fail(&mut later, "192.0.2.1", 4), Decision::Ban(_)));
+    assert_eq!(fail(&mut later, "192.0.2.2", 4), Decision::Counted { count: 2 });
+    // but not for ever
+    assert_eq!(fail(&mut later, "192.0.2.2", 400), Decision::Counted { count: 1 });
+}

@@ -1,7 +1,7 @@
 //! The addresses that a jail counts: at most so many, the one that was quiet longest goes first.
 //! Constant time per failure, whoever chooses the addresses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::count::Count;
 use crate::net::IpNet;
@@ -28,11 +28,19 @@ pub(super) struct Suspects {
     slots: Vec<Suspect>,
     quietest: u32,
     loudest: u32,
+    /// Who was counted or forgotten since that was last asked; `None`: nobody asks.
+    changed: Option<HashSet<IpNet>>,
 }
 
 impl Suspects {
     pub(super) fn new() -> Suspects {
-        Suspects { index: HashMap::new(), slots: Vec::new(), quietest: NONE, loudest: NONE }
+        Suspects {
+            index: HashMap::new(),
+            slots: Vec::new(),
+            quietest: NONE,
+            loudest: NONE,
+            changed: None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -45,6 +53,7 @@ impl Suspects {
 
     /// The suspect `prefix`, from now on the loudest; a new one starts at `count`.
     pub(super) fn touch(&mut self, prefix: IpNet, count: Count) -> Option<&mut Suspect> {
+        self.note(prefix);
         let at = match self.index.get(&prefix) {
             Some(&at) => {
                 self.unlink(at);
@@ -77,10 +86,33 @@ impl Suspects {
     /// Forgets `prefix`, and returns what was known of it.
     pub(super) fn remove(&mut self, prefix: IpNet) -> Option<Suspect> {
         let at = self.index.remove(&prefix)?;
+        self.note(prefix);
         self.unlink(at);
         let gone = self.slots.swap_remove(usize::try_from(at).ok()?);
         self.moved_to(at);
         Some(gone)
+    }
+
+    /// From now on [`Suspects::take_changes`] is asked.
+    pub(super) fn follow(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// Who was counted, and how often by now, or forgotten (`None`) since this was last asked.
+    pub(super) fn take_changes(&mut self) -> Vec<(IpNet, Option<Count>)> {
+        let changed = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
+        changed.into_iter().map(|prefix| (prefix, self.count(prefix))).collect()
+    }
+
+    fn count(&self, prefix: IpNet) -> Option<Count> {
+        let at = usize::try_from(*self.index.get(&prefix)?).ok()?;
+        self.slots.get(at).map(|suspect| suspect.count)
+    }
+
+    fn note(&mut self, prefix: IpNet) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(prefix);
+        }
     }
 
     /// The last slot was moved to `at`: its neighbours and the index have to follow.

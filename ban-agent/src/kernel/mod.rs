@@ -40,7 +40,7 @@ pub use self::{
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},
     model::Memory,
-    pins::{Pinned, check_bpffs, detach},
+    pins::{Ahead, Pinned, check_bpffs, detach},
     xdp::{Attached, Events, Options, Xdp},
 };
 use crate::{

@@ -68,6 +68,12 @@ impl Pinned {
         self.maps().join("links")
     }
 
+    /// The note that the maps know more than the state file does.
+    #[must_use]
+    pub fn ahead(&self) -> Ahead {
+        Ahead(self.maps().join("ahead"))
+    }
+
     /// The pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
@@ -122,6 +128,32 @@ impl Pinned {
             }
         }
         Ok(())
+    }
+}
+
+/// Says, as long as the maps live, that what they hold was not all recorded: an empty folder beside
+/// them. It goes with them, by `detach` or a reboot.
+#[derive(Clone, Debug)]
+pub struct Ahead(PathBuf);
+
+impl Ahead {
+    /// Whether it is noted.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Notes it, or takes it back.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn note(&self, on: bool) -> Result<(), Error> {
+        let done = if on { fs::create_dir(&self.0) } else { fs::remove_dir(&self.0) };
+        match done {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && on => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !on => Ok(()),
+            other => other.map_err(|e| Error::call("note", self.0.display().to_string(), e)),
+        }
     }
 }
 

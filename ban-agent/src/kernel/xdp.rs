@@ -14,7 +14,7 @@ use super::{
     link::{Link, Place, program_by_id},
     load::Loaded,
     maps::Maps,
-    pins::Pinned,
+    pins::{Ahead, Pinned},
     resize::resize,
 };
 use crate::{clock::Now, ledger::Op, net::IpNet};
@@ -281,6 +281,12 @@ impl Xdp {
     #[must_use]
     pub fn interfaces(&self) -> &[Attached] {
         &self.attached
+    }
+
+    /// The note that the maps know more than the state file does.
+    #[must_use]
+    pub fn ahead(&self) -> Ahead {
+        self.pins.ahead()
     }
 
     /// Counters of all interfaces together.

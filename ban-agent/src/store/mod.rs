@@ -5,6 +5,7 @@
 //! for a [`Store::barrier`].
 
 pub mod import;
+mod pardon;
 mod pending;
 mod read;
 mod row;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+pub use self::pardon::{Pardoned, Pardons};
 use self::{
     import::Former,
     pending::Ground,
@@ -36,7 +38,7 @@ use self::{
 };
 use crate::{
     clock::Now,
-    jail::{Increment, Sentence},
+    jail::{Count, Increment, Sentence},
     ledger::{Claim, Holder},
     net::IpNet,
     source::Position,
@@ -124,11 +126,18 @@ impl fmt::Display for State {
     }
 }
 
+/// What a jail counts for a prefix by now; `None`: nothing any more.
+pub type Counted = (Arc<str>, IpNet, Option<Count>);
+
 /// What the store remembered, beside the claims.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// Positions by origin.
     pub positions: HashMap<Arc<str>, Position>,
+    /// What the jails had counted at those positions.
+    pub counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>,
+    /// What the operator let go.
+    pub pardons: Pardons,
     /// Whether it was everything: not if there was no file, or a corrupt one. Then bans that
     /// only the kernel still holds are not to be taken for lifted.
     pub complete: bool,
@@ -205,11 +214,13 @@ impl Store {
             if skipped > 0 {
                 log::error!("{skipped} claims in the store make no sense and were left out");
             }
-            read::positions(db)
+            Ok((read::positions(db)?, read::counts(db)?, read::pardons(db)?))
         });
         let complete = !self.fresh;
         match result {
-            Some(Ok(positions)) => return Loaded { positions, complete },
+            Some(Ok((positions, counts, pardons))) => {
+                return Loaded { positions, counts, pardons, complete };
+            }
             Some(Err(error)) if schema::is_corrupt(&error) => {
                 log::error!("{count} claims were read before the corruption");
                 self.reader = None;
@@ -265,10 +276,17 @@ impl Store {
         self.send(Message::Release(Key::of(claim)));
     }
 
-    /// Records how far a source was read and everything before it recorded. May reach the disk a
-    /// second later: after a crash lines may be read again.
-    pub fn position(&mut self, origin: &Arc<str>, position: &Position) {
-        self.send(Message::Position(Arc::clone(origin), position.clone()));
+    /// Records how far a source was read, everything before it being recorded, and what its jails
+    /// count since: both together. May reach the disk a second later: after a crash lines are read
+    /// again, and counted as if for the first time.
+    pub fn handled(&mut self, position: Option<(Arc<str>, Position)>, counted: Vec<Counted>) {
+        self.send(Message::Handled(position, counted));
+    }
+
+    /// Records that the operator let go of a prefix: what was logged before `at` bans it no more,
+    /// also if it is read again.
+    pub fn pardon(&mut self, pardoned: Pardoned, at: Timestamp) {
+        self.send(Message::Pardon(pardoned, at.as_millisecond()));
     }
 
     /// Is sent once everything recorded so far is on disk; fails at once if it cannot be.
@@ -276,6 +294,19 @@ impl Store {
         let (done, durable) = oneshot::channel();
         self.send(Message::Barrier(done));
         durable
+    }
+
+    /// Has `watch` told of every change of the state, on the store's own thread, before anybody can
+    /// see it; at once, if the store is degraded now.
+    pub fn watch(&mut self, watch: impl Fn(&State) + Send + 'static) {
+        self.shared.watch(Box::new(watch));
+    }
+
+    /// What is recorded is not to be believed: the store is degraded until it has been given all
+    /// claims anew ([`Store::snapshot`]).
+    pub fn mistrust(&mut self) {
+        self.shared.wants_snapshot.store(true, Ordering::Release);
+        self.shared.set(State::Degraded("an earlier run could not record everything".to_owned()));
     }
 
     /// How often `prefix` was banned before, by this jail or, with overalljails, by anybody.

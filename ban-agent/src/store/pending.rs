@@ -9,14 +9,19 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::row::{Key, Span, holder_text, ports_text};
-use crate::{ledger::Holder, net::IpNet, source::Position};
+use super::{
+    Counted, Pardoned,
+    row::{Key, Span, holder_text, ports_text},
+};
+use crate::{jail::Count, ledger::Holder, net::IpNet, source::Position};
 
 /// Claims that may wait. Beyond it they are dropped, and asked for again once the disk works.
 const MAX_CLAIMS: usize = 1 << 20;
 /// Grounds and history entries that may wait; further ones are lost, and counted.
 const MAX_GROUNDS: usize = 10_000;
 const MAX_HISTORY: usize = 100_000;
+/// Counts that may wait, likewise: those of all the addresses that some jails track.
+const MAX_COUNTS: usize = 1 << 18;
 
 /// Why a prefix was banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub(super) struct Pending {
     grounds: HashMap<(IpNet, Holder), Ground>,
     history: HashMap<(IpNet, Holder), (u32, i64)>,
     positions: HashMap<Arc<str>, Position>,
+    counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
+    pardons: HashMap<Pardoned, i64>,
     barriers: Vec<oneshot::Sender<()>>,
     /// What is pending is all there is: rows that are not in it go.
     whole: bool,
@@ -75,8 +82,26 @@ impl Pending {
         }
     }
 
-    pub(super) fn position(&mut self, origin: Arc<str>, position: Position) {
-        self.positions.insert(origin, position);
+    pub(super) fn handled(
+        &mut self,
+        position: Option<(Arc<str>, Position)>,
+        counted: Vec<Counted>,
+    ) {
+        self.positions.extend(position);
+        for (jail, prefix, count) in counted {
+            let who = (jail, prefix);
+            if self.counts.len() < MAX_COUNTS || self.counts.contains_key(&who) {
+                self.counts.insert(who, count);
+            } else {
+                self.lost += 1;
+            }
+        }
+    }
+
+    pub(super) fn pardon(&mut self, pardoned: Pardoned, at: i64) {
+        if self.pardons.len() < MAX_GROUNDS {
+            self.pardons.insert(pardoned, at);
+        }
     }
 
     pub(super) fn barrier(&mut self, done: oneshot::Sender<()>) {
@@ -100,14 +125,15 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.is_lazy() && self.positions.is_empty()
+        self.is_lazy() && self.positions.is_empty() && self.counts.is_empty()
     }
 
-    /// Whether nothing waits but positions: after a crash lines may be read again.
+    /// Whether nothing waits but positions and what was counted there: after a crash lines may be read again.
     pub(super) fn is_lazy(&self) -> bool {
         self.claims.is_empty()
             && self.grounds.is_empty()
             && self.history.is_empty()
+            && self.pardons.is_empty()
             && self.barriers.is_empty()
             && !self.whole
     }
@@ -132,6 +158,8 @@ impl Pending {
         self.write_history(&transaction)?;
         self.write_grounds(&transaction)?;
         self.write_positions(&transaction)?;
+        self.write_counts(&transaction)?;
+        self.write_pardons(&transaction)?;
         transaction.commit()?;
         let Pending { barriers, overflowed, lost, .. } = std::mem::take(self);
         (self.overflowed, self.lost) = (overflowed, lost);
@@ -198,6 +226,32 @@ impl Pending {
             if let Ok(text) = serde_json::to_string(position) {
                 put.execute(params![origin.as_ref(), text])?;
             }
+        }
+        Ok(())
+    }
+
+    fn write_counts(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut put =
+            db.prepare_cached("INSERT OR REPLACE INTO counts VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut remove = db.prepare_cached("DELETE FROM counts WHERE jail = ?1 AND prefix = ?2")?;
+        for ((jail, prefix), count) in &self.counts {
+            let (jail, prefix) = (jail.as_ref(), prefix.to_string());
+            match count {
+                Some(Count { failures, first, last }) => {
+                    put.execute(params![jail, prefix, failures, first, last])?
+                }
+                None => remove.execute(params![jail, prefix])?,
+            };
+        }
+        Ok(())
+    }
+
+    fn write_pardons(&self, db: &Connection) -> rusqlite::Result<()> {
+        let mut put = db.prepare_cached("INSERT OR REPLACE INTO pardons VALUES (?1, ?2, ?3)")?;
+        for ((prefix, holder), at) in &self.pardons {
+            let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
+            let holder = holder.as_ref().map(holder_text).unwrap_or_default();
+            put.execute(params![prefix, holder, at])?;
         }
         Ok(())
     }

@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Evidence,
+    Evidence, Pardons,
     row::{Key, Span, holder_of, holder_text, key_of},
     schema::boot_id,
 };
 use crate::{
     clock::Now,
+    jail::Count,
     ledger::{Claim, Holder},
-    net::IpNet,
+    net::{IpNet, parse_prefix},
     source::Position,
 };
 
@@ -60,6 +61,42 @@ pub(super) fn positions(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, P
         }
     }
     Ok(positions)
+}
+
+/// What the jails had counted; what makes no sense is left out.
+pub(super) fn counts(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, Vec<(IpNet, Count)>>> {
+    let mut statement =
+        db.prepare("SELECT jail, prefix, failures, first, last FROM counts ORDER BY jail")?;
+    let mut rows = statement.query([])?;
+    let mut counts: HashMap<Arc<str>, Vec<(IpNet, Count)>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let Ok(prefix) = parse_prefix(row.get_ref(1)?.as_str()?) else { continue };
+        let count = Count { failures: row.get(2)?, first: row.get(3)?, last: row.get(4)? };
+        let jail = row.get_ref(0)?.as_str()?;
+        match counts.get_mut(jail) {
+            Some(known) => known.push((prefix, count)),
+            None => _ = counts.insert(jail.into(), vec![(prefix, count)]),
+        }
+    }
+    Ok(counts)
+}
+
+/// What was let go by hand.
+pub(super) fn pardons(db: &Connection) -> rusqlite::Result<Pardons> {
+    let mut statement = db.prepare("SELECT prefix, holder, at FROM pardons ORDER BY at")?;
+    let mut rows = statement.query([])?;
+    let mut pardons = Pardons::default();
+    while let Some(row) = rows.next()? {
+        let (prefix, holder) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+        let prefix = (!prefix.is_empty()).then(|| parse_prefix(prefix).ok());
+        let holder = (!holder.is_empty()).then(|| holder_of(holder));
+        let at = Timestamp::from_millisecond(row.get(2)?).unwrap_or_default();
+        // unreadable ones are left out: half of one would let everybody go
+        if !matches!(prefix, Some(None)) && !matches!(holder, Some(None)) {
+            pardons.insert((prefix.flatten(), holder.flatten()), at);
+        }
+    }
+    Ok(pardons)
 }
 
 /// How often `prefix` was banned: by one holder, or by all.

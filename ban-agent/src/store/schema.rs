@@ -20,7 +20,9 @@ const WAL_LIMIT: i64 = 16 << 20;
 
 /// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
 /// released: add another.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[FIRST, COUNTS];
+
+const FIRST: &str = "
     CREATE TABLE boots (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE);
     -- One row for each live claim. until: ms since 1970, NULL: permanent. boot_until: the same
     -- instant in ms of the boot clock, true during that boot whatever happens to the wall clock.
@@ -44,7 +46,22 @@ const MIGRATIONS: &[&str] = &["
     );
     CREATE INDEX evidence_at ON evidence (at);
     CREATE TABLE positions (origin TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
-"];
+";
+
+const COUNTS: &str = "
+    -- What each jail has counted at the recorded positions (ms of log time since 1970).
+    CREATE TABLE counts (
+        jail TEXT NOT NULL, prefix TEXT NOT NULL,
+        failures INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+        PRIMARY KEY (jail, prefix)
+    ) WITHOUT ROWID;
+    -- What was let go by hand (an empty text: all of them), and when (ms since 1970): lines from
+    -- before that ban it no more.
+    CREATE TABLE pardons (
+        prefix TEXT NOT NULL, holder TEXT NOT NULL, at INTEGER NOT NULL,
+        PRIMARY KEY (prefix, holder)
+    ) WITHOUT ROWID;
+";
 
 /// An open database that is ours and up to date.
 #[derive(Debug)]

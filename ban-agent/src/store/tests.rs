@@ -106,13 +106,21 @@ fn everything_comes_back() {
     }
     store.claim(&claims[0], None, start());
     store.manual(&claims[2], Some("a whim"), start());
-    store.position(&"/var/log/auth.log".into(), &position(7));
+    let count = Count { failures: 2, first: 5, last: start().wall.as_millisecond() };
+    let counted = |number, count| (Arc::from("a"), numbered(number).prefix, count);
+    let log = Arc::from("/var/log/auth.log");
+    store.handled(Some((Arc::clone(&log), position(6))), vec![counted(1, Some(count))]);
+    store.handled(Some((log, position(7))), vec![counted(1, None), counted(2, Some(count))]);
+    let let_go = [(Some(numbered(9).prefix), Some(jail("a"))), (None, Some(jail("b")))];
+    for pardoned in let_go.clone() {
+        store.pardon(pardoned, start().wall);
+    }
     assert!(durable(&mut store));
     store.close();
 
     let mut store = Store::open(&path).unwrap();
     let mut back = Vec::new();
-    let Loaded { positions, complete } =
+    let Loaded { positions, counts, pardons, complete } =
         store.load(now(START.0 + 900, 900), |claim| back.push(claim));
     assert!(complete);
     back.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
@@ -120,6 +128,10 @@ fn everything_comes_back() {
     expected.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
     assert_eq!(back, expected);
     assert_eq!(positions["/var/log/auth.log"], position(7));
+    assert_eq!(counts[&Arc::from("a")], [(numbered(2).prefix, count)]);
+    let mut expected = Pardons::default();
+    let_go.into_iter().for_each(|pardoned| expected.insert(pardoned, start().wall));
+    assert_eq!(pardons, expected);
     let evidence = store.evidence(claims[0].prefix);
     assert_eq!(evidence.len(), 2);
     assert_eq!((&evidence[0].holder, evidence[0].failures), (&jail("a"), 3));

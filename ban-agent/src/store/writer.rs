@@ -2,6 +2,7 @@
 //! fails it keeps what is pending, says so, and tries again; it never holds anybody up.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,7 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    Error, State,
+    Counted, Error, Pardoned, State,
     pending::{Ground, Pending},
     row::{Key, Span},
     schema::{self, Database},
@@ -40,7 +41,10 @@ pub(super) enum Message {
     /// So many more bans, and when the last one was.
     Banned((IpNet, Holder), u32, i64),
     Ground((IpNet, Holder), Ground),
-    Position(Arc<str>, Position),
+    /// How far a source was read, and what was counted since.
+    Handled(Option<(Arc<str>, Position)>, Vec<Counted>),
+    /// Who was let go by hand, and when.
+    Pardon(Pardoned, i64),
     Barrier(oneshot::Sender<()>),
     /// All claims and positions that there are.
     Whole(Vec<(Key, Span)>, Vec<(Arc<str>, Position)>),
@@ -50,10 +54,15 @@ pub(super) enum Message {
     Purge(i64),
 }
 
+/// Hears how the store is.
+pub(super) type Watch = Box<dyn Fn(&State) + Send>;
+
 /// What the thread and the handle both see.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Is told of every change of the state, before anybody else is.
+    watch: Mutex<Option<Watch>>,
     /// Messages that the thread has not taken yet.
     pub(super) queued: AtomicUsize,
     /// The claims have to be given again ([`Message::Whole`]).
@@ -73,6 +82,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tells `watch` of every change from now on, and at once if all is not well.
+    pub(super) fn watch(&self, watch: Watch) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.is_sound() {
+            watch(&state);
+        }
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+    }
+
     pub(super) fn set(&self, new: State) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *state == new {
@@ -84,7 +102,16 @@ impl Shared {
                 log::error!("the store is degraded, bans are kept in memory and the kernel: {why}");
             }
         }
+        if let Some(watch) = &*self.watch.lock().unwrap_or_else(PoisonError::into_inner) {
+            watch(&new);
+        }
         *state = new;
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -153,10 +180,11 @@ impl Writer {
             Message::Release(key) => self.pending.claim(key, None),
             Message::Banned(who, bans, at) => self.pending.banned(who, bans, at),
             Message::Ground(who, ground) => self.pending.ground(who, ground),
-            Message::Position(origin, position) => {
+            Message::Handled(position, counted) => {
                 self.lazy.get_or_insert_with(Instant::now);
-                self.pending.position(origin, position);
+                self.pending.handled(position, counted);
             }
+            Message::Pardon(pardoned, at) => self.pending.pardon(pardoned, at),
             // Dropped while degraded: nobody is told that it is durable, and nobody waits.
             Message::Barrier(done) if self.retry.is_none() => self.pending.barrier(done),
             Message::Barrier(_) => {}
@@ -276,6 +304,8 @@ fn purge(db: &Connection, before: i64) -> rusqlite::Result<()> {
          WHERE c.prefix = old.prefix AND c.holder = old.holder)";
     db.execute(&format!("DELETE FROM history AS old WHERE last < ?1 AND {unclaimed}"), [before])?;
     db.execute(&format!("DELETE FROM evidence AS old WHERE at < ?1 AND {unclaimed}"), [before])?;
+    db.execute("DELETE FROM counts WHERE last < ?1", [before])?;
+    db.execute("DELETE FROM pardons WHERE at < ?1", [before])?;
     let mut shrink = db.prepare("PRAGMA incremental_vacuum")?;
     let mut pages = shrink.query([])?;
     while pages.next()?.is_some() {}

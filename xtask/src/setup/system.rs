@@ -48,6 +48,7 @@ const PROMETHEUS: &str = "/usr/lib/python3/dist-packages/prometheus_client/__ini
 pub(crate) const TESTS: &[Need] = &[
     need("nft", "nftables", "shows that the firewall stays untouched"),
     need("iptables-save", "iptables", "shows that the firewall stays untouched"),
+    need("faketime", "faketime", "sets the clock of the agent alone"),
     need("haproxy", "haproxy", "writes httplog lines over syslog"),
     need("rsyslogd", "rsyslog", "writes the lines of sshd to a file"),
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
