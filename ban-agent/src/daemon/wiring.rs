@@ -25,6 +25,7 @@ use crate::{
     jail::{self, Count, Jail},
     net::{IpNet, PrefixSet},
     source::{self, Position},
+    store::Counts,
 };
 
 /// Batches that may wait for a jail.
@@ -42,7 +43,7 @@ pub(super) struct Wiring {
     /// The way to the jails that count bans; `None` if there is none.
     bans: Option<Bans>,
     /// What an earlier run counted, by jail, until the jail starts.
-    counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>,
+    counts: Counts,
 }
 
 /// One jail's task.
@@ -74,12 +75,12 @@ impl Wiring {
             intakes: HashMap::new(),
             onlink: watch::Sender::new(PrefixSet::default()),
             bans: None,
-            counts: HashMap::new(),
+            counts: Counts::new(),
         }
     }
 
     /// Has the jails that start from now on go on with what an earlier run counted.
-    pub(super) fn resume(&mut self, counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>) {
+    pub(super) fn resume(&mut self, counts: Counts) {
         self.counts = counts;
     }
 

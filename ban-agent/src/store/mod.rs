@@ -129,13 +129,16 @@ impl fmt::Display for State {
 /// What a jail counts for a prefix by now; `None`: nothing any more.
 pub type Counted = (Arc<str>, IpNet, Option<Count>);
 
+/// What each jail had counted.
+pub type Counts = HashMap<Arc<str>, Vec<(IpNet, Count)>>;
+
 /// What the store remembered, beside the claims.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// Positions by origin.
     pub positions: HashMap<Arc<str>, Position>,
     /// What the jails had counted at those positions.
-    pub counts: HashMap<Arc<str>, Vec<(IpNet, Count)>>,
+    pub counts: Counts,
     /// What the operator let go.
     pub pardons: Pardons,
     /// Whether it was everything: not if there was no file, or a corrupt one. Then bans that

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Evidence, Pardons,
+    Counts, Evidence, Pardons,
     row::{Key, Span, holder_of, holder_text, key_of},
     schema::boot_id,
 };
@@ -64,11 +64,11 @@ pub(super) fn positions(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, P
 }
 
 /// What the jails had counted; what makes no sense is left out.
-pub(super) fn counts(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, Vec<(IpNet, Count)>>> {
+pub(super) fn counts(db: &Connection) -> rusqlite::Result<Counts> {
     let mut statement =
         db.prepare("SELECT jail, prefix, failures, first, last FROM counts ORDER BY jail")?;
     let mut rows = statement.query([])?;
-    let mut counts: HashMap<Arc<str>, Vec<(IpNet, Count)>> = HashMap::new();
+    let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
         let Ok(prefix) = parse_prefix(row.get_ref(1)?.as_str()?) else { continue };
         let count = Count { failures: row.get(2)?, first: row.get(3)?, last: row.get(4)? };

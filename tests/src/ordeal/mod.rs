@@ -32,8 +32,9 @@ use self::{
     writer::Writer,
 };
 use crate::{
-    agent::{self, Agent},
+    agent::{self, Agent, LIMIT},
     frame::Wire,
+    process::eventually,
     random::Random,
     stage::{DEVICE, Stage},
 };
@@ -51,7 +52,7 @@ const STEP: u64 = 10;
 const BANTIME: Duration = Duration::from_secs(CONFIGURED - 2 * STEP - 2);
 const CONFIGURED: u64 = 240;
 /// Longer than the agent may take to catch up after the last kill.
-const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP: Duration = Duration::from_secs(60);
 /// The agent may not grow beyond this, in KiB, with what an ordeal gives it to remember.
 const MEMORY_KIB: u64 = 200 << 10;
 /// As many lifted addresses are tried again in the end.
@@ -128,7 +129,7 @@ impl Ordeal {
         let disk = self.full_disk.then(|| SmallDisk::mount(stage.file("disk"), 96)).transpose()?;
         let clock = self.clock.as_deref().map(|library| Clock::new(&stage, library)).transpose()?;
         configure(&scene, self.writers)?;
-        let before = surroundings(&stage)?;
+        let before = settled(&stage)?;
         let mut agent = Agent::idle(&stage);
         start(&mut agent, clock.as_ref())?;
         let done = self.perform(&scene, &mut agent, disk.as_ref(), clock.as_ref());
@@ -136,8 +137,9 @@ impl Ordeal {
         if let Err(error) = done {
             book.fault(format!("{error:#}"));
         }
-        if surroundings(&stage)? != before {
-            book.fault("routes, rules or the firewall have changed".to_owned());
+        let after = surroundings(&stage)?;
+        if after != before {
+            book.fault(format!("the host was changed, from\n{before}\nto\n{after}"));
         }
         if book.tally.peak_kib > MEMORY_KIB {
             let peak = book.tally.peak_kib;
@@ -145,8 +147,9 @@ impl Ordeal {
         }
         if !book.faults().is_empty() {
             let log = agent.log();
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!("the agent said at last:");
+            let loud = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+            let tail: Vec<&str> = log.lines().filter(loud).rev().take(60).collect();
+            eprintln!("what the agent complained of at last:");
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
             if let Ok(status) = agent::verb(&stage, &["-o", "json", "status"]) {
                 eprintln!("its status: {}", String::from_utf8_lossy(&status.stdout));
@@ -274,7 +277,7 @@ fn configure(scene: &Scene<'_>, writers: u32) -> Result<()> {
          fail2ban_log = {:?}\nallow = [\"{ALLOWED}\"]\nmax_bans = 65536\n\
          [filters.{JAIL}]\nfailregex = ['^\\s*app: bad login from <ADDR>$']\n\
          [jails.{JAIL}]\nlogpath = [{}]\nmaxretry = {MAXRETRY}\nfindtime = \"1h\"\n\
-         bantime = \"{CONFIGURED}s\"\n",
+         bantime = \"{CONFIGURED}s\"\nprefix_v6 = 128\n",
         stage.file(state),
         stage.pins(),
         stage.file("control.sock"),
@@ -295,6 +298,19 @@ fn surroundings(stage: &Stage) -> Result<String> {
     Ok(text)
 }
 
+/// The same once it has come to rest: a new link gets its link-local routes a moment later.
+fn settled(stage: &Stage) -> Result<String> {
+    let mut last = surroundings(stage)?;
+    eventually("routes come to rest", LIMIT, || {
+        thread::sleep(Duration::from_millis(500));
+        let now = surroundings(stage)?;
+        let same = now == last;
+        last = now;
+        Ok(same)
+    })?;
+    surroundings(stage)
+}
+
 fn joined(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     thread.join().map_err(|_panic| anyhow!("a thread of the ordeal panicked"))?
 }
@@ -312,7 +328,7 @@ fn audit(scene: &Scene<'_>) -> Result<()> {
 fn addresses(document: &[u8]) -> Result<HashSet<IpAddr>> {
     let list: serde_json::Value = serde_json::from_slice(document).context("no list")?;
     let bans = list.get("bans").and_then(|bans| bans.as_array()).context("no bans in the list")?;
-    let address = |ban: &serde_json::Value| Some(ban.get("address")?.as_str()?.parse().ok()?);
+    let address = |ban: &serde_json::Value| ban.get("address")?.as_str()?.parse().ok();
     Ok(bans.iter().filter_map(address).collect())
 }
 
