@@ -197,9 +197,18 @@ impl Follow {
         let old = self.tails.len() - usize::from(self.attached);
         let Some(tail) = self.tails.get(index).filter(|_| index < old) else { return false };
         let quiet = now.saturating_duration_since(tail.active) >= limits.linger;
-        tail.copy
+        tail.copy && !self.is_landmark(index)
             || index == 0 && old > MAX_OLD
             || quiet && (tail.lines.unfinished() || tail.is_deleted())
+    }
+
+    /// A copy that was read, and whose original is still empty: should we die now, and it be filled
+    /// and copied again before we are back, nothing else tells where to go on.
+    fn is_landmark(&self, index: usize) -> bool {
+        let last = self.attached && index + 2 == self.tails.len();
+        let empty = self.tails.back().is_some_and(|tail| tail.mark().head_len == 0);
+        let read = self.tails.get(index).is_some_and(|tail| !tail.lines.unfinished());
+        last && empty && read
     }
 
     /// Ends a file's last line, and lets the file go unless it may still grow.

@@ -347,3 +347,31 @@ async fn a_storm_of_rotations() {
     let missing: Vec<_> = (0..written).filter(|number| !numbers.contains(number)).collect();
     assert_eq!((missing, numbers.len()), (Vec::new(), written));
 }
+
+#[tokio::test]
+async fn an_empty_original_was_filled_and_copied_again_meanwhile() {
+    let mut bench = Bench::new("log", |_| ()).await;
+    bench.append("log", "one\n");
+    bench.expect(&["one"]).await;
+    fs::copy(bench.path("log"), bench.path("log.1")).unwrap();
+    bench.append("log", "").set_len(0).unwrap();
+    let is_empty = |bench: &Bench| {
+        bench.positions.lock().unwrap().values().any(|position| match position {
+            Position::File { files } => files.last().is_some_and(|mark| mark.head_len == 0),
+            Position::Journal { .. } => false,
+        })
+    };
+    while !is_empty(&bench) {
+        bench.receive().await;
+    }
+    bench
+        .restart(|bench| {
+            bench.append("log", "two\n");
+            bench.rename("log.1", "log.2");
+            fs::copy(bench.path("log"), bench.path("log.1")).unwrap();
+            bench.append("log", "").set_len(0).unwrap();
+            bench.append("log", "three\n");
+        })
+        .await;
+    bench.expect(&["two", "three"]).await;
+}
