@@ -18,6 +18,7 @@ fn main() -> Result<ExitCode> {
         kills: 0,
         time: Some(Duration::from_secs(minutes * 60)),
         writers: 4,
+        copytruncate: true,
         full_disk: true,
         clock: Some(trouble::faketime().context("libfaketime is not installed")?),
     };

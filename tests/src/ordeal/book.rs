@@ -31,6 +31,9 @@ pub struct Book {
     doubtful: HashSet<IpAddr>,
     /// Whose last line is written, and since when; nobody was told of a ban yet.
     due: HashMap<IpAddr, Instant>,
+    /// Reported banned before we noted that their last line is written: the agent was quick, or
+    /// has counted a line again after a crash, as it may.
+    early: HashSet<IpAddr>,
     /// Who may be banned at all.
     guilty: HashSet<IpAddr>,
     faults: Vec<String>,
@@ -53,6 +56,8 @@ pub struct Tally {
     pub kills: u64,
     /// Bans of a jail that were reported.
     pub sentences: u64,
+    /// Those of them that came before the last line was noted.
+    pub early: u64,
     /// Bans by hand that were acknowledged.
     pub bans: u64,
     /// Unbans that were acknowledged.
@@ -108,7 +113,11 @@ impl Book {
     /// His last line is in the log.
     pub fn convict(&mut self, address: IpAddr) {
         self.tally.offenders += 1;
-        self.due.insert(address, Instant::now());
+        if self.early.contains(&address) {
+            self.tally.sentences += 1;
+        } else {
+            self.due.insert(address, Instant::now());
+        }
     }
 
     /// A jail's ban was reported. It lasts for `bantime` from the last line, give or take.
@@ -116,9 +125,21 @@ impl Book {
         if !self.guilty.contains(&address) {
             self.fault(format!("{address} was banned, and had done nothing"));
         }
-        let Some(written) = self.due.remove(&address) else { return };
+        let Some(written) = self.due.remove(&address) else {
+            if !self.once_live(address) && self.early.insert(address) {
+                self.tally.early += 1;
+            }
+            return;
+        };
         self.tally.sentences += 1;
         self.banned(address, written + bantime);
+    }
+
+    /// Whether his ban was noted before: it is only restored.
+    fn once_live(&self, address: IpAddr) -> bool {
+        self.live.contains_key(&address)
+            || self.lifted.contains(&address)
+            || self.doubtful.contains(&address)
     }
 
     /// A ban was acknowledged.

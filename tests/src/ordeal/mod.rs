@@ -69,6 +69,8 @@ pub struct Ordeal {
     pub time: Option<Duration>,
     /// Programs that log.
     pub writers: u32,
+    /// Every other log is copied and cut, not renamed.
+    pub copytruncate: bool,
     /// The disk of the state fills up now and then.
     pub full_disk: bool,
     /// The library that sets the agent's clock now and then.
@@ -178,7 +180,9 @@ impl Ordeal {
             ];
             for number in 0..self.writers {
                 let random = random(100 + u64::from(number));
-                busy.push(scope.spawn(move || Writer::open(scene, number, random)?.run(scene)));
+                let copies = self.copytruncate && number.is_multiple_of(2);
+                let writer = move || Writer::open(scene, number, copies, random)?.run(scene);
+                busy.push(scope.spawn(writer));
             }
             if let Some(disk) = disk {
                 busy.push(scope.spawn(move || trouble::fill(scene, disk, random(3))));
@@ -388,12 +392,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { allowed: (sent, received), .. } = self.tally;
         let Tally { lines, junk, offenders, rotations, kills, .. } = self.tally;
-        let Tally { sentences, bans, unbans, unanswered, packets, .. } = self.tally;
+        let Tally { sentences, early, bans, unbans, unanswered, packets, .. } = self.tally;
         let Tally { full_disks, clock_steps, audits, peak_kib, faults, .. } = self.tally;
         let seconds = self.time.as_secs();
         writeln!(f, "seed {}, {seconds} s, {kills} kills, {audits} audits", self.seed)?;
         writeln!(f, "{lines} lines, {junk} of them junk, {rotations} rotations")?;
-        writeln!(f, "{offenders} offenders, {sentences} of them reported banned")?;
+        writeln!(f, "{offenders} offenders, {sentences} reported banned ({early} early)")?;
         writeln!(f, "{bans} bans and {unbans} unbans by hand, {unanswered} unanswered")?;
         writeln!(f, "{packets} packets of banned addresses")?;
         writeln!(f, "{received} of {sent} packets of the allowed address received")?;

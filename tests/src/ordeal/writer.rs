@@ -29,6 +29,7 @@ const PAUSE: Duration = Duration::from_millis(6);
 #[derive(Debug)]
 pub(super) struct Writer {
     number: u32,
+    copies: bool,
     path: PathBuf,
     file: File,
     random: Random,
@@ -43,11 +44,16 @@ pub(super) fn path(scene: &Scene<'_>, number: u32) -> PathBuf {
 }
 
 impl Writer {
-    pub(super) fn open(scene: &Scene<'_>, number: u32, random: Random) -> Result<Self> {
+    pub(super) fn open(
+        scene: &Scene<'_>,
+        number: u32,
+        copies: bool,
+        random: Random,
+    ) -> Result<Self> {
         let path = path(scene, number);
         let file = append(&path)?;
         let suspects = Vec::new();
-        Ok(Self { number, path, file, random, suspects, next: 0, rotations: 0 })
+        Ok(Self { number, copies, path, file, random, suspects, next: 0, rotations: 0 })
     }
 
     /// Writes until told to stop, then lets everybody who began fail often enough.
@@ -153,7 +159,7 @@ impl Writer {
         scene.book.open().tally.rotations += 1;
         let old = |number: u64| format!("{}-20261121-{number:06}", self.path.display());
         let aside = old(self.rotations);
-        if self.number.is_multiple_of(2) {
+        if self.copies {
             fs::copy(&self.path, aside).context("cannot copy a log")?;
             self.file.set_len(0).context("cannot cut a log")?;
         } else {
