@@ -9,9 +9,9 @@ use crate::{bench_kernel, bench_latency, bench_log};
 pub(crate) enum What {
     /// How exact deadlines stay over an hour
     Clock(bench_kernel::Clock),
-    /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie
+    /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie, xdp-filter
     Datapath(bench_kernel::Datapath),
-    /// A flood over veth: ours, the XDP floor, nftables, a blackhole route
+    /// A flood over veth: ours, the XDP floor, nftables, ipset, a blackhole route
     #[command(name = "e2e")]
     EndToEnd(bench_kernel::EndToEnd),
     /// A million bans into ours, nftables, ipset

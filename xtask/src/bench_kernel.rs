@@ -58,7 +58,7 @@ pub(crate) fn load(args: &Load) -> Result<()> {
 
 fn run(binary: &str, numbers: &[u32]) -> Result<()> {
     ensure!(privilege::is_root(), "the bench needs root");
-    system::install(&[system::LAB])?;
+    system::install(&[system::LAB, system::DATAPATH])?;
     privilege::bpffs()?;
     let mut bench = command::cargo();
     bench.args(["run", "--release", "-p", "tests", "--features", "bench", "--bin", binary, "--"]);

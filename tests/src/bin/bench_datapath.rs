@@ -1,7 +1,13 @@
 //! Nanoseconds per packet, harness included: ours, the floor, a plain hash and a plain trie with
-//! the same accounting, over the same bans. Medians of interleaved runs; a table and JSON.
+//! the same accounting, over the same bans, and xdp-filter over one. Medians of interleaved runs;
+//! a table and JSON.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result};
 use ban_agent::{
@@ -14,6 +20,7 @@ use ban_common::Verdict;
 use serde_json::json;
 use tests::{
     bench::all,
+    net::{Namespace, join, run},
     packet::{Frame, TCP},
     process::Pins,
 };
@@ -44,7 +51,16 @@ fn main() -> Result<()> {
     // A source that the gate knows: its /24 holds no ban.
     let miss = (size * 3..)
         .find(|n| xdp.judge(&fixed(*n), 1).is_ok_and(|(verdict, _)| verdict == Verdict::Clear));
-    let mut cases = cases(size, miss.context("every /24 holds a ban")?);
+    let filter = match XdpFilter::load() {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            println!("SKIPPED: xdp-filter: {error:#}");
+            None
+        }
+    };
+    let miss = miss.context("every /24 holds a ban")?;
+    let mut cases = cases(size, miss);
+    cases.retain(|case| case.program != XDP_FILTER || filter.is_some());
     let mut programs = Vec::new();
     for case in &cases {
         let pins = if case.program.ends_with("lpm") { &trie } else { &ours };
@@ -52,8 +68,11 @@ fn main() -> Result<()> {
     }
     for _ in 0..rounds {
         for (case, program) in cases.iter_mut().zip(&mut programs) {
-            let (_, time) = program.run(&case.frame, REPEAT)?;
-            case.times.push(time.as_nanos().try_into()?);
+            let time = match &filter {
+                Some(filter) if case.program == XDP_FILTER => filter.run(&case.frame)?,
+                _ => program.run(&case.frame, REPEAT)?.1.as_nanos().try_into()?,
+            };
+            case.times.push(time);
         }
     }
     report(bans, &mut cases)
@@ -66,13 +85,69 @@ fn pins(who: &str) -> Pins {
 /// The same addresses in the hash of one and in the trie of the other.
 fn fill(xdp: &mut Xdp, nets: &mut Xdp, bans: u32) -> Result<()> {
     let address = |n: u32| Ipv4Addr::from(n.wrapping_mul(SPREAD));
-    let hosts = (0..bans).map(|n| Op::Set(host(address(n).into()), all(Boot::NEVER)));
+    let hosts = (0..bans).flat_map(|n| [address(n).into(), site(n).into()]);
+    let hosts = hosts.map(|address| Op::Set(host(address), all(Boot::NEVER)));
     xdp.apply(&hosts.collect::<Vec<_>>(), Now::read())?;
     // As /31: an agent keeps prefixes in the trie and addresses in the hash.
     let prefixes = (0..bans).filter_map(|n| IpNet::new(address(n).into(), 31).ok());
     let prefixes: BTreeSet<IpNet> = prefixes.map(|net| net.trunc()).collect();
     let ops: Vec<Op> = prefixes.into_iter().map(|net| Op::Set(net, all(Boot::NEVER))).collect();
     nets.apply(&ops, Now::read())
+}
+
+/// An IPv6 address in a /48 of its own.
+fn site(n: u32) -> Ipv6Addr {
+    Ipv6Addr::from(0x2001_u128 << 112 | u128::from(n.wrapping_mul(SPREAD)) << 80 | 1)
+}
+
+/// What Debian's package xdp-tools has: a filter by address, in the driver of an interface.
+struct XdpFilter {
+    edge: Namespace,
+    _far: Namespace,
+    program: u64,
+    frame: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+const XDP_FILTER: &str = "xdp-filter";
+
+impl XdpFilter {
+    /// With the fifth address of the bans in it.
+    fn load() -> Result<XdpFilter> {
+        let (edge, far) = (Namespace::new("benchf")?, Namespace::new("benchp")?);
+        join(&edge, "eth0", &far, "eth0")?;
+        let filter = |words: &[&str]| run(edge.command(XDP_FILTER).args(words));
+        filter(&["load", "-p", "allow", "-f", "ipv4,ipv6", "eth0"])?;
+        let fifth = Ipv4Addr::from(5_u32.wrapping_mul(SPREAD)).to_string();
+        filter(&["ip", "-m", "src", &fifth])?;
+        filter(&["ip", "-m", "src", &site(5).to_string()])?;
+        let link = edge.ip("-d -j link show dev eth0")?;
+        let link: serde_json::Value = serde_json::from_str(&link)?;
+        let program = link.pointer("/0/xdp/prog/id").and_then(serde_json::Value::as_u64);
+        let folder = tempfile::tempdir()?;
+        let frame = folder.path().join("frame");
+        let program = program.context("no program on the interface")?;
+        Ok(XdpFilter { edge, _far: far, program, frame, _folder: folder })
+    }
+
+    /// Nanoseconds for one run.
+    fn run(&self, frame: &[u8]) -> Result<u64> {
+        fs::write(&self.frame, frame)?;
+        let mut command = std::process::Command::new("bpftool");
+        command.args(["-j", "prog", "run", "id", &self.program.to_string(), "data_in"]);
+        let said = run(command.arg(&self.frame).args(["repeat", &REPEAT.to_string()]))?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        said.get("duration").and_then(serde_json::Value::as_u64).context("no duration")
+    }
+}
+
+impl Drop for XdpFilter {
+    fn drop(&mut self) {
+        // its pins lie in a folder of its own
+        if let Err(error) = run(self.edge.command(XDP_FILTER).args(["unload", "eth0"])) {
+            eprintln!("xdp-filter stays loaded: {error:#}");
+        }
+    }
 }
 
 fn from(n: u32) -> Frame {
@@ -97,6 +172,7 @@ fn cases(size: u32, miss: u32) -> Vec<Case> {
         }
         frame
     };
+    let fixed_v6 = |n: u32| Frame::new().v6(site(n), TCP).port(80).bytes().to_vec();
     let case = |what, program, frame| Case { what, program, frame, times: Vec::new() };
     vec![
         case("floor", "bench_floor", fixed(5)),
@@ -106,6 +182,12 @@ fn cases(size: u32, miss: u32) -> Vec<Case> {
         case("v4 hit, ours", "ban_agent", fixed(5)),
         case("v4 hit, hash", "bench_hash", fixed(5)),
         case("v4 hit, trie", "bench_lpm", fixed(5)),
+        case("v4 miss, xdp-filter", XDP_FILTER, fixed(miss)),
+        case("v4 hit, xdp-filter", XDP_FILTER, fixed(5)),
+        case("v6 miss, ours", "ban_agent", fixed_v6(size * 2)),
+        case("v6 miss, xdp-filter", XDP_FILTER, fixed_v6(size * 2)),
+        case("v6 hit, ours", "ban_agent", fixed_v6(5)),
+        case("v6 hit, xdp-filter", XDP_FILTER, fixed_v6(5)),
         case("vlan miss, ours", "ban_agent", tagged(miss)),
         case("vlan hit, ours", "ban_agent", tagged(5)),
         case("random floor", "bench_rnd_floor", random(0)),

@@ -1,5 +1,6 @@
 //! A flood over veth, nanoseconds per packet that is generated and dropped: the XDP floor, ours in
-//! native and in generic mode, nftables at ingress and in prerouting, a blackhole route. The
+//! native and in generic mode, nftables at ingress and in prerouting, ipset, a blackhole route. They
+//! take turns. The
 //! receiver works on the sender's CPU, so the time of the sender is the time of both.
 
 use std::{
@@ -37,23 +38,30 @@ type SetUp = fn(&Stage) -> Result<Box<dyn std::any::Any>>;
 
 fn main() -> Result<()> {
     let rounds: usize = std::env::args().nth(1).context("how many rounds?")?.parse()?;
-    let contenders: [(&str, SetUp); 7] = [
+    let contenders: [(&'static str, SetUp); 8] = [
         ("XDP_DROP, the floor", floor),
         ("ours, native", |stage| ours(stage, Mode::Native)),
         ("ours, generic", |stage| ours(stage, Mode::Generic)),
         ("nftables ingress", |stage| nft(stage, "netdev", "hook ingress device eth0 priority 0")),
         ("nftables raw", |stage| nft(stage, "inet", "hook prerouting priority -300")),
+        ("ipset raw", ipset),
         ("blackhole route", blackhole),
         ("nothing", |_| Ok(Box::new(()))),
     ];
-    let mut rows: Rows = Vec::new();
+    let mut running = Vec::new();
     for (name, set_up) in contenders {
-        match measure(name, set_up, rounds) {
-            Ok(time) => rows.push((name, time)),
+        match Contender::new(name, set_up) {
+            Ok(contender) => running.push(contender),
             Err(error) => println!("SKIPPED: {name}: {error:#}"),
         }
     }
-    report(&rows)
+    for _ in 0..rounds {
+        for contender in &mut running {
+            contender.round()?;
+        }
+    }
+    let rows: Result<Rows> = running.into_iter().map(Contender::finish).collect();
+    report(&rows?)
 }
 
 struct Stage {
@@ -63,31 +71,55 @@ struct Stage {
     mac: String,
 }
 
-fn measure(name: &str, set_up: SetUp, rounds: usize) -> Result<u64> {
-    let edge = Namespace::new("e2ee")?;
-    let outside = Namespace::new("e2eo")?;
-    join(&edge, DEVICE, &outside, DEVICE)?;
-    edge.address(DEVICE, "192.0.2.1/24")?;
-    // Frames that come by XDP are taken in by NAPI, which veth has only with GRO or XDP.
-    let _gro = edge.command("ethtool").args(["-K", DEVICE, "gro", "on"]).output();
-    let mac = edge.ip("-o link show dev eth0")?;
-    let mac = mac.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
-    let mac = mac.context("no MAC address")?.to_owned();
-    let pins = Pins::new(&format!("ban-e2e-{}", std::process::id()));
-    let stage = Stage { edge, outside, pins, mac };
-    let running = set_up(&stage)?;
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let time = flood(&stage)?;
-        times.push(u64::try_from(time.as_nanos())? / u64::from(PACKETS));
+impl Stage {
+    fn build(name: &str) -> Result<Stage> {
+        let edge = Namespace::new("e2ee")?;
+        let outside = Namespace::new("e2eo")?;
+        join(&edge, DEVICE, &outside, DEVICE)?;
+        edge.address(DEVICE, "192.0.2.1/24")?;
+        // Frames that come by XDP are taken in by NAPI, which veth has only with GRO or XDP.
+        let _gro = edge.command("ethtool").args(["-K", DEVICE, "gro", "on"]).output();
+        let mac = edge.ip("-o link show dev eth0")?;
+        let mac = mac.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        let mac = mac.context("no MAC address")?.to_owned();
+        let name: String = name.chars().filter(char::is_ascii_alphabetic).collect();
+        let pins = Pins::new(&format!("ban-e2e-{name}-{}", std::process::id()));
+        Ok(Stage { edge, outside, pins, mac })
     }
-    if let Some(xdp) = running.downcast_ref::<Xdp>() {
-        let dropped = xdp.verdicts()?.of(Verdict::Drop).packets;
-        let sent = u64::from(PACKETS) * rounds as u64;
-        ensure!(dropped >= sent, "{name}: only {dropped} of {sent} were dropped");
+}
+
+/// One way to drop, on a stage of its own.
+struct Contender {
+    name: &'static str,
+    /// What keeps it in place; goes before the stage.
+    running: Box<dyn std::any::Any>,
+    times: Vec<u64>,
+    stage: Stage,
+}
+
+impl Contender {
+    fn new(name: &'static str, set_up: SetUp) -> Result<Contender> {
+        let stage = Stage::build(name)?;
+        let running = set_up(&stage)?;
+        Ok(Contender { name, running, times: Vec::new(), stage })
     }
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().context("no rounds")
+
+    fn round(&mut self) -> Result<()> {
+        let time = flood(&self.stage)?;
+        self.times.push(u64::try_from(time.as_nanos())? / u64::from(PACKETS));
+        Ok(())
+    }
+
+    /// The median, once it is sure that ours dropped everything.
+    fn finish(mut self) -> Result<(&'static str, u64)> {
+        if let Some(xdp) = self.running.downcast_ref::<Xdp>() {
+            let dropped = xdp.verdicts()?.of(Verdict::Drop).packets;
+            let sent = u64::from(PACKETS) * self.times.len() as u64;
+            ensure!(dropped >= sent, "{}: only {dropped} of {sent} were dropped", self.name);
+        }
+        self.times.sort_unstable();
+        Ok((self.name, self.times.get(self.times.len() / 2).copied().context("no rounds")?))
+    }
 }
 
 fn source(n: u32) -> Ipv4Addr {
@@ -167,6 +199,20 @@ fn nft(stage: &Stage, family: &str, hook: &str) -> Result<Box<dyn std::any::Any>
     let path = folder.path().join("ban.nft");
     fs::write(&path, script)?;
     tests::net::run(stage.edge.command("nft").arg("-f").arg(&path))?;
+    Ok(Box::new(folder))
+}
+
+fn ipset(stage: &Stage) -> Result<Box<dyn std::any::Any>> {
+    let mut script = String::from("create ban hash:ip\n");
+    for n in 0..SOURCES {
+        script.push_str(&format!("add ban {}\n", source(n)));
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("ban.ipset");
+    fs::write(&path, script)?;
+    tests::net::run(stage.edge.command("ipset").args(["restore", "-file"]).arg(&path))?;
+    let rule = "-t raw -I PREROUTING -m set --match-set ban src -j DROP";
+    tests::net::run(stage.edge.command("iptables").args(rule.split(' ')))?;
     Ok(Box::new(folder))
 }
 

@@ -50,7 +50,6 @@ pub(crate) const TESTS: &[Need] = &[
     need("iptables-save", "iptables", "shows that the firewall stays untouched"),
     need("faketime", "faketime", "sets the clock of the agent alone"),
     need("haproxy", "haproxy", "writes httplog lines over syslog"),
-    need("rsyslogd", "rsyslog", "writes the lines of sshd to a file"),
     need("sshd", "openssh-server", "writes the log of guessed passwords"),
     need("ssh", "openssh-client", "guesses them"),
     need("rsyslogd", "rsyslog", "writes what sshd says into a file"),
@@ -74,6 +73,15 @@ pub(crate) const KERNELS: &[Need] = &[
     need("strip", "binutils", "keeps its memory small"),
     need("xz", "xz-utils", "unpacks modules"),
     need("zstd", "zstd", "unpacks modules"),
+];
+
+/// What the datapath is measured against.
+pub(crate) const DATAPATH: &[Need] = &[
+    need("nft", "nftables", "drops in netfilter"),
+    need("iptables", "iptables", "drops in netfilter, by ipset"),
+    need("ipset", "ipset", "the set that iptables asks"),
+    need("ethtool", "ethtool", "has veth take frames in as a card does"),
+    need("xdp-filter", "xdp-tools", "another filter in XDP"),
 ];
 
 /// What is timed beside the agent.
