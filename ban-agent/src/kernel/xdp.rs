@@ -618,8 +618,10 @@ fn evict(interface: &Interface) -> Result<(), Error> {
         return Ok(());
     }
     let failed = |e| Error::call("remove the XDP program of", interface.name.clone(), e);
+    // By its program too: another network namespace has its own interface of that index.
+    let (ifindex, program) = (interface.index, interface.program);
     for link in Link::all().map_err(failed)? {
-        if link.info().is_ok_and(|info| info.ifindex == interface.index) {
+        if link.info().is_ok_and(|info| info.ifindex == ifindex && info.program == program) {
             return link.detach().map_err(failed);
         }
     }

@@ -133,9 +133,9 @@ pub(super) fn built(names: &[String]) -> Result<Vec<PathBuf>> {
         bail!("the tests do not compile");
     }
     let text = String::from_utf8_lossy(&done.stdout);
-    // One JSON object a line; only those of test binaries name an executable.
-    let paths =
-        text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    // One JSON object a line; the crate's other binaries, which tests may start, name one too.
+    let tests = text.lines().filter(|line| line.contains("\"kind\":[\"test\"]"));
+    let paths = tests.filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
     let paths: Vec<PathBuf> = paths.map(PathBuf::from).collect();
     if paths.len() < names.len() {
         bail!("cargo built {} of {} test binaries", paths.len(), names.len());
