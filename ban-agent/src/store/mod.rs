@@ -188,8 +188,11 @@ impl Store {
             Ok(database) => Some(database),
             Err(error @ (Error::Foreign(_) | Error::Newer { .. })) => return Err(error),
             Err(error) => {
-                if path.exists() {
-                    schema::open_to_read(path)?;
+                match schema::open_to_read(path) {
+                    // without room SQLite may not see that its log mends the file
+                    Err(Error::Open { source, .. }) if schema::is_corrupt(&source) => {}
+                    Err(error) if path.exists() => return Err(error),
+                    _ => {}
                 }
                 shared.set(State::Degraded(writer::chain(&error)));
                 None
@@ -389,7 +392,12 @@ impl Store {
         if self.reader.as_ref().is_none_or(|(opened, _)| *opened != generation) {
             self.reader = schema::open_to_read(&self.path).ok().map(|db| (generation, db));
         }
-        self.reader.as_ref().map(|(_, db)| read(db))
+        let result = self.reader.as_ref().map(|(_, db)| read(db));
+        if !self.shared.state().is_sound() {
+            // it may keep the writer out
+            self.reader = None;
+        }
+        result
     }
 }
 

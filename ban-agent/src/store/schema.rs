@@ -100,21 +100,38 @@ impl Database {
 }
 
 /// Opens the file for reading only; also where nothing can be written, a full or read-only disk.
+/// Not to be kept there: nobody else can open it meanwhile.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, Error> {
-    let error = |source| Error::Open { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
-    connection.busy_timeout(BUSY).map_err(error)?;
-    match check_owner(&connection, path) {
-        Ok(_) => Ok(connection),
-        Err(Error::Open { source, .. }) if cannot_write(&source) => {
-            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
-            let connection = Connection::open_with_flags(immutable(path), flags).map_err(error)?;
-            check_owner(&connection, path)?;
-            Ok(connection)
-        }
-        Err(other) => Err(other),
+    match open_with(path, path, flags, &[]) {
+        Err(Error::Open { source, .. }) if cannot_write(&source) => {}
+        other => return other,
     }
+    // Without room for the index of its write-ahead log: alone with the file, SQLite keeps that
+    // in memory (<https://sqlite.org/wal.html#noshm>).
+    let alone = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match open_with(path, path, alone, &[("locking_mode", "EXCLUSIVE"), ("query_only", "1")]) {
+        Err(Error::Open { source, .. }) if cannot_write(&source) => {}
+        other => return other,
+    }
+    let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+    open_with(path, Path::new(&immutable(path)), flags, &[])
+}
+
+fn open_with(
+    path: &Path,
+    name: &Path,
+    flags: OpenFlags,
+    pragmas: &[(&str, &str)],
+) -> Result<Connection, Error> {
+    let error = |source| Error::Open { path: path.to_owned(), source };
+    let connection = Connection::open_with_flags(name, flags).map_err(error)?;
+    connection.busy_timeout(BUSY).map_err(error)?;
+    for (pragma, value) in pragmas {
+        connection.pragma_update(None, pragma, value).map_err(error)?;
+    }
+    check_owner(&connection, path)?;
+    Ok(connection)
 }
 
 /// Whether the file's content is beyond use.

@@ -461,6 +461,35 @@ fn a_disk_full_at_the_start_is_read_and_waited_for() {
 }
 
 #[test]
+fn what_a_crash_left_in_the_log_is_read_on_a_full_disk() {
+    let test = "what_a_crash_left_in_the_log_is_read_on_a_full_disk";
+    let Some(disk) = SmallDisk::mount(test) else { return };
+    let (from, path) = (TempDir::new().unwrap(), disk.0.path().join("state.sqlite"));
+    let original = from.path().join("state.sqlite");
+    let mut store = Store::open(&original).unwrap();
+    for number in 1..400 {
+        store.claim(&numbered(number), None, start());
+    }
+    assert!(durable(&mut store));
+    // as kill -9 leaves it: most of it is in the log
+    let log = |path: &Path| path.with_extension("sqlite-wal");
+    fs::copy(&original, &path).unwrap();
+    assert!(fs::copy(log(&original), log(&path)).unwrap() > 0);
+    store.close();
+    let ballast = disk.0.path().join("ballast");
+    let _ = fs::write(&ballast, vec![0; 2 << 20]);
+    let mut store = Store::open(&path).unwrap();
+    assert!(!store.state().is_sound());
+    assert_eq!(all(&mut store, start()).len(), 399);
+    store.release(&numbered(1));
+    durable(&mut store);
+    fs::remove_file(&ballast).unwrap();
+    recovered(&mut store);
+    store.close();
+    assert_eq!(loaded(&path, start()).len(), 398);
+}
+
+#[test]
 fn a_disk_that_turns_read_only_is_waited_for() {
     let Some(disk) = SmallDisk::mount("a_disk_that_turns_read_only_is_waited_for") else { return };
     let path = disk.0.path().join("state.sqlite");
