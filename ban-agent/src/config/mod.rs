@@ -117,6 +117,8 @@ pub struct Agent {
     pub grace: Option<Duration>,
     /// Commands of actions that may run at once.
     pub max_actions: u32,
+    /// Age at which the store forgets history and evidence that no claim rests on.
+    pub dbpurgeage: Duration,
 }
 
 /// The `[events]` section.

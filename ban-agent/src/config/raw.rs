@@ -47,6 +47,7 @@ pub(super) struct Agent {
     pub(super) fail2ban: Option<PathBuf>,
     pub(super) grace: Option<Bounded>,
     pub(super) max_actions: Option<Positive>,
+    pub(super) dbpurgeage: Option<Bounded>,
 }
 
 /// How the program is attached.

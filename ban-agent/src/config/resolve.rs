@@ -118,6 +118,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         fail2ban: raw.fail2ban.clone(),
         grace: raw.grace.map(|grace| grace.0),
         max_actions: raw.max_actions.as_ref().map_or(4, |max| max.0),
+        dbpurgeage: raw.dbpurgeage.map_or(crate::store::PURGE_AGE, |age| age.0),
     }
 }
 

@@ -459,10 +459,12 @@ impl Core {
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
         self.resize();
-        let Agent { allow, max_bans, .. } = self.config.agent.clone();
-        if self.config.agent != (Agent { allow, max_bans, ..former.agent }) {
+        self.store.set_purge_age(self.config.agent.dbpurgeage);
+        let Agent { allow, max_bans, dbpurgeage, .. } = self.config.agent.clone();
+        if self.config.agent != (Agent { allow, max_bans, dbpurgeage, ..former.agent }) {
             log::warn!(
-                "[agent] changed: all of it but `allow` and `max_bans` takes effect at the next start"
+                "[agent] changed: all of it but `allow`, `max_bans` and `dbpurgeage` takes effect at the \
+                 next start"
             );
         }
         if self.config.metrics != former.metrics {

@@ -179,6 +179,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         None => None,
     };
     let store = Store::open(&agent.state)?;
+    store.set_purge_age(agent.dbpurgeage);
     let trial = probation::at_start(&options, Now::read());
     let bus = Bus::new(Observer::here(Geo::open(options.config.geoip.clone())));
     let sinks = Sinks::start(&bus, &options)?;

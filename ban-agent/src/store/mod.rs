@@ -49,6 +49,9 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 /// Beyond so many messages that wait, evidence is left out: bans matter more.
 const EVIDENCE_QUEUE: usize = 4096;
 
+/// Age at which history and evidence go, unless the configuration says otherwise.
+pub const PURGE_AGE: Duration = Duration::from_secs(30 * 86_400);
+
 /// What can be wrong with the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,6 +201,8 @@ impl Store {
                 None
             }
         };
+        let age = i64::try_from(PURGE_AGE.as_millis()).unwrap_or(i64::MAX);
+        shared.purge_age_ms.store(age, Ordering::Relaxed);
         let fresh = database.as_ref().is_some_and(|database| database.fresh) || !path.exists();
         let (messages, receiver) = mpsc::channel();
         let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared));
@@ -363,10 +368,11 @@ impl Store {
         self.send(Message::Whole(claims, positions));
     }
 
-    /// Removes history and evidence from before `before` that no claim rests on, and gives the
-    /// room back. What is 30 days old goes by itself.
-    pub fn purge(&mut self, before: Timestamp) {
-        self.send(Message::Purge(before.as_millisecond()));
+    /// From which age on history and evidence that no claim rests on go by themselves, once an
+    /// hour; [`PURGE_AGE`] unless this is called.
+    pub fn set_purge_age(&self, age: Duration) {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.shared.purge_age_ms.store(age, Ordering::Relaxed);
     }
 
     /// Writes what is left, and ends the thread.

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -29,9 +29,6 @@ const GROUP: usize = 50_000;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often what is old is removed, if anything is written at all.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
-/// Age at which history and evidence without a claim go, in days.
-const PURGE_DAYS: i64 = 30;
-const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// Everything that can happen to the database.
 #[derive(Debug)]
@@ -50,8 +47,6 @@ pub(super) enum Message {
     Whole(Vec<(Key, Span)>, Vec<(Arc<str>, Position)>),
     /// The reader found the file corrupt.
     Corrupt,
-    /// Removes what is older than this (ms since 1970) and gives the room back.
-    Purge(i64),
 }
 
 /// Hears how the store is.
@@ -73,6 +68,8 @@ pub(super) struct Shared {
     pub(super) lost: AtomicU64,
     /// Transactions that reached the disk.
     pub(super) commits: AtomicU64,
+    /// Age at which history and evidence without a claim go.
+    pub(super) purge_age_ms: AtomicI64,
     /// Evidence left out because too much was queued.
     pub(super) skipped: AtomicU64,
 }
@@ -126,7 +123,8 @@ pub(super) struct Writer {
     retry: Option<Instant>,
     /// When the oldest pending position came.
     lazy: Option<Instant>,
-    purged: Option<Instant>,
+    /// When it was purged, and with which age.
+    purged: Option<(Instant, i64)>,
 }
 
 impl Writer {
@@ -190,7 +188,6 @@ impl Writer {
             Message::Barrier(_) => {}
             Message::Whole(claims, positions) => self.pending.replace(claims, positions),
             Message::Corrupt => self.discard(),
-            Message::Purge(before) => self.purge_logged(before),
         }
     }
 
@@ -220,9 +217,11 @@ impl Writer {
             // Who does not wait any more need not know.
             let _ = done.send(());
         }
-        if self.retry.is_none() && self.purged.is_none_or(|then| then.elapsed() > PURGE_EVERY) {
-            self.purged = Some(Instant::now());
-            self.purge_logged(Now::read().wall.as_millisecond() - PURGE_DAYS * DAY_MS);
+        let age = self.shared.purge_age_ms.load(Ordering::Relaxed);
+        let due = |(then, at): (Instant, i64)| at != age || then.elapsed() > PURGE_EVERY;
+        if self.retry.is_none() && self.purged.is_none_or(due) {
+            self.purged = Some((Instant::now(), age));
+            self.purge_logged(Now::read().wall.as_millisecond().saturating_sub(age));
         }
     }
 
