@@ -36,11 +36,17 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         report.step("cargo-deny", lint::deny);
     }
     let name = args.name.as_deref();
+    if privilege::is_root() && args.only.as_deref() != Some("lint") {
+        report.step("system programs", || programs(wanted("package")));
+    }
     if wanted("unit") {
         report.step("unit tests", || ring::unit(name));
     }
     if ["packets", "system", "package", "kernels"].into_iter().any(wanted) {
-        prepare(&mut report, wanted("package"));
+        report.step("build the agent", || {
+            build::agent(false)?;
+            Ok(Counts::passed())
+        });
     }
     for ring in [Ring::Packets, Ring::System, Ring::Package] {
         if wanted(ring.prefix()) {
@@ -53,19 +59,11 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(report.print())
 }
 
-/// What the privileged rings stand on: the system's programs, the BPF file system, the agent.
-fn prepare(report: &mut Report, package: bool) {
-    if privilege::is_root() {
-        report.step("system programs", || {
-            setup::system::install(&[setup::system::LAB, setup::system::TESTS])?;
-            if package {
-                setup::system::install(&[setup::system::PACKAGE])?;
-            }
-            Ok(Counts::passed())
-        });
+/// What tests start and read: unit tests too read the filters of an installed fail2ban.
+fn programs(package: bool) -> Result<Counts> {
+    setup::system::install(&[setup::system::LAB, setup::system::TESTS])?;
+    if package {
+        setup::system::install(&[setup::system::PACKAGE])?;
     }
-    report.step("build the agent", || {
-        build::agent(false)?;
-        Ok(Counts::passed())
-    });
+    Ok(Counts::passed())
 }
