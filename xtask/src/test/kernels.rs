@@ -88,7 +88,15 @@ fn run(origin: &Origin, args: &Args) -> Result<Counts> {
     println!("booting Linux {}", kernel.release);
     let console = folder.join("console.log");
     let guest = Guest { kernel: &kernel.image, archive: &archive, console, limit: LIMIT };
-    Ok(guest.run()?.finish(&kernel.release))
+    if let Some(tally) = guest.run()? {
+        return Ok(tally.finish(&kernel.release));
+    }
+    // An emulator may lose a processor. Tests that hang are ended by the guest and have failed.
+    println!("\nthe emulated machine stood still; booting it once more");
+    let Some(tally) = guest.run()? else { bail!("the emulated machine stood still, twice") };
+    let mut counts = tally.finish(&kernel.release);
+    counts.notes.push("booted twice: the emulated machine stood still".to_owned());
+    Ok(counts)
 }
 
 const NEEDS: &[&[system::Need]] = &[system::LAB, system::TESTS, system::KERNELS];
