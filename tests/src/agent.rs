@@ -95,6 +95,11 @@ impl<'a> Agent<'a> {
         Ok(command)
     }
 
+    /// Another program beside it, on the edge.
+    pub fn on_edge(&self, program: &str) -> Command {
+        self.stage.edge.command(program)
+    }
+
     /// Starts it, and does not wait.
     pub fn launch(&mut self, mut command: Command) -> Result<()> {
         let log = self.stage.file("agent.log");

@@ -8,6 +8,7 @@ pub mod import;
 mod pardon;
 mod pending;
 mod read;
+mod reader;
 mod row;
 mod schema;
 #[cfg(test)]
@@ -25,13 +26,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use self::pardon::{Pardoned, Pardons};
 use self::{
     import::Former,
     pending::Ground,
+    reader::Reader,
     row::{Key, Span},
     schema::Database,
     writer::{Message, Shared, Writer},
@@ -172,7 +173,7 @@ pub struct Store {
     path: PathBuf,
     messages: mpsc::Sender<Message>,
     shared: Arc<Shared>,
-    reader: Option<(u64, Connection)>,
+    reader: Reader,
     /// There was no file, or none that was of use.
     fresh: bool,
     thread: JoinHandle<()>,
@@ -205,19 +206,22 @@ impl Store {
         shared.purge_age_ms.store(age, Ordering::Relaxed);
         let fresh = database.as_ref().is_some_and(|database| database.fresh) || !path.exists();
         let (messages, receiver) = mpsc::channel();
-        let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared));
+        let reader = Reader::start(path.to_owned(), Arc::clone(&shared)).map_err(Error::Thread)?;
+        let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared), reader.sender());
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run(&receiver))
             .map_err(Error::Thread)?;
-        Ok(Store { path: path.to_owned(), messages, shared, reader: None, fresh, thread })
+        Ok(Store { path: path.to_owned(), messages, shared, reader, fresh, thread })
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
     /// is what can be read, and a new one takes its place, which wants a [`Store::snapshot`].
     pub fn load(&mut self, now: Now, mut each: impl FnMut(Claim)) -> Loaded {
         let mut count = 0_u64;
-        let result = self.read(|db| {
+        // not to be kept: see [`reader::Ask::LetGo`]
+        let result = schema::open_to_read(&self.path).ok().map(|db| {
+            let db = &db;
             let skipped = read::claims(db, now, |claim| {
                 count += 1;
                 each(claim);
@@ -234,7 +238,6 @@ impl Store {
             }
             Some(Err(error)) if schema::is_corrupt(&error) => {
                 log::error!("{count} claims were read before the corruption");
-                self.reader = None;
                 self.shared.wants_snapshot.store(true, Ordering::Release);
                 self.send(Message::Corrupt);
             }
@@ -320,21 +323,24 @@ impl Store {
         self.shared.set(State::Degraded("an earlier run could not record everything".to_owned()));
     }
 
-    /// How often `prefix` was banned before, by this jail or, with overalljails, by anybody.
-    pub fn former_bans(&mut self, prefix: IpNet, jail: &str, increment: &Option<Increment>) -> u32 {
+    /// How often `prefix` was banned before, by this jail or, with overalljails, by anybody. 0 if
+    /// the disk does not answer: the ban does not wait for it.
+    pub fn former_bans(&self, prefix: IpNet, jail: &str, increment: &Option<Increment>) -> u32 {
         let overall = increment.as_ref().is_some_and(|increment| increment.overalljails);
         let holder = (!overall).then(|| Holder::Jail(jail.into()));
-        self.read(|db| read::bans(db, prefix, holder.as_ref())).and_then(Result::ok).unwrap_or(0)
+        let bans = self.reader.ask(move |db| read::bans(db, prefix, holder.as_ref()));
+        bans.and_then(Result::ok).unwrap_or(0)
     }
 
     /// How often `prefix` was banned by anybody.
-    pub fn history(&mut self, prefix: IpNet) -> u32 {
-        self.read(|db| read::bans(db, prefix, None)).and_then(Result::ok).unwrap_or(0)
+    pub fn history(&self, prefix: IpNet) -> u32 {
+        self.reader.ask(move |db| read::bans(db, prefix, None)).and_then(Result::ok).unwrap_or(0)
     }
 
     /// Why `prefix` was banned, one entry for each holder.
-    pub fn evidence(&mut self, prefix: IpNet) -> Vec<Evidence> {
-        self.read(|db| read::evidence(db, prefix)).and_then(Result::ok).unwrap_or_default()
+    pub fn evidence(&self, prefix: IpNet) -> Vec<Evidence> {
+        let found = self.reader.ask(move |db| read::evidence(db, prefix));
+        found.and_then(Result::ok).unwrap_or_default()
     }
 
     /// How the store is.
@@ -378,7 +384,8 @@ impl Store {
     /// Writes what is left, and ends the thread.
     pub fn close(self) {
         let Store { messages, thread, reader, .. } = self;
-        drop(reader);
+        // SQLite tidies up when the last one closes the file: that is the writer
+        reader.finish();
         drop(messages);
         if thread.join().is_err() {
             log::error!("the store's thread has panicked");
@@ -390,20 +397,6 @@ impl Store {
         if self.messages.send(message).is_err() {
             self.shared.set(State::Degraded("its thread is gone".to_owned()));
         }
-    }
-
-    /// Reads from the file that the thread has open now; `None` if there is none.
-    fn read<T>(&mut self, read: impl FnOnce(&Connection) -> T) -> Option<T> {
-        let generation = self.shared.generation.load(Ordering::Acquire);
-        if self.reader.as_ref().is_none_or(|(opened, _)| *opened != generation) {
-            self.reader = schema::open_to_read(&self.path).ok().map(|db| (generation, db));
-        }
-        let result = self.reader.as_ref().map(|(_, db)| read(db));
-        if !self.shared.state().is_sound() {
-            // it may keep the writer out
-            self.reader = None;
-        }
-        result
     }
 }
 

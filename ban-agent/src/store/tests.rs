@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, process::Command, thread};
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use super::*;
@@ -343,6 +343,37 @@ fn a_locked_file_holds_nobody_up() {
     assert_eq!(store.history(numbered(1).prefix), 1);
     store.close();
     assert_eq!(loaded(&path, start()), [numbered(1)]);
+}
+
+#[test]
+fn a_disk_that_hangs_holds_nobody_up_who_asks() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&file(&directory)).unwrap();
+    let claim = numbered(1);
+    store.claim(&claim, Some(&sentence(&claim, &[b"line"])), start());
+    assert!(durable(&mut store));
+    let bans = |store: &Store| store.former_bans(claim.prefix, "sshd", &None);
+    assert_eq!(bans(&store), 1);
+    let (end, ended) = mpsc::channel::<()>();
+    assert_eq!(store.reader.ask(move |_| ended.recv()), None, "not answered");
+    assert_eq!((bans(&store), store.evidence(claim.prefix)), (0, Vec::new()), "not asked");
+    drop(end);
+    while bans(&store) == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    store.close();
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_keep_the_agent_from_ending() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&file(&directory)).unwrap();
+    let (end, ended) = mpsc::channel::<()>();
+    assert_eq!(store.reader.ask(move |_| ended.recv()), None, "not answered");
+    store.claim(&numbered(1), None, start());
+    store.close();
+    drop(end);
+    assert_eq!(loaded(&file(&directory), start()), [numbered(1)]);
 }
 
 #[test]

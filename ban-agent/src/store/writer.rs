@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     Counted, Error, Pardoned, State,
     pending::{Ground, Pending},
+    reader::Ask,
     row::{Key, Span},
     schema::{self, Database},
 };
@@ -118,6 +119,7 @@ pub(super) struct Writer {
     path: PathBuf,
     database: Option<Database>,
     shared: Arc<Shared>,
+    reader: Sender<Ask>,
     pending: Pending,
     /// While degraded: when to try again.
     retry: Option<Instant>,
@@ -128,10 +130,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, database: Option<Database>, shared: Arc<Shared>) -> Writer {
+    pub(super) fn new(
+        path: PathBuf,
+        database: Option<Database>,
+        shared: Arc<Shared>,
+        reader: Sender<Ask>,
+    ) -> Writer {
         let retry = database.is_none().then(Instant::now);
         let pending = Pending::default();
-        Writer { path, database, shared, pending, retry, lazy: None, purged: None }
+        Writer { path, database, shared, reader, pending, retry, lazy: None, purged: None }
     }
 
     /// Takes messages until their sender is gone, then writes what is left.
@@ -211,6 +218,8 @@ impl Writer {
                 // Those who are told that it failed can see why.
                 self.shared.set(State::Degraded(chain(&error)));
                 self.pending.failed();
+                // it has ended, if it is gone
+                let _ = self.reader.send(Ask::LetGo);
             }
         }
         for done in waiting {
