@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod clock;
 pub mod daemons;
 pub mod frame;
 pub mod guest;

@@ -3,7 +3,8 @@
 //! A tick of `jiffies` is exactly the resolution of `CLOCK_MONOTONIC_COARSE`
 //! (kernel/time/posix-timers.c: `KTIME_LOW_RES`, one tick). The offset is measured at a tick's
 //! edge by a program that reads both clocks. Jiffies stand still in suspend, boot time does not:
-//! [`JiffyClock::shifted`] notices.
+//! [`JiffyClock::shifted`] notices. Programs know nothing of time namespaces, the agent may live in
+//! one: time_namespaces(7).
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp as Program};
 use rustix::time::{ClockId, clock_getres, clock_gettime};
@@ -39,7 +40,7 @@ impl JiffyClock {
     pub fn measure(program: &Program) -> Result<JiffyClock, Error> {
         let resolution = clock_getres(ClockId::MonotonicCoarse);
         let tick_ns = nanoseconds(resolution.tv_sec, resolution.tv_nsec).max(1);
-        let slept_ns = slept();
+        let (slept_ns, shift_ns) = (slept(), namespace_ns());
         let (mut last, _) = sample(program)?;
         let (mut edges, mut best) = (0, None);
         // An edge comes within a tick; a hypervisor may sit on us for longer.
@@ -49,6 +50,7 @@ impl JiffyClock {
                 continue;
             }
             last = jiffies;
+            let boot_ns = boot_ns.saturating_add_signed(shift_ns);
             let edge = JiffyClock { tick_ns, jiffies, boot_ns, slept_ns };
             let best = best.insert(best.map_or(edge, |other: JiffyClock| other.earlier(edge)));
             edges += 1;
@@ -127,6 +129,19 @@ fn slept() -> u64 {
     nanoseconds(boot.tv_sec, boot.tv_nsec).saturating_sub(nanoseconds(awake.tv_sec, awake.tv_nsec))
 }
 
+/// What this process's time namespace adds to the boot clock.
+fn namespace_ns() -> i64 {
+    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    offset_in(&offsets).unwrap_or(0)
+}
+
+fn offset_in(offsets: &str) -> Option<i64> {
+    let mut words =
+        offsets.lines().find_map(|line| line.strip_prefix("boottime"))?.split_whitespace();
+    let mut number = || words.next()?.parse::<i64>().ok();
+    number()?.checked_mul(1_000_000_000)?.checked_add(number()?)
+}
+
 fn nanoseconds(seconds: i64, nanos: i64) -> u64 {
     seconds.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(nanos.unsigned_abs())
 }
@@ -161,6 +176,13 @@ mod tests {
         let (late, exact) = (edge(100, 402_000_000), edge(101, 404_000_000));
         assert_eq!(late.earlier(exact), exact);
         assert_eq!(exact.earlier(late), exact);
+    }
+
+    #[test]
+    fn a_time_namespace_shifts_the_boot_clock() {
+        let offsets = "monotonic           1         2\nboottime       -24000  5000000\n";
+        assert_eq!(offset_in(offsets), Some(-23_999_995_000_000));
+        assert_eq!(offset_in(""), None, "a kernel without time namespaces");
     }
 
     #[test]

@@ -4,10 +4,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use tests::{
-    ordeal::{Ordeal, trouble},
-    random,
-};
+use tests::{clock::faketime, ordeal::Ordeal, random};
 
 fn main() -> Result<ExitCode> {
     let mut words = std::env::args().skip(1);
@@ -20,7 +17,7 @@ fn main() -> Result<ExitCode> {
         writers: 4,
         copytruncate: true,
         full_disk: true,
-        clock: Some(trouble::faketime().context("libfaketime is not installed")?),
+        clock: Some(faketime().context("libfaketime is not installed")?),
     };
     println!("seed {seed}, {minutes} minutes");
     let report = ordeal.run()?;

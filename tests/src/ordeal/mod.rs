@@ -13,8 +13,7 @@ use std::{
     collections::HashSet,
     fmt, fs,
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -33,6 +32,7 @@ use self::{
 };
 use crate::{
     agent::{self, Agent, LIMIT},
+    clock::Clock,
     frame::Wire,
     process::eventually,
     random::Random,
@@ -188,7 +188,7 @@ impl Ordeal {
                 busy.push(scope.spawn(move || trouble::fill(scene, disk, random(3))));
             }
             if let Some(clock) = clock {
-                busy.push(scope.spawn(move || trouble::set_clock(scene, &clock.file, random(4))));
+                busy.push(scope.spawn(move || trouble::set_clock(scene, clock, random(4))));
             }
             let killed = self.kill(scene, agent, clock, random(5));
             scene.stop.store(true, Ordering::Release);
@@ -233,27 +233,6 @@ impl Ordeal {
             }
         }
         Ok(())
-    }
-}
-
-/// libfaketime, and the file that tells it the time.
-#[derive(Debug)]
-struct Clock {
-    library: PathBuf,
-    file: PathBuf,
-}
-
-impl Clock {
-    fn new(stage: &Stage, library: &Path) -> Result<Self> {
-        let file = stage.write("clock", "+0\n")?;
-        Ok(Self { library: library.to_owned(), file })
-    }
-
-    /// What the agent's process has to be told.
-    fn dress(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
-        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        command.env("NO_FAKE_STAT", "1");
     }
 }
 

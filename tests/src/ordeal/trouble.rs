@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::Scene;
-use crate::{net::run, random::Random};
+use crate::{clock::Clock, net::run, random::Random};
 
 /// A disk of its own for the state, small enough to fill in a moment.
 #[derive(Debug)]
@@ -67,13 +67,6 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Where the library is that shows a process another time; `None` if it is not installed.
-pub fn faketime() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let found = |folder: PathBuf| folder.join("faketime/libfaketime.so.1");
-    folders.map(found).find(|path| path.exists())
-}
-
 /// Full for a while, now and then; empty in the end.
 pub(super) fn fill(scene: &Scene<'_>, disk: &SmallDisk, mut random: Random) -> Result<()> {
     while wait(scene, Duration::from_secs(3) + random.time(Duration::from_secs(12))) {
@@ -86,19 +79,12 @@ pub(super) fn fill(scene: &Scene<'_>, disk: &SmallDisk, mut random: Random) -> R
 }
 
 /// Sets the agent's clock, and that of the programs that log, by up to so many seconds either way.
-pub(super) fn set_clock(
-    scene: &Scene<'_>,
-    file: &std::path::Path,
-    mut random: Random,
-) -> Result<()> {
+pub(super) fn set_clock(scene: &Scene<'_>, clock: &Clock, mut random: Random) -> Result<()> {
     while wait(scene, Duration::from_secs(2) + random.time(Duration::from_secs(8))) {
         let seconds = i64::try_from(random.below(2 * super::STEP + 1))?;
         let seconds = seconds - i64::try_from(super::STEP)?;
         scene.book.open().tally.clock_steps += 1;
-        // libfaketime reads it again and again: it may not see half of it
-        let aside = file.with_extension("new");
-        fs::write(&aside, format!("{seconds:+}\n")).context("cannot write the clock's file")?;
-        fs::rename(&aside, file).context("cannot set the clock")?;
+        clock.set(seconds)?;
         scene.shift.store(seconds, Ordering::Release);
     }
     Ok(())
