@@ -11,6 +11,8 @@ use super::groups::Fields;
 const MAX_SESSIONS: usize = 1024;
 /// A session that is this old is forgotten.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
+/// The fields that say whose failure it is.
+const WHO: [&str; 6] = ["fid", "ip4", "ip6", "dns", "cidr", "glued"];
 
 #[derive(Debug)]
 struct Session {
@@ -55,6 +57,11 @@ impl Sessions {
         session.fields.remove("mlfgained");
         if gained {
             session.pending = false;
+        }
+        // a line that names somebody is about nobody that an earlier one named, in another way or
+        // by an address of the other family
+        if WHO.iter().any(|name| set(&fields, name)) {
+            session.fields.retain(|name, _| !WHO.contains(&name.as_str()));
         }
         session.fields.append(&mut fields);
         // A failure was owed, or a second user tried: this line tells of a failure after all.
@@ -123,6 +130,17 @@ mod tests {
         assert_eq!(second, fields(&[("ip4", "a"), ("user", "u")]));
         let third = sessions.merge("1", fields(&[("user", "u")]), now);
         assert!(!third.contains_key("ip4"));
+    }
+
+    #[test]
+    fn the_line_itself_says_who_it_is() {
+        let mut sessions = Sessions::default();
+        let now = Timestamp::UNIX_EPOCH;
+        sessions.merge("1", fields(&[("ip4", "a"), ("cidr", "24")]), now);
+        let second = sessions.merge("1", fields(&[("ip6", "b"), ("user", "u")]), now);
+        assert_eq!(second, fields(&[("ip6", "b"), ("user", "u")]));
+        let third = sessions.merge("1", fields(&[("user", "v")]), now);
+        assert_eq!(third, fields(&[("ip6", "b"), ("user", "v")]));
     }
 
     #[test]
