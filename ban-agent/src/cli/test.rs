@@ -16,12 +16,16 @@ use serde::Serialize;
 
 use super::{Cli, args::Test, failure::Failure, output};
 use crate::{
-    config::{self, Config},
+    config,
     control::SCHEMA,
     event::{disarm, disarm_json, escape},
     fail2ban,
     filter::{self, Filter, Outcome, Scanner},
+    jail, source,
 };
+
+/// Where fail2ban's filters are, unless the configuration says otherwise.
+const FAIL2BAN: &str = "/etc/fail2ban";
 
 pub(super) fn run(cli: &Cli, args: &Test) -> Result<ExitCode, Failure> {
     let (name, file) = positionals(args)?;
@@ -59,6 +63,8 @@ fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Fail
     Ok(spec)
 }
 
+/// The filter of the jail of that name, or the filter of that name: the operator's own, then
+/// fail2ban's if the configuration names its folder, then a shipped one.
 fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
     let config = match config::load(&cli.config) {
         // without a configuration the shipped filters are there all the same
@@ -69,20 +75,31 @@ fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
         }
         config => config?,
     };
-    if let Some(spec) = own(&config, name) {
-        return Ok(spec);
+    if let Some(jail) = config.jails.iter().find(|jail| &*jail.name == name && reads_logs(jail)) {
+        return Ok((*jail.filter).clone());
     }
-    let folder = config.agent.fail2ban.clone().unwrap_or_else(|| "/etc/fail2ban".into());
-    fail2ban::filter(&folder, name).map_err(|error| {
-        let known: Vec<&str> = config.filters.keys().map(String::as_str).collect();
-        Failure::new(2, format!("there is no filter '{name}': {error}"))
-            .hint(format!("known filters: {}", known.join(", ")))
-    })
+    let filter = config.filters.get(name);
+    let shipped = config::shipped()?.filters;
+    let folder = config.agent.fail2ban.as_deref();
+    match filter {
+        Some(own) if shipped.get(name) != Some(own) => return Ok((**own).clone()),
+        Some(shipped) if folder.is_none() => return Ok((**shipped).clone()),
+        _ => {}
+    }
+    match (fail2ban::filter(folder.unwrap_or(Path::new(FAIL2BAN)), name), filter) {
+        (Ok(spec), _) => Ok(spec),
+        (Err(fail2ban::Error::NoFilter { .. }), Some(shipped)) => Ok((**shipped).clone()),
+        (Err(error), _) => {
+            let known: Vec<&str> = config.filters.keys().map(String::as_str).collect();
+            Err(Failure::new(2, format!("there is no filter '{name}': {error}"))
+                .hint(format!("known filters: {}", known.join(", "))))
+        }
+    }
 }
 
-fn own(config: &Config, name: &str) -> Option<filter::Spec> {
-    let jail = config.jails.iter().find(|jail| &*jail.name == name).map(|jail| &jail.filter);
-    jail.or_else(|| config.filters.get(name)).map(|spec| (**spec).clone())
+/// Not what this agent does itself.
+fn reads_logs(jail: &jail::Spec) -> bool {
+    !jail.sources.contains(&source::Spec::Bans)
 }
 
 /// The document of one line.
