@@ -113,6 +113,12 @@ impl<'a> Machine<'a> {
         up.with_context(|| format!("it said:\n{}", log()))
     }
 
+    /// Pulls the plug, and starts it again: another boot to its journal.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.booted = None;
+        self.boot()
+    }
+
     fn container(&self, words: &[&str]) -> Command {
         let mut command = Command::new("systemd-nspawn");
         command.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe"]);

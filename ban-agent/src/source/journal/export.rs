@@ -11,6 +11,8 @@ pub(super) const FIELDS: &str =
 #[derive(Debug)]
 pub(super) struct Export {
     max: usize,
+    /// Of an entry that is already delivered: if the stream begins with it, it is left out.
+    seen: Option<String>,
     /// What of the stream was not understood yet; at most one field.
     rest: Vec<u8>,
     /// Bytes of a field that is dropped because it is over the limit.
@@ -49,9 +51,10 @@ pub(super) struct Taken {
 }
 
 impl Export {
-    pub(super) fn new(max: usize) -> Export {
+    pub(super) fn new(max: usize, seen: Option<String>) -> Export {
         Export {
             max,
+            seen,
             rest: Vec::new(),
             skip: 0,
             skip_line: false,
@@ -155,12 +158,16 @@ impl Export {
 
     fn finish(&mut self, taken: &mut Taken) {
         let entry = std::mem::take(&mut self.entry);
-        self.overlong += u64::from(entry.overlong);
         if let Ok(cursor) = String::from_utf8(entry.cursor.clone())
             && !cursor.is_empty()
         {
+            let seen = self.seen.take().is_some_and(|seen| identity(&seen) == identity(&cursor));
             taken.cursor = Some(cursor);
+            if seen {
+                return;
+            }
         }
+        self.overlong += u64::from(entry.overlong);
         if entry.message.is_some() && !entry.write(&mut taken.lines) {
             self.malformed += 1;
         }
@@ -199,6 +206,12 @@ impl Entry {
     }
 }
 
+/// What stays the same when journald copies an entry into another file: boot, times and a hash, not
+/// the sequence numbers before them (sd_journal_get_cursor(3), `journal_file_copy_entry`).
+fn identity(cursor: &str) -> &str {
+    cursor.find(";b=").and_then(|at| cursor.get(at..)).unwrap_or(cursor)
+}
+
 /// An entry is one line: what looks like a second one is an attacker's.
 fn append(line: &mut Vec<u8>, text: &[u8]) {
     line.extend(text.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
@@ -220,7 +233,7 @@ mod tests {
     const RECORDED: &[u8] = include_bytes!("recorded.export");
 
     fn read(stream: &[u8], pieces: usize, max: usize) -> (String, Export, Option<String>) {
-        let mut export = Export::new(max);
+        let mut export = Export::new(max, None);
         let (mut lines, mut cursor) = (Vec::new(), None);
         for piece in stream.chunks(pieces) {
             let taken = export.push(piece);
@@ -241,6 +254,29 @@ mod tests {
             assert_eq!(lines, expected, "{pieces}");
             assert_eq!((export.overlong, export.malformed), (0, 0));
             assert!(cursor.unwrap().ends_with("x=56deb7080fbccc14"));
+        }
+    }
+
+    #[test]
+    fn only_the_entry_that_was_delivered_is_left_out() {
+        let entry = |cursor: &str, message: &str| {
+            format!("__CURSOR={cursor}\n__REALTIME_TIMESTAMP=0\nMESSAGE={message}\n\n")
+        };
+        let stream = entry("s=1;i=1;b=7;x=1", "a") + &entry("s=1;i=2;b=7;x=2", "b");
+        for (seen, expected) in [
+            ("s=1;i=1;b=7;x=1", "b"),
+            ("s=9;i=9;b=7;x=1", "b"),
+            // vacuumed: the first one behind it is new
+            ("s=1;i=0;b=7;x=0", "a b"),
+            // only as the first one
+            ("s=1;i=2;b=7;x=2", "a b"),
+        ] {
+            let mut export = Export::new(100, Some(seen.to_owned()));
+            let taken = export.push(stream.as_bytes());
+            let lines = String::from_utf8(taken.lines).unwrap();
+            let messages = lines.lines().map(|line| line.rsplit(' ').next().unwrap());
+            assert_eq!(messages.collect::<Vec<_>>().join(" "), expected, "{seen}");
+            assert_eq!(taken.cursor.as_deref(), Some("s=1;i=2;b=7;x=2"));
         }
     }
 
@@ -279,7 +315,7 @@ mod tests {
                 prop_oneof![any::<u8>(), Just(b'\n'), Just(b'='), Just(0)], 0..2000),
             pieces in 1usize..100,
         ) {
-            let mut export = Export::new(20);
+            let mut export = Export::new(20, None);
             for piece in stream.chunks(pieces) {
                 export.push(piece);
                 prop_assert!(export.rest.len() < 20 + 256 + 100 + 10);

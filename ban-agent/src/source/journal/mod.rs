@@ -25,6 +25,8 @@ use super::{Batch, Error, Limits, Position, Stats};
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// A child that lived this long did its work: what ended it is news.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// Names this host in its journal (machine-id(5)).
+const MACHINE: &str = "/etc/machine-id";
 /// How far back the first start reads. Jails ignore what is older than their findtime.
 const FIRST: &str = "--since=-24h";
 
@@ -41,8 +43,12 @@ pub(super) async fn run(
         Some(Position::Journal { cursor }) => Some(cursor),
         _ => None,
     };
-    let mut journal =
-        Journal { program: "journalctl".into(), matches, cursor, origin, limits, stats, out };
+    let machine = std::fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
+    let machine = machine.filter(|id| !id.is_empty());
+    let program = "journalctl".into();
+    let mut journal = Journal { program, machine, matches, cursor, origin, limits, stats, out };
+    // shown from the beginning: a quiet journal may stay so
+    journal.stats.update(&journal.origin, |_| ());
     let mut pause = PAUSE.0;
     loop {
         let started = Instant::now();
@@ -66,6 +72,8 @@ pub(super) async fn run(
 /// One journal source.
 struct Journal {
     program: PathBuf,
+    /// This host's id.
+    machine: Option<String>,
     matches: Vec<String>,
     /// Of the last entry that was delivered.
     cursor: Option<String>,
@@ -86,7 +94,7 @@ impl Journal {
         else {
             return Some("the child has no output".to_owned());
         };
-        let mut export = Export::new(self.limits.line);
+        let mut export = Export::new(self.limits.line, self.cursor.clone());
         let mut buffer = vec![0; 64 << 10];
         let mut said = Said::default();
         loop {
@@ -113,10 +121,19 @@ impl Journal {
         command.args(["--follow", "--no-tail", "--no-pager", "--quiet", "--output=export"]);
         command.arg(format!("--output-fields={}", export::FIELDS));
         match &self.cursor {
-            Some(cursor) => command.arg(format!("--after-cursor={cursor}")),
+            // not --after-cursor: if the entry was vacuumed, that leaves out the one behind it
+            Some(cursor) => command.arg(format!("--cursor={cursor}")),
             None => command.arg(FIRST),
         };
-        command.arg("--").args(&self.matches).env("LC_ALL", "C");
+        match &self.machine {
+            // --follow alone reads the current boot only, and what was written before a reboot
+            // would be lost; --merge takes other hosts' journals as well
+            Some(machine) => {
+                command.args(["--merge", "--"]).args(of_machine(&self.matches, machine))
+            }
+            None => command.arg("--").args(&self.matches),
+        };
+        command.env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).spawn()
     }
@@ -180,6 +197,20 @@ impl Said {
     }
 }
 
+/// The same matches for one host's entries: in each of the terms that `+` joins.
+fn of_machine(matches: &[String], machine: &str) -> Vec<String> {
+    let own = format!("_MACHINE_ID={machine}");
+    let mut words: Vec<String> = Vec::with_capacity(matches.len() + 2);
+    for word in matches {
+        if word == "+" {
+            words.push(own.clone());
+        }
+        words.push(word.clone());
+    }
+    words.push(own);
+    words
+}
+
 /// journalctl takes options everywhere; only matches may reach it.
 fn check(matches: &[String]) -> Result<(), Error> {
     let is_match = |word: &str| {
@@ -210,6 +241,7 @@ mod tests {
         let (out, batches) = mpsc::channel(10);
         let journal = Journal {
             program,
+            machine: None,
             matches: vec!["_COMM=sshd".to_owned()],
             cursor: None,
             origin: "journal _COMM=sshd".into(),
@@ -239,7 +271,7 @@ mod tests {
         let args = fs::read_to_string(dir.path().join("args")).unwrap();
         let (first, second) = args.split_once('\n').unwrap();
         assert!(first.contains("--since=-24h -- _COMM=sshd"), "{first}");
-        assert!(second.contains(&format!("--after-cursor={cursor} -- _COMM=sshd")), "{second}");
+        assert!(second.contains(&format!("--cursor={cursor} -- _COMM=sshd")), "{second}");
     }
 
     #[tokio::test]
@@ -260,6 +292,18 @@ mod tests {
         let (mut journal, _batches) = journal(dir.path(), "");
         journal.program = dir.path().join("none");
         assert!(journal.follow().await.unwrap().starts_with("cannot start"));
+    }
+
+    #[test]
+    fn each_term_is_of_this_host() {
+        for (matches, expected) in [
+            ("", "_MACHINE_ID=7"),
+            ("_COMM=a _UID=0", "_COMM=a _UID=0 _MACHINE_ID=7"),
+            ("_COMM=a + _COMM=b", "_COMM=a _MACHINE_ID=7 + _COMM=b _MACHINE_ID=7"),
+        ] {
+            let words: Vec<_> = matches.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(of_machine(&words, "7").join(" "), expected);
+        }
     }
 
     #[test]
