@@ -11,6 +11,7 @@ use ban_agent::{
 use ban_common::Ban;
 use tests::{
     bench::{Bench, all, set},
+    process::Pins,
     require_root,
 };
 
@@ -80,6 +81,33 @@ fn another_layout_is_refused() {
     let bench = Bench::new("batchlayout", 64);
     let wrong = Table::<[u8; 8], Ban>::new("ban_v4", &map(&bench, "ban_v4")).unwrap_err();
     assert!(matches!(wrong, Error::Layout { name: "ban_v4", key: 4, value: 48, .. }), "{wrong}");
+}
+
+#[test]
+fn without_batches_one_by_one() {
+    require_root!("a map without batches");
+    let pins = Pins::new(&format!("ban-test-nobatch-{}", std::process::id()));
+    std::fs::create_dir(pins.path()).unwrap();
+    // No kernel up to now has batches for this type; its values are indices of interfaces.
+    let pin = pins.path().join("devices");
+    let made = std::process::Command::new("bpftool")
+        .args(["map", "create", pin.to_str().unwrap(), "type", "devmap_hash", "key", "4"])
+        .args(["value", "4", "entries", "64", "name", "devices"])
+        .status();
+    assert!(made.unwrap().success());
+    let table: Table<u32, u32> = Table::new("devices", &MapData::from_pin(&pin).unwrap()).unwrap();
+    assert!(table.all().unwrap().is_empty());
+    let keys: Vec<u32> = (0..64).collect();
+    table.set_all(&keys, &[1; 64]).unwrap();
+    let mut all = table.all().unwrap();
+    all.sort_unstable();
+    assert_eq!(all, keys.iter().map(|key| (*key, 1)).collect::<Vec<_>>());
+    assert_eq!(table.get(&63).unwrap(), Some(1));
+    assert!(table.set(&64, &1).is_err(), "more than it holds");
+    table.remove_all(&[1, 2, 3, 4, 5, 1_000]).unwrap();
+    assert_eq!(table.all().unwrap().len(), 59);
+    table.remove_all(&keys).unwrap();
+    assert!(table.all().unwrap().is_empty());
 }
 
 #[test]

@@ -277,6 +277,19 @@ impl Maps {
         }
     }
 
+    /// Adds to what a ban counts, if it is held.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub(super) fn count(&mut self, key: Key, more: Hits) -> Result<(), Error> {
+        let Some(mut ban) = self.tables.get(&key)? else { return Ok(()) };
+        ban.packets = ban.packets.saturating_add(more.packets);
+        ban.bytes = ban.bytes.saturating_add(more.bytes);
+        let mut entries = Entries::default();
+        entries.push(key, ban);
+        self.tables.set(&entries, |_| {})
+    }
+
     /// Counters of `prefixes`, in their order.
     ///
     /// # Errors

@@ -10,13 +10,14 @@ use std::{
 use aya::maps::MapData;
 
 use super::{
-    Xdp,
+    Hits, Xdp,
     clock::JiffyClock,
     error::Error,
+    hash::Map,
     link::Link,
     load::{Loaded, SIZED, entries},
     maps::Maps,
-    tables::{Entries, Tables},
+    tables::{Entries, Key, Tables},
     xdp::Attached,
 };
 
@@ -25,13 +26,11 @@ impl Xdp {
     /// loaded, the maps are filled, then each copy is swapped in under its interface's link.
     /// `false` if they hold that many already, or more bans than that are there.
     ///
-    /// What the old maps count between filling and swapping is lost.
-    ///
     /// # Errors
-    /// If the kernel refuses; the old maps stay in use then.
+    /// If the kernel refuses; the old maps stay in use then, unless they have been swapped.
     pub fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {
         let folder = self.pins.maps();
-        let Some(mut next) = Next::make(&folder, max_bans)? else { return Ok(false) };
+        let Some((next, old)) = Next::make(&folder, max_bans)? else { return Ok(false) };
         let load = |slot| Loaded::over(|name| next.pin(name), max_bans, slot);
         let mut first = load(0)?;
         let clock = JiffyClock::measure(first.clock()?)?;
@@ -41,7 +40,7 @@ impl Xdp {
             program.program()?;
             programs.push(program);
         }
-        next.fill()?;
+        let late = next.fill(old)?;
         let Some(first) = programs.first() else { return Ok(false) };
         let maps = Maps::new(first, clock)?;
         for (on, program) in self.attached.iter().zip(programs.iter_mut().skip(1)) {
@@ -51,6 +50,7 @@ impl Xdp {
         self.programs = programs;
         self.options.max_bans = max_bans;
         next.take_over()?;
+        late.carry(&mut self.maps);
         Ok(true)
     }
 
@@ -73,16 +73,45 @@ impl Xdp {
     }
 }
 
-/// Makes the maps pinned in `folder` hold `max_bans`, before any program of ours uses them;
-/// `false` if they do already, or if there are none, or more bans than that.
+/// Makes the maps pinned in `folder` hold `max_bans`, before any program of ours uses them. What
+/// is to be carried over once none uses the old ones; `None` if they hold that many already, or if
+/// there are none, or more bans than that.
 ///
 /// # Errors
 /// If the kernel refuses; the pins are as they were then.
-pub(super) fn resize(folder: &Path, max_bans: u32) -> Result<bool, Error> {
-    let Some(mut next) = Next::make(folder, max_bans)? else { return Ok(false) };
-    next.fill()?;
+pub(super) fn resize(folder: &Path, max_bans: u32) -> Result<Option<Late>, Error> {
+    let Some((next, old)) = Next::make(folder, max_bans)? else { return Ok(None) };
+    let late = next.fill(old)?;
     next.take_over()?;
-    Ok(true)
+    Ok(Some(late))
+}
+
+/// What the old maps count after they were copied, while a program still runs on them.
+pub(super) struct Late {
+    old: Tables,
+    /// What they had counted when they were copied; nothing where a key is missing.
+    copied: Map<Key, Hits>,
+}
+
+impl Late {
+    /// Adds it to what the new maps count. That this fails is no reason to give them up.
+    pub(super) fn carry(self, maps: &mut Maps) {
+        if let Err(error) = self.add(maps) {
+            log::warn!("some counts of the old maps are lost: {error}");
+        }
+    }
+
+    fn add(mut self, maps: &mut Maps) -> Result<(), Error> {
+        for (key, ban) in self.old.all()? {
+            let copied = self.copied.get(&key).copied().unwrap_or_default();
+            let packets = ban.packets.saturating_sub(copied.packets);
+            if packets > 0 {
+                let bytes = ban.bytes.saturating_sub(copied.bytes);
+                maps.count(key, Hits { packets, bytes })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The maps of the other size, pinned in a folder `next` beside the old ones. It goes, and they
@@ -90,12 +119,11 @@ pub(super) fn resize(folder: &Path, max_bans: u32) -> Result<bool, Error> {
 struct Next {
     folder: PathBuf,
     max_bans: u32,
-    old: Tables,
 }
 
 impl Next {
-    /// Empty maps, unless those in `folder` will do.
-    fn make(folder: &Path, max_bans: u32) -> Result<Option<Next>, Error> {
+    /// Empty maps, and the old ones, unless those in `folder` will do.
+    fn make(folder: &Path, max_bans: u32) -> Result<Option<(Next, Tables)>, Error> {
         let fits = |name: &&str| {
             let size = size(&folder.join(name));
             size.is_none_or(|size| size == entries(name, max_bans))
@@ -119,7 +147,7 @@ impl Next {
             return Ok(None);
         }
         fs::create_dir(&path).map_err(failed("mkdir", &path))?;
-        Ok(Some(Next { folder: folder.to_owned(), max_bans, old }))
+        Ok(Some((Next { folder: folder.to_owned(), max_bans }, old)))
     }
 
     fn path(&self) -> PathBuf {
@@ -132,13 +160,18 @@ impl Next {
     }
 
     /// Copies every ban.
-    fn fill(&mut self) -> Result<(), Error> {
+    fn fill(&self, mut old: Tables) -> Result<Late, Error> {
         let mut new = Tables::new(&Loaded::over(|name| self.pin(name), self.max_bans, 0)?)?;
         let mut entries = Entries::default();
-        for (key, ban) in self.old.all()? {
+        let mut copied = Map::default();
+        for (key, ban) in old.all()? {
+            if ban.packets > 0 {
+                copied.insert(key, Hits { packets: ban.packets, bytes: ban.bytes });
+            }
             entries.push(key, ban);
         }
-        new.set(&entries, |_| {})
+        new.set(&entries, |_| {})?;
+        Ok(Late { old, copied })
     }
 
     /// Moves the pins over the old ones.

@@ -153,12 +153,13 @@ impl Xdp {
     ) -> Result<(Maps, Vec<Attached>, Vec<Loaded>), Error> {
         pins.check_versions()?;
         let folder = pins.maps();
-        if resize(&folder, options.max_bans)? {
+        let late = resize(&folder, options.max_bans)?;
+        if late.is_some() {
             log::info!("the ban maps now hold {} bans per family", options.max_bans);
         }
         let mut first = Loaded::new(folder.as_path(), options.max_bans, 0)?;
         let clock = JiffyClock::measure(first.clock()?)?;
-        let maps = Maps::new(&first, clock)?;
+        let mut maps = Maps::new(&first, clock)?;
         maps.controls.dry_run(options.dry_run);
         maps.controls.sample(options.sample_every);
         let alive = |index| interfaces.iter().any(|(found, _)| found.index == index);
@@ -200,6 +201,9 @@ impl Xdp {
                     return Err(error);
                 }
             }
+        }
+        if let Some(late) = late {
+            late.carry(&mut maps);
         }
         Ok((maps, attached, programs))
     }
