@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::kernel::{Mode, Options, Xdp};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     host::within,
@@ -54,6 +55,29 @@ pub fn card(number: u8, namespace: &Namespace, name: &str) -> Result<()> {
     // As large as it was before the last test, if that changed it.
     namespace.ip(&format!("link set {name} mtu 1500 up"))?;
     Ok(())
+}
+
+/// Suspends the machine to RAM and has its clock wake it after so many seconds. How long it slept.
+pub fn sleep(seconds: u32) -> Result<Duration> {
+    const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
+    let write = |path: &str, text: &str| {
+        fs::write(path, text).with_context(|| format!("cannot write {text} to {path}"))
+    };
+    write("/sys/power/mem_sleep", "deep")?;
+    // One that is set cannot be set again.
+    write(ALARM, "0")?;
+    write(ALARM, &format!("+{seconds}"))?;
+    let before = slept();
+    write("/sys/power/state", "mem")?;
+    Ok(slept().saturating_sub(before))
+}
+
+/// What the machine has slept since it booted: the clock that goes on meanwhile minus the one that
+/// does not.
+fn slept() -> Duration {
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    let awake = read(ClockId::Monotonic);
+    read(ClockId::Boottime).saturating_sub(awake)
 }
 
 /// How to protect these interfaces of a stage.

@@ -83,6 +83,13 @@ fn a_bond_drops_whichever_port_is_active() -> Result<()> {
         edge.ip("link set bond0 up")?;
         Ok(())
     })?;
+    // On a port alone it drops what comes in there, and says what it does not see.
+    let xdp = start(&stage, options(&stage, &[DEVICE], Mode::Native))?;
+    let on_port = shown(&xdp);
+    let [(name, Some(Place::Native), warning)] = &on_port[..] else { anyhow::bail!("{on_port:?}") };
+    ensure!(name == DEVICE && warning.contains("eth0 is a port of the bond bond0"), "{on_port:?}");
+    ensure!(warning.contains("name bond0 instead"), "{on_port:?}");
+    xdp.detach()?;
     let mut xdp = start(&stage, options(&stage, &["bond0"], Mode::Native))?;
     ensure!(shown(&xdp) == [("bond0".to_owned(), Some(Place::Native), String::new())], "{xdp:?}");
     drops(&stage, &mut xdp)?;
@@ -106,6 +113,9 @@ fn a_bridge_is_protected_on_its_port() -> Result<()> {
         Ok(())
     })?;
     let mut xdp = start(&stage, options(&stage, &[DEVICE], Mode::Native))?;
+    let on_port = shown(&xdp);
+    let [(_, Some(Place::Native), warning)] = &on_port[..] else { anyhow::bail!("{on_port:?}") };
+    ensure!(warning.contains("eth0 is a port of the bridge br0"), "{on_port:?}");
     drops(&stage, &mut xdp)?;
     xdp.detach()?;
     // The bridge itself has no driver: generic mode, for what goes to this host.

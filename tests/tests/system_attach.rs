@@ -225,6 +225,19 @@ fn generic_mode_is_visible() {
 }
 
 #[test]
+fn a_port_is_protected_with_a_warning() {
+    require_root!("the port of a bridge");
+    let stage = Stage::new("port");
+    stage.edge.ip("link add br0 type bridge").unwrap();
+    stage.edge.ip("link set edge0 master br0").unwrap();
+    let xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
+    let [port, other] = xdp.interfaces() else { panic!("{:?}", xdp.interfaces()) };
+    assert_eq!(port.place, Some(Place::Native));
+    assert!(port.warnings[0].contains("edge0 is a port of the bridge br0"), "{port:?}");
+    assert!(other.warnings.is_empty(), "{other:?}");
+}
+
+#[test]
 fn jumbo_frames_are_dropped() {
     require_root!("jumbo frames");
     let stage = Stage::new("jumbo");

@@ -54,7 +54,8 @@ impl Xdp {
         Ok(true)
     }
 
-    fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<(), Error> {
+    /// Puts `program` in the place of the one that runs on an interface.
+    pub(super) fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<(), Error> {
         if on.place.is_none() || on.ifindex == 0 {
             return Ok(());
         }

@@ -343,18 +343,35 @@ impl Xdp {
         self.maps.clock
     }
 
-    /// Writes all deadlines again if the machine slept. Cheap if it did not.
+    /// Writes all deadlines again if the machine slept, and puts fresh programs on the interfaces.
+    /// Cheap if it did not.
     ///
     /// # Errors
-    /// If the clocks cannot be read or the maps not be written.
+    /// If the kernel refuses; the next call tries again.
     pub fn check_clock(&mut self) -> Result<bool, Error> {
         if !self.maps.clock.shifted() {
             return Ok(false);
         }
         let Some(program) = self.programs.first_mut() else { return Ok(false) };
         let clock = JiffyClock::measure(program.clock()?)?;
+        self.renew()?;
         self.maps.set_clock(clock)?;
         Ok(true)
+    }
+
+    /// Swaps new copies of the program in. A driver may have lost the one that it had (virtio_net
+    /// does, in a suspend), while the kernel believes it there, and would take the same one again
+    /// for no change.
+    fn renew(&mut self) -> Result<(), Error> {
+        let folder = self.pins.maps();
+        for (at, on) in self.attached.iter().enumerate() {
+            let mut program = Loaded::new(&folder, self.options.max_bans, on.slot)?;
+            self.swap(on, &mut program)?;
+            if let Some(old) = self.programs.get_mut(at + 1) {
+                *old = program;
+            }
+        }
+        Ok(())
     }
 
     /// Runs the program over `frame`, `repeat` times, without any interface. Its verdict, and
@@ -496,6 +513,7 @@ fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
             ));
             interface = parent;
         }
+        warnings.extend(port_warning(interface, &all));
         if let Some((_, known)) = found.iter_mut().find(|(other, _)| other.index == interface.index)
         {
             known.extend(warnings);
@@ -504,6 +522,24 @@ fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
         }
     }
     Ok(found)
+}
+
+/// What it means to protect the port of a bond or bridge and not the whole.
+fn port_warning(port: &Interface, all: &[Interface]) -> Option<String> {
+    let whole = all.iter().find(|other| port.master != 0 && other.index == port.master)?;
+    let (port, whole, kind) = (&port.name, &whole.name, &whole.kind);
+    let meaning = match kind.as_str() {
+        "bond" => format!(
+            "packets that arrive by its other ports pass; name {whole} instead, which protects \
+             all of them"
+        ),
+        "bridge" => format!(
+            "bans hold for all that arrives by {port}, also for what {whole} forwards; packets \
+             that arrive by its other ports pass"
+        ),
+        _ => return None,
+    };
+    Some(format!("{port} is a port of the {kind} {whole}: {meaning}"))
 }
 
 /// Puts the program on one interface. The place, a warning, and how to take it back.

@@ -62,6 +62,10 @@ impl Guest<'_> {
                     println!("{line}");
                     tally.read(line);
                     heard = Instant::now();
+                    // Not all get from there to the power's end: some not after a suspend.
+                    if tally.ended() {
+                        break false;
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => break false,
                 Err(RecvTimeoutError::Timeout) => {}
