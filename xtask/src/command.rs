@@ -1,9 +1,11 @@
 //! Runs other programs, always showing the exact command first. Knows nothing of what they do.
 
 use std::{
+    env,
     ffi::OsStr,
     fs::File,
-    path::Path,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -11,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 /// The cargo that runs us, or the one on PATH.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(crate::layout::root());
     cargo
 }
@@ -82,13 +84,29 @@ fn not_started(command: &Command) -> String {
     format!("cannot start `{}`", shown(command))
 }
 
-/// The first executable of that name on PATH, or in the folders of the system's programs, which a
-/// user's PATH often lacks.
-pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(|file| {
+/// Where the system's own programs lie, which a user's PATH often lacks.
+const SYSTEM: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Starts this program over with the folders of the system's programs on PATH, if one is missing.
+/// Whatever it starts inherits them.
+pub(crate) fn with_system_programs() -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    let missing: Vec<PathBuf> =
+        SYSTEM.into_iter().map(PathBuf::from).filter(|folder| !folders.contains(folder)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let longer = env::join_paths(folders.iter().chain(&missing)).context("cannot extend PATH")?;
+    let this = env::current_exe().context("cannot find this program")?;
+    let error = Command::new(this).args(env::args_os().skip(1)).env("PATH", longer).exec();
+    Err(error).context("cannot start over with a longer PATH")
+}
+
+/// The first executable of that name on PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| {
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     })
 }

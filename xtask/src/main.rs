@@ -18,6 +18,7 @@ mod test;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// The development loop of ban-agent.
@@ -56,7 +57,16 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let verb = Cli::parse().verb;
+    let done = command::with_system_programs().and_then(|()| perform(verb));
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn perform(verb: Verb) -> Result<ExitCode> {
+    match verb {
         Verb::Setup(args) => setup::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Build(args) => build::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::verb(&args),
@@ -66,9 +76,5 @@ fn main() -> ExitCode {
         Verb::TestKernels(args) => test::kernels::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),
         Verb::LabApi { port } => lab::api::serve(port).map(|()| ExitCode::SUCCESS),
-    };
-    done.unwrap_or_else(|error| {
-        eprintln!("xtask: {error:#}");
-        ExitCode::from(2)
-    })
+    }
 }
