@@ -20,6 +20,11 @@ impl Boot {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    static FAKE: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
+}
+
 /// Both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
@@ -33,9 +38,19 @@ impl Now {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Now {
+        #[cfg(test)]
+        if let Some(now) = FAKE.get() {
+            return now;
+        }
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let millis = time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000;
         Now { boot: Boot(millis), wall: Timestamp::now() }
+    }
+
+    /// What this thread reads from now on.
+    #[cfg(test)]
+    pub fn fake(self) {
+        FAKE.set(Some(self));
     }
 
     /// The wall-clock instant of `boot` as the clocks stand now; `None` for [`Boot::NEVER`].

@@ -53,7 +53,7 @@ impl Core {
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
-            Request::Drift => self.drift(now),
+            Request::Drift => self.drift(),
             // the socket's end serves it; nothing else asks
             Request::Watch { .. } => text("events are told over the socket alone".into()),
             Request::Reload => match self.reload() {

@@ -38,7 +38,7 @@ use crate::{
     event::{Action, Bus, Event},
     hook,
     jail::Breaker,
-    kernel::{Enforcer as _, Xdp},
+    kernel::Card,
     ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
@@ -59,7 +59,7 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) path: PathBuf,
     pub(super) ledger: Ledger,
-    pub(super) xdp: Xdp,
+    pub(super) xdp: Box<dyn Card>,
     pub(super) store: Store,
     pub(super) wiring: Wiring,
     pub(super) actions: Actions,
@@ -111,7 +111,7 @@ pub(super) enum Leaving {
 impl Core {
     pub(super) fn new(
         options: Options,
-        xdp: Xdp,
+        xdp: Box<dyn Card>,
         store: Store,
         trial: Trial,
         wiring: Wiring,
@@ -218,9 +218,10 @@ impl Core {
 
     /// The wall clock was set, or the machine slept. Deadlines do not care, but the ends that the
     /// maps and the store show are by the wall clock, and the kernel's ticks stood still.
-    fn clocks_changed(&mut self, now: Now) {
+    pub(super) fn clocks_changed(&mut self, now: Now) {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
+        self.pardons.cap(now.wall);
         let ops: Vec<Op> =
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
         self.enforce(&ops, now);
@@ -254,7 +255,7 @@ impl Core {
         Ok(())
     }
 
-    fn handle(&mut self, messages: impl Iterator<Item = Message>) {
+    pub(super) fn handle(&mut self, messages: impl Iterator<Item = Message>) {
         let now = Now::read();
         let mut plan = Plan::default();
         let mut events = Vec::new();
@@ -317,7 +318,7 @@ impl Core {
     }
 
     /// Ends what is due.
-    fn expire(&mut self, now: Now) {
+    pub(super) fn expire(&mut self, now: Now) {
         self.look_at_hits(now);
         let mut plan = Plan::default();
         self.ledger.expire(now.boot, &mut plan);
@@ -390,7 +391,7 @@ impl Core {
     }
 
     /// Tries again what failed, as the ledger has it now.
-    fn retry(&mut self, now: Now) {
+    pub(super) fn retry(&mut self, now: Now) {
         if self.store.wants_snapshot() {
             self.snapshot(now);
         }

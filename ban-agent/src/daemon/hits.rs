@@ -8,7 +8,6 @@ use crate::{
     config,
     event::Event,
     jail::Extend,
-    kernel::Enforcer as _,
     ledger::{Claim, Holder, Plan, Watched},
 };
 

@@ -61,7 +61,7 @@ impl Core {
         control::Events {
             told: self.bus.published(),
             lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
-            drops_lost: self.xdp.verdicts().map_or(0, |verdicts| verdicts.events_lost),
+            drops_lost: self.xdp.verdicts(None).map_or(0, |verdicts| verdicts.events_lost),
         }
     }
 

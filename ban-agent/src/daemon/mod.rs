@@ -15,6 +15,8 @@ mod hits;
 mod inquiry;
 mod intake;
 mod latency;
+#[cfg(test)]
+mod laws;
 mod listeners;
 mod lookup;
 mod message;
@@ -193,7 +195,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
     let wiring = Wiring::new(sender.clone(), acks, bus.clone());
-    let mut core = Core::new(options, xdp, store, trial, wiring, bus.clone(), now);
+    let mut core = Core::new(options, Box::new(xdp), store, trial, wiring, bus.clone(), now);
     core.hooks = sinks.hooks();
     core.protect(sender.clone())?;
     core.restore(now);

@@ -6,7 +6,6 @@ use super::{core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     event::Action,
-    kernel::Enforcer as _,
     ledger::{self, Change, Claim, Enforced, Holder, Op, Plan},
     net::{IpNet, Ports},
 };
@@ -27,7 +26,7 @@ impl Core {
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let Core { store, ledger, .. } = self;
         let loaded = store.load(now, |claim| {
-            match ledger.claim(&claim, true, now.boot, &mut plan) {
+            match ledger.restore(&claim, now.boot, &mut plan) {
                 Change::New | Change::Joined | Change::Extended => {
                     if events.len() < RESTORED_SHOWN {
                         events.push(event(Action::Restore, &claim, now));
@@ -52,6 +51,7 @@ impl Core {
         self.positions = loaded.positions;
         self.wiring.resume(loaded.counts);
         self.pardons = loaded.pardons;
+        self.pardons.cap(now.wall);
         let ahead = self.xdp.ahead();
         if !loaded.complete {
             self.adopt(now, &mut plan);
@@ -64,7 +64,7 @@ impl Core {
         }
         self.free_onlink(&mut plan);
         self.allow();
-        plan.ops = self.differences(now).unwrap_or_else(|error| {
+        plan.ops = self.differences().unwrap_or_else(|error| {
             log::error!("cannot see what the kernel holds: {error:#}");
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect()
         });
@@ -121,9 +121,21 @@ impl Core {
     }
 }
 
+/// A tick of the kernel, at most.
+const TICK_MS: u64 = 10;
+
+/// Whether the kernel enforces this, as far as it can tell ends apart: to a tick, and to the noise
+/// with which its clock is measured.
+pub(super) fn agrees(held: &Enforced, wanted: &Enforced) -> bool {
+    let same = |held: Boot, wanted: Boot| match (held, wanted) {
+        (Boot::NEVER, _) | (_, Boot::NEVER) => held == wanted,
+        _ => held.0.abs_diff(wanted.0) <= 2 * TICK_MS,
+    };
+    same(held.all, wanted.all) && same(held.scoped, wanted.scoped) && held.ports == wanted.ports
+}
+
 /// Whether the kernel's end is later than ours by more than the tick that it is rounded to.
 fn is_longer(held: &Enforced, known: &Enforced) -> bool {
-    const TICK_MS: u64 = 10;
     let later = |held: Boot, known: Boot| known != Boot::NEVER && held > known.plus(TICK_MS);
     later(held.all, known.all) || later(held.scoped, known.scoped)
 }

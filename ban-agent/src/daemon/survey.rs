@@ -38,7 +38,7 @@ impl Core {
 
     fn counted(&self) -> Vec<(String, Verdicts)> {
         let interfaces = self.xdp.interfaces().iter();
-        let counted = interfaces.filter_map(|attached| match self.xdp.verdicts_of(attached) {
+        let counted = interfaces.filter_map(|attached| match self.xdp.verdicts(Some(attached)) {
             Ok(verdicts) => Some((attached.name.clone(), verdicts)),
             Err(error) => {
                 log::error!("cannot read the counters of {}: {error}", attached.name);

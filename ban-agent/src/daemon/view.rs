@@ -9,6 +9,7 @@ use std::{
 use super::{
     answer::{done, holder_named},
     core::Core,
+    restore::agrees,
 };
 use crate::{
     clock::{Boot, Now},
@@ -17,7 +18,7 @@ use crate::{
         Show, SourceStatus, Status,
     },
     event::{Shown, escape},
-    kernel::{Enforcer as _, Held, Hits, Place},
+    kernel::{Held, Hits, Place},
     ledger::{self, Claim, Holder, Looks, Op},
     net::IpNet,
     store,
@@ -121,7 +122,7 @@ impl Core {
     }
 
     fn verdicts(&self) -> Vec<control::Verdict> {
-        match self.xdp.verdicts() {
+        match self.xdp.verdicts(None) {
             Ok(verdicts) => verdicts
                 .counts
                 .iter()
@@ -229,8 +230,8 @@ impl Core {
             .collect()
     }
 
-    pub(super) fn drift(&mut self, now: Now) -> Reply {
-        let ops = match self.differences(now) {
+    pub(super) fn drift(&mut self) -> Reply {
+        let ops = match self.differences() {
             Ok(ops) => ops,
             Err(error) => {
                 return Reply::Error(Refusal {
@@ -250,9 +251,8 @@ impl Core {
         }))
     }
 
-    /// The steps that bring the kernel in line with the ledger. Ends may differ by the second
-    /// that the maps' own end is rounded to.
-    pub(super) fn differences(&mut self, now: Now) -> anyhow::Result<Vec<Op>> {
+    /// The steps that bring the kernel in line with the ledger.
+    pub(super) fn differences(&mut self) -> anyhow::Result<Vec<Op>> {
         let held: HashMap<IpNet, Held> =
             self.xdp.held()?.into_iter().map(|held| (held.prefix, held)).collect();
         let mut ops = Vec::new();
@@ -262,9 +262,10 @@ impl Core {
             }
         }
         for ban in self.ledger.iter() {
-            let same = held.get(&ban.prefix).is_some_and(|held| agrees(held, &ban, now));
-            if !same {
-                ops.push(Op::Set(ban.prefix, ban.enforced()));
+            let wanted = ban.enforced();
+            let held = held.get(&ban.prefix);
+            if held.is_none_or(|held| !agrees(&held.enforced, &wanted)) {
+                ops.push(Op::Set(ban.prefix, wanted));
             }
         }
         Ok(ops)
@@ -280,14 +281,6 @@ fn shown(evidence: store::Evidence) -> control::Evidence {
         failures: evidence.failures,
         reason: evidence.reason.map(|reason| escape(reason.as_bytes())),
         lines: evidence.lines.iter().map(|line| escape(line)).collect(),
-    }
-}
-
-fn agrees(held: &Held, ban: &ledger::Ban<'_>, now: Now) -> bool {
-    match (held.until, now.wall_of(ban.until())) {
-        (None, None) => true,
-        (Some(held), Some(wanted)) => (held.as_second() - wanted.as_second()).abs() <= 1,
-        _ => false,
     }
 }
 

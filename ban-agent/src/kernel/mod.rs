@@ -4,6 +4,7 @@
 //! model of it for the tests of other stages.
 
 pub mod batch;
+mod card;
 mod clock;
 mod error;
 mod gates;
@@ -32,6 +33,7 @@ use ban_common::{Count, Verdict};
 use jiff::Timestamp;
 
 pub use self::{
+    card::Card,
     clock::JiffyClock,
     error::Error,
     heap::{few_arenas, give_back},

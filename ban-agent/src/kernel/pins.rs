@@ -137,6 +137,12 @@ impl Pinned {
 pub struct Ahead(PathBuf);
 
 impl Ahead {
+    /// In this folder, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(folder: &Path) -> Ahead {
+        Ahead(folder.join("ahead"))
+    }
+
     /// Whether it is noted.
     #[must_use]
     pub fn is_noted(&self) -> bool {

@@ -95,13 +95,31 @@ impl Ledger {
     ///
     /// A claim that is there already never ends earlier than it did.
     pub fn claim(&mut self, claim: &Claim, force: bool, now: Boot, plan: &mut Plan) -> Change {
-        let prefix = claim.prefix.trunc();
         if claim.until <= now {
             return Change::Over;
         }
-        if let Some(refusal) = self.guard.refusal(prefix, &claim.holder, force) {
+        if let Some(refusal) = self.refusal(claim.prefix, &claim.holder, force) {
             return Change::Refused(refusal);
         }
+        self.put(claim, plan)
+    }
+
+    /// Claims what was claimed in an earlier run. It goes on unless it would have ended in this one:
+    /// what became guarded since then inside a banned network ends no ban of that.
+    pub fn restore(&mut self, claim: &Claim, now: Boot, plan: &mut Plan) -> Change {
+        if claim.until <= now {
+            return Change::Over;
+        }
+        if self.guard.ends(claim.prefix.trunc(), &claim.holder)
+            && let Some(refusal) = self.refusal(claim.prefix, &claim.holder, true)
+        {
+            return Change::Refused(refusal);
+        }
+        self.put(claim, plan)
+    }
+
+    fn put(&mut self, claim: &Claim, plan: &mut Plan) -> Change {
+        let prefix = claim.prefix.trunc();
         let packed = self.names.pack(&claim.holder, &claim.ports, claim.until);
         let Some(claims) = self.bans.get_mut(prefix) else {
             return self.first_claim(prefix, packed, plan);

@@ -30,6 +30,12 @@ impl Pardons {
         self.0.insert(pardoned, at);
     }
 
+    /// The wall clock was set, to this: nobody was let go later than now. Else what is done from now
+    /// on would be forgiven until the clock is there again.
+    pub fn cap(&mut self, now: Timestamp) {
+        self.0.values_mut().for_each(|at| *at = now.min(*at));
+    }
+
     /// Whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more than
     /// the second: who does it again in the same one has to do it again.
     #[must_use]
@@ -69,6 +75,16 @@ mod tests {
         assert_eq!(forgiven(&pardons), [true, false, true, false]);
         pardons.insert((None, None), at(11));
         assert_eq!(forgiven(&pardons), [true; 4]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_forgives_nothing_new() {
+        let prefix = "192.0.2.1/32".parse().unwrap();
+        let mut pardons = Pardons::default();
+        pardons.insert((Some(prefix), None), at(100));
+        pardons.cap(at(50));
+        let forgiven = |second| pardons.forgive(prefix, &Holder::Manual, at(second));
+        assert_eq!([forgiven(50), forgiven(51)], [true, false]);
     }
 
     #[test]

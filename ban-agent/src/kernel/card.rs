@@ -1,0 +1,93 @@
+//! The whole kernel side as the daemon uses it: [`Xdp`], or in tests a model.
+
+use super::{Ahead, Attached, Enforcer, Error, Hold, Verdicts, Xdp};
+
+/// The program on its interfaces, with its maps.
+pub trait Card: Enforcer {
+    /// The interfaces, with mode and warnings.
+    fn interfaces(&self) -> &[Attached];
+
+    /// See [`Xdp::check_interfaces`].
+    ///
+    /// # Errors
+    /// If the kernel does not answer, or refuses the program.
+    fn check_interfaces(&mut self) -> Result<Vec<String>, Error>;
+
+    /// See [`Xdp::hold`].
+    ///
+    /// # Errors
+    /// If the kernel refuses; it may be called again.
+    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error>;
+
+    /// See [`Xdp::resize`].
+    ///
+    /// # Errors
+    /// If the kernel refuses; the old maps stay in use then.
+    fn resize(&mut self, max_bans: u32) -> Result<bool, Error>;
+
+    /// How many bans fit, per family.
+    fn capacity(&self) -> u32;
+
+    /// Whether it only counts.
+    fn is_dry_run(&self) -> bool;
+
+    /// One event for about `every` drops; 0: none.
+    fn set_sampling(&self, every: u32);
+
+    /// Counters of one interface, or of all together.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    fn verdicts(&self, of: Option<&Attached>) -> Result<Verdicts, Error>;
+
+    /// The note that the maps know more than the state file does.
+    fn ahead(&self) -> Ahead;
+
+    /// See [`Xdp::detach`].
+    ///
+    /// # Errors
+    /// The first failure.
+    fn detach(self: Box<Self>) -> Result<Vec<String>, Error>;
+}
+
+impl Card for Xdp {
+    fn interfaces(&self) -> &[Attached] {
+        Xdp::interfaces(self)
+    }
+
+    fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        Xdp::check_interfaces(self)
+    }
+
+    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
+        Xdp::hold(self, wanted)
+    }
+
+    fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {
+        Xdp::resize(self, max_bans)
+    }
+
+    fn capacity(&self) -> u32 {
+        Xdp::capacity(self)
+    }
+
+    fn is_dry_run(&self) -> bool {
+        Xdp::is_dry_run(self)
+    }
+
+    fn set_sampling(&self, every: u32) {
+        Xdp::set_sampling(self, every);
+    }
+
+    fn verdicts(&self, of: Option<&Attached>) -> Result<Verdicts, Error> {
+        of.map_or_else(|| Xdp::verdicts(self), |attached| self.verdicts_of(attached))
+    }
+
+    fn ahead(&self) -> Ahead {
+        Xdp::ahead(self)
+    }
+
+    fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {
+        Xdp::detach(*self)
+    }
+}
