@@ -75,3 +75,51 @@ fn a_file_and_a_command_vouch() -> Result<()> {
     ensure!(!evil.exists(), "a name was run");
     Ok(())
 }
+
+#[test]
+fn an_offence_that_waits_for_its_answer_survives_a_crash() -> Result<()> {
+    if !privilege::ready("a crash while ignorecommand is asked") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let (asked, gate) = (stage.file("asked"), stage.file("gate"));
+    // a friend, too: once there is somebody to ask
+    let command = format!(
+        "echo <ip> >> {}; while ! test -e {}; do sleep 0.1; done; test <ip> = 203.0.113.2",
+        asked.display(),
+        gate.display()
+    );
+    let jails = format!(
+        "[filters.door]\nfailregex = ['^\\s*bad user from <ADDR>$']\n\
+         [jails.door]\nlogpath = {log:?}\nmaxretry = 2\nignorecommand = {command:?}\n"
+    );
+    let mut agent = Agent::start(&stage, &jails)?;
+    let mut writer = File::options().append(true).open(&log)?;
+    let mut fail = |address: &str| -> Result<()> {
+        let time = jiff::Timestamp::now().strftime("%FT%TZ");
+        Ok(writeln!(writer, "{time} bad user from {address}")?)
+    };
+    for address in ["203.0.113.1", "203.0.113.1", "203.0.113.2", "203.0.113.2"] {
+        fail(address)?;
+    }
+    eventually("both are asked about", LIMIT, || {
+        let asked = fs::read_to_string(&asked).unwrap_or_default();
+        Ok(["203.0.113.1", "203.0.113.2"].iter().all(|address| asked.contains(address)))
+    })
+    .with_context(|| format!("the agent said:\n{}", agent.log()))?;
+    // what comes later is read, and longer than a place waits to be recorded
+    fail("203.0.113.3")?;
+    eventually("the later line is read", LIMIT, || Ok(agent.lines("door")? == 5))?;
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(agent.banned()?.is_empty(), "nobody has answered yet: {:?}", agent.banned()?);
+    agent.kill()?;
+    fs::write(&gate, "")?;
+    agent.run()?;
+    agent.await_holders("203.0.113.1", &["door"])?;
+    eventually("the friend is counted", LIMIT, || Ok(ignored(&agent)? == 1))?;
+    // a line that was read twice was counted once
+    ensure!(agent.banned()?.len() == 1, "not only the offender: {:?}", agent.banned()?);
+    fail("203.0.113.3")?;
+    agent.await_holders("203.0.113.3", &["door"])
+}

@@ -198,9 +198,9 @@ impl Core {
                     }
                     self.handle(batch.drain(..));
                 }
-                Some(Handled { position, counted }) = handled.recv() => {
-                    self.store.handled(position.clone(), counted);
-                    self.positions.extend(position);
+                Some(Handled { positions, counted }) = handled.recv() => {
+                    self.store.handled(positions.clone(), counted);
+                    self.positions.extend(positions);
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! Asks a jail's `ignorecommand` before an offence becomes a ban. Only the offence waits, neither
-//! the jail nor the core. No answer is no pardon: a command that fails or takes too long, or too
+//! the jail nor the core; its lines are not recorded as handled before it is decided. No answer is no pardon: a command that fails or takes too long, or too
 //! many offences at once, leave the ban as it is.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{actions::ticket_of, message::Message, worker::Counters};
+use super::{actions::ticket_of, message::Message, order::Receipt, worker::Counters};
 use crate::{
     action::{Answers, ask},
     jail::IgnoreCommand,
@@ -21,7 +21,10 @@ const QUEUE: usize = 1024;
 const AT_ONCE: usize = 4;
 
 /// Where a jail's offences go first.
-pub(super) type Sender = mpsc::Sender<Message>;
+pub(super) type Sender = mpsc::Sender<Offence>;
+
+/// A sentence that waits, and the lines that led to it.
+pub(super) type Offence = (Message, Arc<Receipt>);
 
 struct Inquiry {
     jail: Arc<str>,
@@ -35,7 +38,7 @@ struct Inquiry {
 struct Said {
     key: Option<String>,
     answer: Result<bool, String>,
-    offence: Message,
+    offence: Offence,
 }
 
 /// Starts asking for a jail; ends when the sender is dropped.
@@ -54,7 +57,7 @@ pub(super) fn start(
 }
 
 impl Inquiry {
-    async fn run(mut self, mut offences: mpsc::Receiver<Message>) {
+    async fn run(mut self, mut offences: mpsc::Receiver<Offence>) {
         let mut asking: JoinSet<Said> = JoinSet::new();
         loop {
             tokio::select! {
@@ -77,8 +80,8 @@ impl Inquiry {
         }
     }
 
-    async fn ask(&mut self, offence: Message, asking: &mut JoinSet<Said>) {
-        let Message::Sentence { sentence, .. } = &offence else { return };
+    async fn ask(&mut self, offence: Offence, asking: &mut JoinSet<Said>) {
+        let Message::Sentence { sentence, .. } = &offence.0 else { return };
         let ticket = ticket_of(sentence);
         let key = self.answers.as_ref().map(|answers| answers.key(&ticket));
         let known = key.as_ref().and_then(|key| self.answers.as_ref()?.get(key, Instant::now()));
@@ -91,7 +94,8 @@ impl Inquiry {
 
     async fn decide(&mut self, said: Said) {
         let Said { key, answer, offence } = said;
-        let Message::Sentence { sentence, .. } = &offence else { return };
+        let (message, _lines) = offence;
+        let Message::Sentence { sentence, .. } = &message else { return };
         match &answer {
             Ok(pardoned) => {
                 if let (Some(answers), Some(key)) = (&mut self.answers, key) {
@@ -108,6 +112,6 @@ impl Inquiry {
             return;
         }
         // the core is gone: the agent ends
-        let _ = self.core.send(offence).await;
+        let _ = self.core.send(message).await;
     }
 }

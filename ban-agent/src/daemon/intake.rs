@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::message::Handled;
-use crate::{
-    source::{self, Batch, Position},
-    store::Counted,
+use super::{
+    message::Handled,
+    order::{Order, Receipt},
 };
+use crate::source::{self, Batch, Position};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
@@ -17,34 +17,7 @@ const QUEUE: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
     pub(super) batch: Batch,
-    receipt: Arc<Receipt>,
-}
-
-impl Delivery {
-    /// Adds what a jail counts after these lines: it is recorded together with the position, so
-    /// that after a crash each line has been counted once.
-    pub(super) fn note(&self, counted: Vec<Counted>) {
-        let mut all = self.receipt.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        all.extend(counted);
-    }
-}
-
-#[derive(Debug)]
-struct Receipt {
-    position: Option<(Arc<str>, Position)>,
-    counted: Mutex<Vec<Counted>>,
-    acks: mpsc::UnboundedSender<Handled>,
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        let counted = self.counted.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let handled = Handled { position: self.position.take(), counted: std::mem::take(counted) };
-        if handled.position.is_some() || !handled.counted.is_empty() {
-            // the core is gone: it will read these lines again after its restart
-            let _ = self.acks.send(handled);
-        }
-    }
+    pub(super) receipt: Arc<Receipt>,
 }
 
 /// The jails that read one source.
@@ -110,10 +83,10 @@ async fn hand_out(
     readers: Readers,
     acks: mpsc::UnboundedSender<Handled>,
 ) {
+    let order = Order::new(acks);
     while let Some(mut batch) = batches.recv().await {
         let position = batch.position.take().map(|position| (Arc::clone(&batch.origin), position));
-        let counted = Mutex::default();
-        let receipt = Arc::new(Receipt { position, counted, acks: acks.clone() });
+        let receipt = Order::receipt(&order, position);
         let delivery = Delivery { batch, receipt };
         let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for sender in senders {

@@ -1,12 +1,16 @@
 //! Everything that can happen to the ledger, in one place.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
 use crate::{
-    control::Call, jail::Sentence, metrics::Snapshot, protect::Surroundings, source::Position,
-    store::Counted,
+    control::Call,
+    jail::{Count, Sentence},
+    metrics::Snapshot,
+    net::IpNet,
+    protect::Surroundings,
+    source::Position,
 };
 
 /// What the core task is told.
@@ -38,10 +42,22 @@ pub(super) enum Message {
 }
 
 /// All jails have handled the lines of a source up to a position.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Handled {
-    /// The source, and how far; `None` if it cannot go on where it was.
-    pub(super) position: Option<(Arc<str>, Position)>,
-    /// What the jails count since.
-    pub(super) counted: Vec<Counted>,
+    /// How far each log was read; none, if the source cannot go on where it was.
+    pub(super) positions: HashMap<Arc<str>, Position>,
+    /// What the jails count since; `None`: nothing any more.
+    pub(super) counted: HashMap<(Arc<str>, IpNet), Option<Count>>,
+}
+
+impl Handled {
+    /// What was handled after this.
+    pub(super) fn add(&mut self, later: Handled) {
+        self.positions.extend(later.positions);
+        self.counted.extend(later.counted);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.positions.is_empty() && self.counted.is_empty()
+    }
 }

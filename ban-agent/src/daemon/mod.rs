@@ -21,6 +21,7 @@ mod listeners;
 mod lookup;
 mod message;
 mod notary;
+mod order;
 mod probation;
 mod restore;
 mod sentence;

@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 
-use super::{inquiry, intake::Delivery, lookup::Nets, message::Message};
+use super::{inquiry, intake::Delivery, lookup::Nets, message::Message, order::Receipt};
 use crate::{
     clock::Now,
     event::{Bus, Event, What},
@@ -78,11 +78,11 @@ impl Worker {
         while let Some(delivery) = deliveries.recv().await {
             self.heed();
             for message in self.judge(&delivery) {
-                if self.pass(message).await.is_err() {
+                if self.pass(message, &delivery.receipt).await.is_err() {
                     return;
                 }
             }
-            delivery.note(self.counted());
+            delivery.receipt.note(self.counted());
         }
     }
 
@@ -97,12 +97,13 @@ impl Worker {
     }
 
     /// To the core, by way of `ignorecommand`; if too many wait there, directly.
-    async fn pass(&self, message: Message) -> Result<(), SendError<Message>> {
+    /// The lines are not handled before it has said something.
+    async fn pass(&self, message: Message, lines: &Arc<Receipt>) -> Result<(), SendError<Message>> {
         let message = match &self.inquiry {
             None => message,
-            Some(inquiry) => match inquiry.try_send(message) {
+            Some(inquiry) => match inquiry.try_send((message, Arc::clone(lines))) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Full(message) | TrySendError::Closed(message)) => {
+                Err(TrySendError::Full((message, _)) | TrySendError::Closed((message, _))) => {
                     log::error!("[{}] too many wait for ignorecommand: banned unasked", self.name);
                     message
                 }
@@ -114,7 +115,7 @@ impl Worker {
     /// What the jail counts, as far as that has changed.
     fn counted(&mut self) -> Vec<Counted> {
         let changes = self.jail.take_changes().into_iter();
-        changes.map(|(prefix, count)| (Arc::clone(&self.name), prefix, count)).collect()
+        changes.map(|(prefix, count)| ((Arc::clone(&self.name), prefix), count)).collect()
     }
 
     /// The sentences that these lines lead to.

@@ -131,7 +131,7 @@ impl fmt::Display for State {
 }
 
 /// What a jail counts for a prefix by now; `None`: nothing any more.
-pub type Counted = (Arc<str>, IpNet, Option<Count>);
+pub type Counted = ((Arc<str>, IpNet), Option<Count>);
 
 /// What each jail had counted.
 pub type Counts = HashMap<Arc<str>, Vec<(IpNet, Count)>>;
@@ -290,11 +290,16 @@ impl Store {
         self.send(Message::Release(Key::of(claim)));
     }
 
-    /// Records how far a source was read, everything before it being recorded, and what its jails
+    /// Records how far sources were read, everything before it being recorded, and what its jails
     /// count since: both together. May reach the disk a second later: after a crash lines are read
     /// again, and counted as if for the first time.
-    pub fn handled(&mut self, position: Option<(Arc<str>, Position)>, counted: Vec<Counted>) {
-        self.send(Message::Handled(position, counted));
+    pub fn handled(
+        &mut self,
+        positions: impl IntoIterator<Item = (Arc<str>, Position)>,
+        counted: impl IntoIterator<Item = Counted>,
+    ) {
+        let (positions, counted) = (positions.into_iter().collect(), counted.into_iter().collect());
+        self.send(Message::Handled(positions, counted));
     }
 
     /// Records that the operator let go of a prefix: what was logged before `at` bans it no more,

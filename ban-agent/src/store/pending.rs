@@ -82,14 +82,9 @@ impl Pending {
         }
     }
 
-    pub(super) fn handled(
-        &mut self,
-        position: Option<(Arc<str>, Position)>,
-        counted: Vec<Counted>,
-    ) {
-        self.positions.extend(position);
-        for (jail, prefix, count) in counted {
-            let who = (jail, prefix);
+    pub(super) fn handled(&mut self, positions: Vec<(Arc<str>, Position)>, counted: Vec<Counted>) {
+        self.positions.extend(positions);
+        for (who, count) in counted {
             if self.counts.len() < MAX_COUNTS || self.counts.contains_key(&who) {
                 self.counts.insert(who, count);
             } else {

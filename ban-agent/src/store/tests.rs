@@ -107,7 +107,7 @@ fn everything_comes_back() {
     store.claim(&claims[0], None, start());
     store.manual(&claims[2], Some("a whim"), start());
     let count = Count { failures: 2, first: 5, last: start().wall.as_millisecond() };
-    let counted = |number, count| (Arc::from("a"), numbered(number).prefix, count);
+    let counted = |number, count| ((Arc::from("a"), numbered(number).prefix), count);
     let log = Arc::from("/var/log/auth.log");
     store.handled(Some((Arc::clone(&log), position(6))), vec![counted(1, Some(count))]);
     store.handled(Some((log, position(7))), vec![counted(1, None), counted(2, Some(count))]);

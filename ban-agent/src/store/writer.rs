@@ -40,7 +40,7 @@ pub(super) enum Message {
     Banned((IpNet, Holder), u32, i64),
     Ground((IpNet, Holder), Ground),
     /// How far a source was read, and what was counted since.
-    Handled(Option<(Arc<str>, Position)>, Vec<Counted>),
+    Handled(Vec<(Arc<str>, Position)>, Vec<Counted>),
     /// Who was let go by hand, and when.
     Pardon(Pardoned, i64),
     Barrier(oneshot::Sender<()>),
@@ -185,9 +185,9 @@ impl Writer {
             Message::Release(key) => self.pending.claim(key, None),
             Message::Banned(who, bans, at) => self.pending.banned(who, bans, at),
             Message::Ground(who, ground) => self.pending.ground(who, ground),
-            Message::Handled(position, counted) => {
+            Message::Handled(positions, counted) => {
                 self.lazy.get_or_insert_with(Instant::now);
-                self.pending.handled(position, counted);
+                self.pending.handled(positions, counted);
             }
             Message::Pardon(pardoned, at) => self.pending.pardon(pardoned, at),
             // Dropped while degraded: nobody is told that it is durable, and nobody waits.

@@ -1,0 +1,158 @@
+//! Reports how far the lines of a source were handled, in their order: what comes after lines that
+//! still wait for a decision waits with them, so that a crash has them read again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::mpsc;
+
+use super::message::Handled;
+use crate::{source::Position, store::Counted};
+
+/// The batches of one source that are under way.
+#[derive(Debug)]
+pub(super) struct Order {
+    acks: mpsc::UnboundedSender<Handled>,
+    next: u64,
+    /// By number: what to report, once it is handled. No two neighbours are: they are made one.
+    batches: BTreeMap<u64, Option<Handled>>,
+}
+
+impl Order {
+    pub(super) fn new(acks: mpsc::UnboundedSender<Handled>) -> Arc<Mutex<Order>> {
+        Arc::new(Mutex::new(Order { acks, next: 0, batches: BTreeMap::new() }))
+    }
+
+    /// A batch begins.
+    pub(super) fn receipt(
+        order: &Arc<Mutex<Order>>,
+        position: Option<(Arc<str>, Position)>,
+    ) -> Arc<Receipt> {
+        let mut this = order.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = this.next;
+        this.next += 1;
+        this.batches.insert(number, None);
+        let handled = Handled { positions: position.into_iter().collect(), ..Handled::default() };
+        Arc::new(Receipt { order: Arc::clone(order), number, handled: Mutex::new(handled) })
+    }
+
+    fn done(&mut self, number: u64, mut handled: Handled) {
+        if let Some((&before, Some(_))) = self.batches.range(..number).next_back()
+            && let Some(Some(mut earlier)) = self.batches.remove(&before)
+        {
+            earlier.add(handled);
+            handled = earlier;
+        }
+        if let Some((&after, Some(_))) = self.batches.range(number + 1..).next()
+            && let Some(Some(later)) = self.batches.remove(&after)
+        {
+            handled.add(later);
+        }
+        self.batches.insert(number, Some(handled));
+        while let Some(first) = self.batches.first_entry()
+            && first.get().is_some()
+        {
+            if let Some(handled) = first.remove().filter(|handled| !handled.is_empty()) {
+                // the core is gone: it will read these lines again after its restart
+                let _ = self.acks.send(handled);
+            }
+        }
+    }
+}
+
+/// Lines on their way. When the last copy is dropped, they were handled.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    order: Arc<Mutex<Order>>,
+    number: u64,
+    handled: Mutex<Handled>,
+}
+
+impl Receipt {
+    /// Adds what a jail counts after these lines: it is recorded together with the position, so
+    /// that after a crash each line has been counted once.
+    pub(super) fn note(&self, counted: Vec<Counted>) {
+        let mut handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
+        handled.counted.extend(counted);
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        let handled = self.handled.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let handled = std::mem::take(handled);
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).done(self.number, handled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jail::Count;
+
+    fn begin(order: &Arc<Mutex<Order>>, origin: &str, offset: u64) -> Arc<Receipt> {
+        let position = Position::File {
+            files: vec![crate::source::Mark {
+                dev: 0,
+                ino: 0,
+                offset,
+                head: 0,
+                head_len: 0,
+                copy: false,
+            }],
+        };
+        Order::receipt(order, Some((origin.into(), position)))
+    }
+
+    /// What was reported: the offset by origin.
+    fn reported(acks: &mut mpsc::UnboundedReceiver<Handled>) -> Vec<Vec<(String, u64)>> {
+        std::iter::from_fn(|| acks.try_recv().ok())
+            .map(|handled| {
+                let offset = |position: &Position| match position {
+                    Position::File { files } => files[0].offset,
+                    _ => 0,
+                };
+                let all = handled.positions.iter();
+                all.map(|(origin, position)| (origin.to_string(), offset(position))).collect()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn later_lines_wait_for_earlier_ones() {
+        let (acks, mut told) = mpsc::unbounded_channel();
+        let order = Order::new(acks);
+        let receipts = [("a", 1), ("a", 2), ("b", 7), ("a", 3), ("a", 4)]
+            .map(|(origin, offset)| begin(&order, origin, offset));
+        let [one, two, three, four, five] = receipts;
+        drop(one);
+        assert_eq!(reported(&mut told), [[("a".to_owned(), 1)]]);
+        let prefix = "192.0.2.1/32".parse().unwrap();
+        let count = |failures| Some(Count { failures, first: 0, last: 0 });
+        for (receipt, failures) in [(&four, 2), (&three, 1), (&five, 3)] {
+            receipt.note(vec![(("sshd".into(), prefix), count(failures))]);
+        }
+        for receipt in [four, three, five] {
+            drop(receipt);
+        }
+        assert!(reported(&mut told).is_empty());
+        assert_eq!(order.lock().unwrap().batches.len(), 2, "kept as one");
+        drop(two);
+        let both = |handled: Handled| {
+            assert_eq!(handled.counted.values().collect::<Vec<_>>(), [&count(3)]);
+            handled.positions.len()
+        };
+        assert_eq!(both(told.try_recv().unwrap()), 2);
+        assert!(order.lock().unwrap().batches.is_empty() && told.try_recv().is_err());
+    }
+
+    #[test]
+    fn nothing_is_reported_that_says_nothing() {
+        let (acks, mut told) = mpsc::unbounded_channel();
+        let order = Order::new(acks);
+        drop(Order::receipt(&order, None));
+        assert!(told.try_recv().is_err());
+    }
+}
