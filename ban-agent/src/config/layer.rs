@@ -75,8 +75,11 @@ fn read_file(path: &Path) -> Result<Layer, Error> {
 
 fn parse(path: PathBuf, text: String, builtin: bool) -> Result<Layer, Error> {
     let invalid = |error: &toml::de::Error| {
-        let (message, hint) = explain(error.message());
+        let (message, mut hint) = explain(error.message());
         let line = line_of(&text, error.span().map_or(0, |span| span.start));
+        if let Some(key) = text.lines().nth(line.saturating_sub(1)).and_then(dotted) {
+            hint = Some(format!("a key with a dot stands in quotes: \"{key}\" = …"));
+        }
         Error::Invalid { path: path.clone(), line, message, hint }
     };
     let table = text.parse::<Table>().map_err(|error| invalid(&error))?;
@@ -146,6 +149,12 @@ fn offset_of(text: &str, keys: &[&str]) -> Option<usize> {
         }
     }
     Some(offset)
+}
+
+/// The key of a line of ours that needs quotes and has none: TOML takes it for a table.
+fn dotted(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once('=')?;
+    Some(key.trim()).filter(|key| key.starts_with("bantime."))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -76,6 +76,16 @@ fn conf_d_wins_key_by_key() {
 }
 
 #[test]
+fn a_key_with_a_dot_wants_quotes() {
+    let hint = "a key with a dot stands in quotes: \"bantime.increment\" = …";
+    assert_eq!(failure(&format!("{GOOD}bantime.increment = true\n")).2, hint);
+    let alone = GOOD.replace("bantime = -1", "bantime.increment = true");
+    assert_eq!(failure(&alone).2, hint);
+    let quoted = load_text(&format!("{GOOD}\"bantime.increment\" = true\n")).1.unwrap();
+    assert!(quoted.jails[0].increment.is_some());
+}
+
+#[test]
 fn a_jail_that_is_off_is_listed_as_such() {
     let config = load_text(&format!("{GOOD}enabled = false\n")).1.unwrap();
     assert!(config.jails.is_empty());
