@@ -1,5 +1,7 @@
 //! Answers the CLI: who asks what, and the bans by hand.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::{core::Core, listeners::event};
@@ -16,6 +18,8 @@ use crate::{
 
 /// Names of jails that fail2ban runs and we enforce begin like this.
 const FAIL2BAN: &str = "f2b-";
+/// Addresses whose history the store is asked for at once: it answers within its patience.
+const ASKED_AT_ONCE: usize = 1000;
 
 impl Core {
     /// Answers one request; changes are answered once the store has them.
@@ -45,11 +49,13 @@ impl Core {
                 }
                 Err(refusal) => Reply::Error(refusal),
             },
-            Request::Import { formers } => {
-                let (plan, events, changes) = self.import(&formers, now);
-                let receipt = (reply, done(Document::Changes(changes)));
-                return self.commit(plan, events, Some(receipt), now);
-            }
+            Request::Import { formers } => match self.import(&formers, now) {
+                Ok((plan, events, changes)) => {
+                    let receipt = (reply, done(Document::Changes(changes)));
+                    return self.commit(plan, events, Some(receipt), now);
+                }
+                Err(refusal) => Reply::Error(refusal),
+            },
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
@@ -107,11 +113,23 @@ impl Core {
         Ok((plan, events, Changes { schema: SCHEMA, changes, warning: None }))
     }
 
-    /// History and evidence of all, and the claims of those whose ban still runs.
-    fn import(&mut self, formers: &[Former], now: Now) -> (Plan, Vec<Event>, Changes) {
+    /// History and evidence of all, and the claims of those whose ban still runs. What was taken
+    /// over before is not counted again.
+    fn import(
+        &mut self,
+        formers: &[Former],
+        now: Now,
+    ) -> Result<(Plan, Vec<Event>, Changes), Refusal> {
+        let known = self.known(formers)?;
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
-        for former in formers {
-            self.store.former(former);
+        let mut past = Vec::new();
+        for (former, known) in formers.iter().zip(known) {
+            let more = former.bans.saturating_sub(known);
+            self.store.former(former, more);
+            let jail: Arc<str> = former.jail.as_str().into();
+            let newest =
+                former.times.iter().rev().take(usize::try_from(more).unwrap_or(usize::MAX));
+            past.extend(newest.map(|at| (*at, Arc::clone(&jail), former.prefix)));
             let until = former.until.map_or(Boot::NEVER, |until| now.boot_of(until));
             if until <= now.boot {
                 continue;
@@ -129,7 +147,24 @@ impl Core {
             }
             changes.push(self.changed(&claim, &change, now));
         }
-        (plan, events, Changes { schema: SCHEMA, changes, warning: None })
+        self.tell_bans(past);
+        Ok((plan, events, Changes { schema: SCHEMA, changes, warning: None }))
+    }
+
+    /// How many bans of each are on record.
+    fn known(&self, formers: &[Former]) -> Result<Vec<u32>, Refusal> {
+        let mut known = Vec::with_capacity(formers.len());
+        for some in formers.chunks(ASKED_AT_ONCE) {
+            let who = some.iter().map(|former| (former.prefix, holder_named(&former.jail)));
+            known.extend(self.store.known(who.collect()).ok_or_else(|| Refusal {
+                code: 2,
+                message: "the store does not answer".into(),
+                hint: Some(
+                    "nothing was changed; try again when `status` says that it is ok".into(),
+                ),
+            })?);
+        }
+        Ok(known)
     }
 
     fn changed(&self, claim: &Claim, change: &Change, now: Now) -> control::Change {

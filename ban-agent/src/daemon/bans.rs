@@ -3,11 +3,13 @@
 
 use std::{sync::Arc, time::Instant};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::{
     clock::Now,
     event::Shown,
+    jail,
     ledger::{Change, Claim, Holder},
     net::IpNet,
     source::{Batch, Spec, Stats, ban_line},
@@ -33,13 +35,12 @@ impl Bans {
         (Bans { origin: Spec::Bans.to_string().into(), batches, stats }, receiver)
     }
 
-    /// Tells of one ban; never waits.
-    fn tell(&self, jail: &str, prefix: IpNet, now: Now) {
-        let line = ban_line(jail, &Shown(prefix), now.wall);
-        let length = u64::try_from(line.len()).unwrap_or(0);
+    /// Tells of so many bans; never waits.
+    fn tell(&self, count: u64, lines: String) {
+        let length = u64::try_from(lines.len()).unwrap_or(0);
         let batch = Batch {
             origin: Arc::clone(&self.origin),
-            lines: line.into(),
+            lines: lines.into(),
             stamped: true,
             backlog: false,
             position: None,
@@ -47,9 +48,9 @@ impl Bans {
         };
         let lost = self.batches.try_send(batch).is_err();
         self.stats.update(&self.origin, |counters| {
-            counters.lines += 1;
+            counters.lines += count;
             counters.bytes += length;
-            counters.lost += u64::from(lost);
+            counters.lost += if lost { count } else { 0 };
         });
     }
 }
@@ -61,11 +62,19 @@ impl Core {
         if !matches!(change, Change::New | Change::Joined) {
             return;
         }
+        self.tell_bans(vec![(now.wall, Arc::clone(jail), claim.prefix)]);
+    }
+
+    /// When, by which jail and what was banned; also before this agent ran.
+    pub(super) fn tell_bans(&self, mut past: Vec<(Timestamp, Arc<str>, IpNet)>) {
         let Some(bans) = self.wiring.bans() else { return };
-        let counts = |sources: &[Spec]| sources.contains(&Spec::Bans);
         // a jail's own bans would keep it going for ever
-        if !self.wiring.jail(jail).is_some_and(|spec| counts(&spec.sources)) {
-            bans.tell(jail, claim.prefix, now);
+        let counts = |jail: &jail::Spec| jail.sources.contains(&Spec::Bans);
+        past.retain(|(_, jail, _)| !self.wiring.jail(jail).is_some_and(counts));
+        past.sort_by_key(|(at, ..)| *at);
+        if !past.is_empty() {
+            let lines = past.iter().map(|(at, jail, prefix)| ban_line(jail, &Shown(*prefix), *at));
+            bans.tell(u64::try_from(past.len()).unwrap_or(u64::MAX), lines.collect());
         }
     }
 }
@@ -96,7 +105,7 @@ mod tests {
                 panic!("{line:?}")
             };
             assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
-            let spec = crate::jail::Spec { maxretry: 1, ..crate::jail::spec(1, 600) };
+            let spec = jail::Spec { maxretry: 1, ..jail::spec(1, 600) };
             let Decision::Ban(sentence) = Jail::new(&spec).offence(&failure, line, now) else {
                 panic!("{line:?}")
             };

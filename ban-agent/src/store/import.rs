@@ -1,7 +1,11 @@
 //! Reads fail2ban's own database (`dbfile`), so that its bans and its memory of who came before
 //! can be taken over. Changes nothing in it, and works while fail2ban runs.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, types::ValueRef};
@@ -12,6 +16,9 @@ use crate::net::{self, IpNet};
 
 /// How long fail2ban may keep its file locked.
 const BUSY: Duration = Duration::from_secs(5);
+/// Bans of one address by one jail whose times are kept: more than a jail that counts bans waits
+/// for.
+const TIMES: usize = 64;
 
 /// What fail2ban knows of an address in one of its jails: the last ban, and how many there were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +33,9 @@ pub struct Former {
     pub until: Option<Timestamp>,
     /// How often it was banned, the last time included.
     pub bans: u32,
+    /// When it was banned, oldest first, as far as fail2ban still knows; at most 64.
+    #[serde(default)]
+    pub times: Vec<Timestamp>,
     /// How many failures led to the last ban.
     pub failures: u32,
     /// Their lines, as the attacker wrote them: escape to show.
@@ -75,6 +85,7 @@ pub fn fail2ban(path: &Path) -> Result<Imported, Error> {
 
 fn read(db: &Connection) -> rusqlite::Result<Imported> {
     let mut imported = Imported::default();
+    let mut times = times(db)?;
     let mut statement = db.prepare(
         "SELECT ip, jail, timeofban, bantime, bancount, data FROM bips ORDER BY timeofban",
     )?;
@@ -91,19 +102,44 @@ fn read(db: &Connection) -> rusqlite::Result<Imported> {
         let data = row.get_ref(5)?.as_bytes_or_null()?;
         let data = data.and_then(|text| serde_json::from_slice(text).ok());
         let Data { failures, matches } = data.unwrap_or_default();
+        let who = (address, row.get(1)?);
+        let (events, times) = times.remove(&who).unwrap_or_default();
+        // counted only where bantime.increment is on
+        let bancount: u32 = whole(row, 4)?.try_into().unwrap_or(u32::MAX);
         imported.formers.push(Former {
             prefix,
-            jail: row.get(1)?,
+            jail: who.1,
             at,
             until: (bantime >= 0)
                 .then(|| Timestamp::from_second(at.as_second().saturating_add(bantime)))
                 .map(|end| end.unwrap_or(Timestamp::MAX)),
-            bans: whole(row, 4)?.try_into().unwrap_or(u32::MAX).max(1),
+            bans: bancount.max(events).max(1),
+            times: times.into(),
             failures,
             lines: matches.into_iter().filter_map(Match::line).collect(),
         });
     }
     Ok(imported)
+}
+
+/// How often, and when last, each address was banned by each jail.
+type Times = HashMap<(String, String), (u32, VecDeque<Timestamp>)>;
+
+/// The bans themselves; the other table has the last one of each.
+fn times(db: &Connection) -> rusqlite::Result<Times> {
+    let mut statement = db.prepare("SELECT ip, jail, timeofban FROM bans ORDER BY timeofban")?;
+    let mut rows = statement.query([])?;
+    let mut times = Times::new();
+    while let Some(row) = rows.next()? {
+        let Ok(at) = Timestamp::from_second(whole(row, 2)?) else { continue };
+        let (events, times) = times.entry((row.get(0)?, row.get(1)?)).or_default();
+        *events = events.saturating_add(1);
+        if times.len() == TIMES {
+            times.pop_front();
+        }
+        times.push_back(at);
+    }
+    Ok(times)
 }
 
 /// A number; fail2ban's may have a fraction, which is cut off.
@@ -140,7 +176,9 @@ mod tests {
         let db = Connection::open(directory.path().join("fail2ban.sqlite3")).unwrap();
         db.execute_batch(
             "CREATE TABLE bips (ip TEXT, jail TEXT, timeofban INTEGER, bantime INTEGER,
-             bancount INTEGER, data JSON, PRIMARY KEY (ip, jail))",
+             bancount INTEGER, data JSON, PRIMARY KEY (ip, jail));
+             CREATE TABLE bans (jail TEXT, ip TEXT, timeofban INTEGER, bantime INTEGER,
+             bancount INTEGER, data JSON)",
         )
         .unwrap();
         for (ip, jail, at, bantime, count, data) in rows {
@@ -179,6 +217,38 @@ mod tests {
         assert_eq!(sshd.until.unwrap().as_second(), 1_800_000_600);
         assert_eq!(sshd.lines, ["one", "two"]);
         assert_eq!(formers[2].jail, "recidive");
+    }
+
+    #[test]
+    fn each_ban_of_the_past_is_known_with_its_time() {
+        let directory = TempDir::new().unwrap();
+        let db = database(
+            &directory,
+            &[("192.0.2.1", "sshd", 1300, 600, 1, None), ("192.0.2.2", "sshd", 1000, 600, 7, None)],
+        );
+        let ban = |ip: &str, jail: &str, at: i64| {
+            let put = "INSERT INTO bans VALUES (?1, ?2, ?3, 600, 1, NULL)";
+            db.execute(put, params![jail, ip, at]).unwrap();
+        };
+        for (ip, jail, at) in [
+            ("192.0.2.1", "sshd", 1300),
+            ("192.0.2.1", "sshd", 1100),
+            ("192.0.2.1", "other", 1200),
+            ("192.0.2.2", "sshd", 1000),
+        ] {
+            ban(ip, jail, at);
+        }
+        let formers = imported(&directory).formers;
+        let seconds = |former: &Former| former.times.iter().map(|at| at.as_second()).collect();
+        let found: Vec<(u32, Vec<i64>)> =
+            formers.iter().map(|former| (former.bans, seconds(former))).collect();
+        assert_eq!(found, [(7, vec![1000]), (2, vec![1100, 1300])]);
+        for at in 0..100 {
+            ban("192.0.2.2", "sshd", at);
+        }
+        let former = &imported(&directory).formers[0];
+        assert_eq!((former.bans, former.times.len()), (101, TIMES));
+        assert_eq!(former.times.last().unwrap().as_second(), 1000);
     }
 
     #[test]

@@ -274,12 +274,12 @@ impl Store {
         self.send(Message::Ground(who, Ground { at, failures: 0, reason, lines: Vec::new() }));
     }
 
-    /// Records what fail2ban remembered of an address; its claim, if it is still banned, is
-    /// recorded with [`Store::claim`].
-    pub fn former(&mut self, former: &Former) {
+    /// Records what fail2ban remembered of an address, and so many of its bans, that were not known
+    /// yet ([`Store::known`]); its claim, if it is still banned, is recorded with [`Store::claim`].
+    pub fn former(&mut self, former: &Former, more: u32) {
         let who = (former.prefix, Holder::Jail(former.jail.as_str().into()));
         let at = former.at.as_millisecond();
-        self.send(Message::Banned(who.clone(), former.bans, at));
+        self.send(Message::Banned(who.clone(), more, at));
         let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
         let ground = Ground { at, failures: former.failures, reason: None, lines };
         self.send(Message::Ground(who, ground));
@@ -335,6 +335,14 @@ impl Store {
         let holder = (!overall).then(|| Holder::Jail(jail.into()));
         let bans = self.reader.ask(move |db| read::bans(db, prefix, holder.as_ref()));
         bans.and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// How many bans of each are on record; `None`: the disk does not answer.
+    pub fn known(&self, who: Vec<(IpNet, Holder)>) -> Option<Vec<u32>> {
+        let counts = self.reader.ask(move |db| {
+            who.iter().map(|(prefix, holder)| read::bans(db, *prefix, Some(holder))).collect()
+        });
+        counts.and_then(rusqlite::Result::ok)
     }
 
     /// How often `prefix` was banned by anybody.

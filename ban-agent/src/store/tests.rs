@@ -197,11 +197,15 @@ fn what_fail2ban_remembered_lengthens_our_bans() {
         at: start().wall,
         until: None,
         bans: 4,
+        times: Vec::new(),
         failures: 5,
         lines: vec!["one".to_owned(), "two".to_owned()],
     };
-    store.former(&former);
+    let sshd = Holder::Jail("sshd".into());
+    assert_eq!(store.known(vec![(prefix, sshd.clone())]), Some(vec![0]));
+    store.former(&former, 4);
     assert!(durable(&mut store));
+    assert_eq!(store.known(vec![(prefix, Holder::Manual), (prefix, sshd)]), Some(vec![0, 4]));
     assert_eq!(store.former_bans(prefix, "sshd", &None), 4);
     let evidence = &store.evidence(prefix)[0];
     assert_eq!((evidence.failures, evidence.lines.len()), (5, 2));
