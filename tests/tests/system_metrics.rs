@@ -4,6 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -232,5 +234,30 @@ fn a_port_that_is_taken_stops_the_start() -> Result<()> {
     let agent = Agent::start(&stage, &jails)?;
     eventually("the port is served", LIMIT, || Ok(scrape(&stage).is_ok()))?;
     drop(agent);
+    Ok(())
+}
+
+#[test]
+fn a_unix_socket_serves_the_metrics() -> Result<()> {
+    if !privilege::ready("metrics over a unix socket") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let path = stage.file("metrics.sock");
+    let words = format!("[metrics]\nlisten = \"unix:{}\"\n", path.display());
+    let mut agent = Agent::start(&stage, &words)?;
+    let scrape = || {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSf", "--max-time", "30", "--unix-socket"]).arg(&path);
+        run(curl.arg("http://agent/metrics"))
+    };
+    ensure!(scrape()?.contains("\nban_agent_store_degraded 0\n"), "{}", scrape()?);
+    ensure!(fs::metadata(&path)?.permissions().mode() & 0o777 == 0o660, "who may read it?");
+    agent.kill()?;
+    ensure!(path.exists() && scrape().is_err(), "who answers?");
+    agent.run()?;
+    ensure!(scrape()?.ends_with("# EOF\n"), "{}", scrape()?);
+    agent.terminate()?;
+    ensure!(!path.exists(), "left behind");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `[metrics]`, `[events]`, `[geoip]` and `[hooks.NAME]`: the words about who is told, as they stand in
 //! the files, and what they become.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -13,13 +13,14 @@ use super::{
 use crate::{
     event::Wanted,
     hook::{Format, Spec, Target, Tell},
+    metrics::Listen,
 };
 
 /// `[metrics]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Metrics {
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Listen>,
     pub(super) allow_remote: Option<bool>,
 }
 
@@ -64,13 +65,14 @@ pub(super) struct Hook {
 }
 
 /// An address that others can reach has to be meant: the metrics tell who is attacked, and how.
-pub(super) fn metrics(layers: &[Layer], raw: &Metrics) -> Result<Option<SocketAddr>, Error> {
-    let Some(listen) = raw.listen else { return Ok(None) };
-    if listen.ip().is_loopback() || raw.allow_remote == Some(true) {
+pub(super) fn metrics(layers: &[Layer], raw: &Metrics) -> Result<Option<Listen>, Error> {
+    let Some(listen) = raw.listen.clone() else { return Ok(None) };
+    let remote = matches!(&listen, Listen::Tcp(address) if !address.ip().is_loopback());
+    if !remote || raw.allow_remote == Some(true) {
         return Ok(Some(listen));
     }
     let message = format!("metrics on {listen} could be read by others");
-    let hint = Some("listen on 127.0.0.1 or [::1], or add allow_remote = true".into());
+    let hint = Some("listen on 127.0.0.1, [::1] or unix:/PATH, or add allow_remote = true".into());
     Err(layer::invalid(layers, &["metrics", "listen"], message, hint))
 }
 

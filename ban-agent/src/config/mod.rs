@@ -14,7 +14,6 @@ mod shipped;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,7 +23,7 @@ pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
 
-use crate::{event::Wanted, fail2ban, filter, hook, jail, net::IpNet};
+use crate::{event::Wanted, fail2ban, filter, hook, jail, metrics::Listen, net::IpNet};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
@@ -140,7 +139,7 @@ pub struct Config {
     /// The `[agent]` section.
     pub agent: Agent,
     /// Where Prometheus finds the metrics; `None`: nowhere.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Listen>,
     /// The `[events]` section.
     pub events: Events,
     /// A MaxMind database of cities or countries.

@@ -219,7 +219,7 @@ fn a_hook_has_one_target_that_exists() {
 fn metrics_for_others_have_to_be_meant() {
     let metrics = |text: &str| load_text(&format!("[metrics]\n{text}")).1.unwrap().metrics;
     assert_eq!(load_text(GOOD).1.unwrap().metrics, None, "off unless asked for");
-    for listen in ["127.0.0.1:9938", "[::1]:9938"] {
+    for listen in ["127.0.0.1:9938", "[::1]:9938", "unix:/run/x.sock"] {
         let text = format!("listen = \"{listen}\"\n");
         assert_eq!(metrics(&text), Some(listen.parse().unwrap()));
     }
@@ -229,7 +229,9 @@ fn metrics_for_others_have_to_be_meant() {
     assert!(message.contains("could be read by others"), "{message}");
     assert!(hint.contains("allow_remote = true"), "{hint}");
     assert_eq!(metrics(&format!("{open}allow_remote = true\n")), "0.0.0.0:9938".parse().ok());
-    assert_eq!(failure("[metrics]\n\nlisten = \"localhost\"\n").0, 3);
+    for listen in ["localhost", "unix:x.sock"] {
+        assert_eq!(failure(&format!("[metrics]\n\nlisten = \"{listen}\"\n")).0, 3);
+    }
 }
 
 #[test]

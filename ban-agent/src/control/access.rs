@@ -22,6 +22,12 @@ pub struct Access {
 }
 
 impl Access {
+    /// The number of the sockets' group.
+    #[must_use]
+    pub fn group(&self) -> Option<u32> {
+        self.group
+    }
+
     /// The group and the operators by these names or numbers. Root may always do everything.
     ///
     /// # Errors

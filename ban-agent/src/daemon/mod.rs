@@ -137,7 +137,7 @@ impl Error {
                 Some("nothing was attached; name another file with [agent] state".into())
             }
             Error::Metrics(_) => {
-                Some("name another port with [metrics] listen, or leave it out".into())
+                Some("name another port or socket with [metrics] listen, or leave it out".into())
             }
             Error::Protect(_) | Error::Filter(_) | Error::System(..) => None,
         }
@@ -175,12 +175,15 @@ const QUEUE: usize = 1024;
 pub async fn run(options: Options) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
-    // the socket's group was the last that took more
-    capability::limit();
-    let metrics = match options.config.metrics {
-        Some(address) => Some(metrics::Server::open(address).await?),
+    let metrics = match options.config.metrics.clone() {
+        Some(address) => {
+            let access = Access::resolve(agent.socket_group.as_deref(), &[])?;
+            Some(metrics::Server::open(address, access.group()).await?)
+        }
         None => None,
     };
+    // the sockets' group was the last that took more
+    capability::limit();
     let store = Store::open(&agent.state)?;
     store.set_purge_age(agent.dbpurgeage);
     let trial = probation::at_start(&options, Now::read());

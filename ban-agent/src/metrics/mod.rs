@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 pub use self::{
     histogram::{BOUNDS, Histogram},
-    serve::{Server, ServerError},
+    serve::{Listen, Server, ServerError},
     text::text,
 };
 use crate::{kernel::Verdicts, source};

@@ -1,7 +1,18 @@
-//! HTTP for whoever scrapes: `GET /metrics`, and nothing else. It knows what to answer, not how
+//! HTTP for whoever scrapes, over a port or a unix socket: `GET /metrics`, and nothing else. It knows what to answer, not how
 //! the agent is.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -12,8 +23,9 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 /// Scrapers that are connected at once; more wait.
@@ -25,28 +37,81 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// Of the text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Where the metrics are served: `127.0.0.1:9938`, or `unix:/run/ban-agent/metrics.sock`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// A port.
+    Tcp(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Listen::Unix(path.into())),
+            Some(path) => Err(format!("'{path}' is no absolute path")),
+            None => text
+                .parse()
+                .map(Listen::Tcp)
+                .map_err(|_| format!("'{text}' is neither ADDRESS:PORT nor unix:/PATH")),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Listen, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Why the metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve metrics on {address}: {source}")]
 pub struct ServerError {
     /// Where.
-    pub address: SocketAddr,
+    pub address: Listen,
     /// Why not.
     pub source: io::Error,
 }
 
-/// The open port.
 #[derive(Debug)]
-pub struct Server(TcpListener);
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// The open port, or socket.
+#[derive(Debug)]
+pub struct Server(Listener);
 
 impl Server {
-    /// Opens the port.
+    /// Opens the port, or makes the socket: for root and `group`.
     ///
     /// # Errors
     /// If it cannot be had.
-    pub async fn open(address: SocketAddr) -> Result<Server, ServerError> {
-        let listener = TcpListener::bind(address).await;
-        listener.map(Server).map_err(|source| ServerError { address, source })
+    pub async fn open(address: Listen, group: Option<u32>) -> Result<Server, ServerError> {
+        let opened = match &address {
+            Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Listen::Unix(path) => {
+                socket(path, group).await.map(|listener| Listener::Unix(listener, path.clone()))
+            }
+        };
+        opened.map(Server).map_err(|source| ServerError { address, source })
     }
 
     /// Answers with what `ask` gives, for ever; `None`: 503.
@@ -58,14 +123,17 @@ impl Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            match self.0.accept().await {
-                Ok((stream, _)) => {
-                    let ask = ask.clone();
-                    tokio::spawn(async move {
-                        converse(stream, ask).await;
-                        drop(place);
-                    });
+            let ask = ask.clone();
+            let accepted = match &self.0 {
+                Listener::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, _)| begin(stream, ask, place))
                 }
+                Listener::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| begin(stream, ask, place))
+                }
+            };
+            match accepted {
+                Ok(()) => {}
                 Err(error) => {
                     log::warn!("metrics: {error}");
                     // out of descriptors: wait for some to be closed instead of spinning
@@ -76,8 +144,49 @@ impl Server {
     }
 }
 
-async fn converse<F, A>(stream: TcpStream, ask: F)
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self
+            && let Err(error) = std::fs::remove_file(&*path)
+        {
+            log::debug!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+/// Takes the place of a socket that nobody listens on.
+async fn socket(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    chown(path, None, group)?;
+    Ok(listener)
+}
+
+fn begin<S, F, A>(stream: S, ask: F, place: OwnedSemaphorePermit)
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> A + Send + Sync + 'static,
+    A: Future<Output = Option<String>> + Send,
+{
+    tokio::spawn(async move {
+        converse(stream, ask).await;
+        drop(place);
+    });
+}
+
+async fn converse<S, F, A>(stream: S, ask: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
     F: Fn() -> A + Send + Sync,
     A: Future<Output = Option<String>> + Send,
 {
@@ -123,12 +232,19 @@ fn response(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
 
     use super::*;
 
     async fn ask(port: u16, request: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        ask_over(stream, request).await
+    }
+
+    async fn ask_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
         let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -136,11 +252,18 @@ mod tests {
         answer
     }
 
+    async fn local() -> (Server, u16) {
+        let server = Server::open("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let Listener::Tcp(listener) = &server.0 else { panic!("not a port") };
+        let port = listener.local_addr().unwrap().port();
+        (server, port)
+    }
+
     #[tokio::test]
     async fn metrics_are_answered_and_nothing_else_is() {
-        let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let port = server.0.local_addr().unwrap().port();
-        let taken = Server::open(([127, 0, 0, 1], port).into()).await.unwrap_err();
+        let (server, port) = local().await;
+        let taken = format!("127.0.0.1:{port}").parse().unwrap();
+        let taken = Server::open(taken, None).await.unwrap_err();
         assert_eq!(taken.source.kind(), io::ErrorKind::AddrInUse);
         tokio::spawn(server.serve(|| async { Some("a 1\n# EOF\n".to_owned()) }));
         let good = ask(port, "GET /metrics HTTP/1.1").await;
@@ -156,9 +279,42 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_does_not_answer_is_said_so() {
-        let server = Server::open("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let port = server.0.local_addr().unwrap().port();
+        let (server, port) = local().await;
         tokio::spawn(server.serve(|| async { None }));
         assert!(ask(port, "GET /metrics HTTP/1.1").await.starts_with("HTTP/1.1 503 "));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_serves_is_taken_over_and_nothing_else_is() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("metrics.sock");
+        let listen = Listen::Unix(path.clone());
+        // as a crash leaves it
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let server = Server::open(listen.clone(), None).await.unwrap();
+        let taken = Server::open(listen.clone(), None).await.unwrap_err();
+        assert_eq!(taken.source.kind(), io::ErrorKind::AddrInUse);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let serving = tokio::spawn(server.serve(|| async { Some("a 1\n# EOF\n".to_owned()) }));
+        let stream = UnixStream::connect(&path).await.unwrap();
+        let good = ask_over(stream, "GET /metrics HTTP/1.1").await;
+        assert!(good.starts_with("HTTP/1.1 200 OK\r\n"), "{good}");
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        assert!(!path.exists(), "left behind");
+        std::fs::write(&path, "dear").unwrap();
+        assert!(Server::open(listen, None).await.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
+    }
+
+    #[test]
+    fn where_to_listen_is_a_port_or_a_path() {
+        for text in ["127.0.0.1:9938", "[::1]:9938", "unix:/run/ban-agent/metrics.sock"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["localhost", "unix:metrics.sock", "/run/metrics.sock"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
     }
 }
