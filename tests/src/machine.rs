@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
@@ -105,6 +105,10 @@ impl<'a> Machine<'a> {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.booted = Some(Process::spawn("systemd-nspawn", &mut command)?);
         let up = eventually("the machine is up", BOOT, || {
+            let ended = self.booted.as_mut().and_then(|process| process.ended().transpose());
+            if let Some(status) = ended.transpose()? {
+                bail!("systemd-nspawn: {status}");
+            }
             let Ok(done) = self.run(&["systemctl", "is-system-running"]) else { return Ok(false) };
             let state = String::from_utf8_lossy(&done.stdout).into_owned();
             Ok(["running", "degraded"].contains(&state.trim()))
@@ -120,7 +124,10 @@ impl<'a> Machine<'a> {
     }
 
     fn container(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("systemd-nspawn");
+        // The one hierarchy of today, whatever the host has mounted, if anything; for it alone.
+        let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec systemd-nspawn \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]);
         command.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe"]);
         command.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no"]);
         command.arg(format!("--machine={}", self.name));

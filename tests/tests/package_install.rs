@@ -92,6 +92,8 @@ fn its_own_log_is_rotated_and_loses_nothing() -> Result<()> {
         "mkdir -p /var/log/ban-agent; ban-agent run -i {DEVICE} & agent=$!
          until ban-agent --quiet status >/dev/null; do kill -0 $agent || exit 9; sleep 0.1; done
          ban-agent --quiet ban 192.0.2.66
+         tries=0; until grep -q Ban /var/log/ban-agent/fail2ban.log; do
+             tries=$((tries + 1)); [ $tries -lt 150 ]; sleep 0.2; done
          logrotate --force /etc/logrotate.d/ban-agent
          ban-agent --quiet unban 192.0.2.66
          kill $agent; wait $agent; cd /var/log/ban-agent

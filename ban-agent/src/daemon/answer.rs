@@ -72,10 +72,7 @@ impl Core {
             },
             Request::Confirm { again } => self.confirm(again, now),
             Request::Resume { jail } => self.resume(jail.as_deref()),
-            Request::Detach => {
-                self.detach();
-                text("detached; no ban is enforced any more, and the agent ends".into())
-            }
+            Request::Detach => return self.detach(reply),
         };
         // the asker may have gone
         let _ = reply.send(answer);

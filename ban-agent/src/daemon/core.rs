@@ -14,13 +14,14 @@ use std::{
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     time::MissedTickBehavior,
 };
 
 use super::{
     Error, Options,
     actions::Actions,
+    answer::text,
     deadline::{ClockSteps, Deadline},
     health::Health,
     latency::Latency,
@@ -100,12 +101,28 @@ pub(super) struct Core {
 }
 
 /// Why the core ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
     /// Enforcement stays.
     Stop,
-    /// Enforcement ends.
-    Detach,
+    /// Enforcement ends; whoever asked for it waits for this answer.
+    Detach(oneshot::Sender<Reply>),
+}
+
+/// Takes the program off; the answer to whoever asked, and the same for our own end.
+fn detach(xdp: Box<dyn Card>) -> (Reply, Result<(), Error>) {
+    match xdp.detach().map_err(Error::from) {
+        Ok(interfaces) => {
+            let interfaces = interfaces.join(", ");
+            log::info!("detached from {interfaces}; no ban is enforced any more");
+            let message = "no ban is enforced any more, and the agent ends";
+            (text(format!("detached from {interfaces}; {message}")), Ok(()))
+        }
+        Err(error) => {
+            let (code, hint) = (error.code(), error.hint());
+            let message = format!("not detached: {error}; the agent ends");
+            (Reply::Error(Refusal { code, message, hint }), Err(error))
+        }
+    }
 }
 
 impl Core {
@@ -237,22 +254,25 @@ impl Core {
 
     async fn leave(self) -> Result<(), Error> {
         super::tell_systemd(&[NotifyState::Stopping]);
-        let detach = self.leaving == Some(Leaving::Detach);
         let kept = self.probation.trial() == Trial::Over;
-        let Core { xdp, store, notary, wiring, actions, .. } = self;
-        drop(wiring);
-        notary.finish().await;
-        actions.finish().await;
-        store.close();
-        if detach {
-            let interfaces = xdp.detach()?;
-            log::info!("detached from {}; no ban is enforced any more", interfaces.join(", "));
+        let Core { xdp, store, notary, wiring, actions, leaving, .. } = self;
+        let mut result = Ok(());
+        if let Some(Leaving::Detach(reply)) = leaving {
+            // before anything that takes time: somebody may be locked out
+            let (answer, detached) = detach(xdp);
+            // the asker may have gone
+            let _ = reply.send(answer);
+            result = detached;
         } else if kept {
             log::info!("stopped; the bans stay enforced");
         } else {
             log::warn!("stopped; nothing is enforced, for nobody has confirmed the trial");
         }
-        Ok(())
+        drop(wiring);
+        notary.finish().await;
+        actions.finish().await;
+        store.close();
+        result
     }
 
     pub(super) fn handle(&mut self, messages: impl Iterator<Item = Message>) {
@@ -301,8 +321,9 @@ impl Core {
         }
     }
 
-    pub(super) fn detach(&mut self) {
-        self.leaving = Some(Leaving::Detach);
+    /// Takes the program off, answers `reply`, and ends.
+    pub(super) fn detach(&mut self, reply: oneshot::Sender<Reply>) {
+        self.leaving = Some(Leaving::Detach(reply));
     }
 
     /// Learns what must not be banned, and goes on hearing of it.
