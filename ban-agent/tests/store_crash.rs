@@ -43,7 +43,10 @@ fn victim(path: &Path, first: u32) -> Result<(), Box<dyn Error>> {
                 offset: u64::from(number),
                 head: 0,
                 head_len: 0,
+                last: 0,
+                last_len: 0,
                 copy: false,
+                rotated: false,
             }],
         };
         store.claim(&claim(number), None, now);

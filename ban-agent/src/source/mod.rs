@@ -102,9 +102,19 @@ pub struct Mark {
     pub head: u64,
     /// Bytes that `head` covers.
     pub head_len: u64,
+    /// FNV-1a of the last `last_len` bytes before `offset`: many files begin alike, with a banner
+    /// or with NUL bytes.
+    #[serde(default)]
+    pub last: u64,
+    /// Bytes that `last` covers.
+    #[serde(default)]
+    pub last_len: u64,
     /// What copytruncate left of a file: nobody writes to it.
     #[serde(default)]
     pub copy: bool,
+    /// It did not bear the path's name any more.
+    #[serde(default)]
+    pub rotated: bool,
 }
 
 /// Some whole lines from one source.

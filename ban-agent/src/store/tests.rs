@@ -51,7 +51,17 @@ fn sentence(claim: &Claim, lines: &[&[u8]]) -> Sentence {
 
 fn position(offset: u64) -> Position {
     Position::File {
-        files: vec![Mark { dev: 1, ino: 2, offset, head: 3, head_len: 4, copy: false }],
+        files: vec![Mark {
+            dev: 1,
+            ino: 2,
+            offset,
+            head: 3,
+            head_len: 4,
+            last: 5,
+            last_len: 6,
+            copy: false,
+            rotated: false,
+        }],
     }
 }
 

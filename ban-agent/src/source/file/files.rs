@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    follow::Follow,
+    follow::{Begin, Follow},
     resolve::{Resolved, Target},
     tail::{FileId, Tail},
 };
@@ -86,7 +86,8 @@ impl Files {
         if let Some(path) = self.target.literal()
             && !self.follows.contains_key(&path)
         {
-            self.meet(&path, &path, &HashSet::new(), resume, now);
+            let begin = self.meet(&path, &path, &HashSet::new(), resume, now);
+            self.note_rotations(&path, begin, now);
         }
         self.start = Start::Beginning;
         self.first = false;
@@ -100,7 +101,7 @@ impl Files {
                 self.ready.push_back(path);
                 return Some(batch);
             }
-            if follow.tails.is_empty() && self.target.literal().is_none() {
+            if follow.is_over() && self.target.literal().is_none() {
                 self.stats.forget(&follow.origin);
                 self.follows.remove(&path);
             }
@@ -182,8 +183,8 @@ impl Files {
             return;
         }
         let held = self.holder(shown, id);
-        let start = match self.follows.contains_key(shown) {
-            true => (Start::Beginning, false),
+        let begin = match self.follows.contains_key(shown) {
+            true => Begin::Seen,
             false => self.meet(shown, real, others, resume, now),
         };
         let opened = match held {
@@ -192,18 +193,26 @@ impl Files {
         };
         let Some(follow) = self.follows.get_mut(shown) else { return };
         let rotated = follow.tails.back().is_some_and(|tail| tail.id != id);
-        let attached = opened.and_then(|tail| follow.attach(tail, real, start, &self.limits, now));
+        let attached = opened.and_then(|tail| follow.attach(tail, real, begin, &self.limits, now));
         self.retry |= attached.is_err();
         self.stats.update(&follow.origin, |counters| {
             counters.waiting = attached.is_err();
             counters.rotations += u64::from(rotated && attached.is_ok());
             counters.error = attached.err().map(|error| error.to_string());
         });
+        self.note_rotations(shown, begin, now);
         self.touch(shown);
     }
 
-    /// Begins to follow a path; says where an unknown file begins, and whether what it holds was
-    /// written before anybody followed it.
+    /// What was rotated away before anybody followed the path is not read; what comes is.
+    fn note_rotations(&mut self, path: &Path, begin: Begin, now: Instant) {
+        if let (Begin::New(_) | Begin::Backlog, Some(follow)) = (begin, self.follows.get_mut(path))
+        {
+            follow.note_rotations(&self.limits, now);
+        }
+    }
+
+    /// Begins to follow a path; says where an unknown file begins.
     fn meet(
         &mut self,
         shown: &Path,
@@ -211,17 +220,20 @@ impl Files {
         others: &HashSet<FileId>,
         resume: &impl Fn(&str) -> Option<Position>,
         now: Instant,
-    ) -> (Start, bool) {
+    ) -> Begin {
         let mut follow = Follow::new(shown);
         self.stats.update(&follow.origin, |counters| counters.waiting = true);
-        let mut start = (self.start, self.first);
+        let mut begin = match self.start {
+            Start::Beginning if self.first => Begin::Backlog,
+            start => Begin::New(start),
+        };
         if let Some(Position::File { files }) = resume(&follow.origin) {
             follow.resume(&files, real, others, &self.limits, &self.stats, now);
-            start = (Start::Beginning, false);
+            begin = Begin::Resumed;
         }
         self.follows.insert(shown.to_owned(), follow);
         self.touch(shown);
-        start
+        begin
     }
 
     /// Takes the file `id` from a follow whose name it lost.

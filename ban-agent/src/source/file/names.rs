@@ -22,6 +22,12 @@ impl Age {
             _ => None,
         }
     }
+
+    /// The same for sorting: of different schemes, numbers come first.
+    pub(super) fn order(&self, other: &Age) -> Ordering {
+        let scheme = |age: &Age| matches!(age, Age::Date(_));
+        self.compare(other).unwrap_or_else(|| scheme(self).cmp(&scheme(other)))
+    }
 }
 
 /// The age of `name` if it is a readable rotation of `base`: `base.1`, `base-20261120`,

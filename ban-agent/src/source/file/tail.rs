@@ -16,8 +16,9 @@ use rustix::fs::SeekFrom;
 
 use crate::source::{Mark, lines::Lines};
 
-/// Bytes that recognize a file. Longer than a time stamp with the words before it.
-const HEAD: usize = 256;
+/// Bytes that recognize a file: its first ones, and those before our place in it. Longer than a
+/// time stamp with the words before it.
+const PRINT: usize = 256;
 
 /// Device and inode: what a file is, whatever its name.
 pub(super) type FileId = (u64, u64);
@@ -47,6 +48,10 @@ pub(super) struct Tail {
     backlog: u64,
     /// The file's first bytes, as far as they are known.
     head: Vec<u8>,
+    /// The last bytes up to `offset`.
+    recent: Vec<u8>,
+    /// The last bytes up to the end of the last whole line.
+    last: Vec<u8>,
     /// When it last grew, or lost its name.
     pub(super) active: Instant,
     /// A copy that was made before the file itself was cut: nobody writes to it.
@@ -66,23 +71,26 @@ impl Tail {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let polled = is_remote(&file);
-        Ok(Tail {
+        let mut tail = Tail {
             file,
             id: (meta.dev(), meta.ino()),
             lines: Lines::new(max_line),
             offset: 0,
             backlog: 0,
             head: Vec::new(),
+            recent: Vec::new(),
+            last: Vec::new(),
             active: now,
             copy: false,
             polled,
-        })
+        };
+        tail.learn_head()?;
+        Ok(tail)
     }
 
     /// Goes to where `mark` says; false, and nothing changes, if this is not the file it means.
     pub(super) fn resume(&mut self, mark: &Mark) -> io::Result<bool> {
-        let size = self.file.metadata()?.len();
-        let same = size >= mark.offset && self.begins_like(mark)?;
+        let same = self.is(mark)?;
         if same {
             self.go_to(mark.offset)?;
             self.copy = mark.copy;
@@ -90,11 +98,39 @@ impl Tail {
         Ok(same)
     }
 
+    /// Whether it holds what `mark` saw.
+    pub(super) fn is(&mut self, mark: &Mark) -> io::Result<bool> {
+        let size = self.file.metadata()?.len();
+        Ok(size >= mark.offset && self.begins_like(mark)? && self.goes_on_like(mark)?)
+    }
+
+    /// Goes to its end as it is now; nothing of it is of interest.
+    pub(super) fn skip(&mut self) -> io::Result<()> {
+        self.learn_head()?;
+        self.go_to(self.file.metadata()?.len())
+    }
+
     /// The file's first bytes are those that `mark` saw.
-    pub(super) fn begins_like(&mut self, mark: &Mark) -> io::Result<bool> {
+    fn begins_like(&mut self, mark: &Mark) -> io::Result<bool> {
         self.learn_head()?;
         let seen = usize::try_from(mark.head_len).unwrap_or(usize::MAX);
         Ok(self.head.get(..seen).is_some_and(|head| fnv1a(head) == mark.head))
+    }
+
+    /// The bytes before the mark's place are those that it saw.
+    fn goes_on_like(&self, mark: &Mark) -> io::Result<bool> {
+        let seen = usize::try_from(mark.last_len).unwrap_or(usize::MAX).min(PRINT);
+        Ok(fnv1a(&self.before(mark.offset, seen)?) == mark.last || seen == 0)
+    }
+
+    /// At most `length` bytes before `offset`.
+    fn before(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(offset).unwrap_or(usize::MAX).min(length);
+        let mut bytes = vec![0; length];
+        let from = offset - u64::try_from(length).unwrap_or(offset);
+        let read = self.file.read_at(&mut bytes, from)?;
+        bytes.truncate(read);
+        Ok(bytes)
     }
 
     /// Goes behind the last whole line; what follows is the beginning of a line to come.
@@ -110,8 +146,7 @@ impl Tail {
             let read = self.file.read_at(part, start)?;
             let part = part.get(..read).unwrap_or_default();
             if let Some(at) = memchr::memrchr(b'\n', part) {
-                self.offset = start + u64::try_from(at).unwrap_or(0) + 1;
-                return Ok(());
+                return self.go_to(start + u64::try_from(at).unwrap_or(0) + 1);
             }
             end = start;
         }
@@ -120,11 +155,9 @@ impl Tail {
 
     /// Goes to an offset; if that is inside a line, its rest will not pass for one.
     fn go_to(&mut self, offset: u64) -> io::Result<()> {
-        let mut before = [0; 1];
-        if let Some(at) = offset.checked_sub(1)
-            && self.file.read_at(&mut before, at)? == 1
-            && before != *b"\n"
-        {
+        self.last = self.before(offset, PRINT)?;
+        self.recent.clone_from(&self.last);
+        if self.last.last().is_some_and(|byte| *byte != b'\n') {
             self.lines.skip_rest();
         }
         self.offset = offset;
@@ -162,6 +195,10 @@ impl Tail {
         }
         self.active = now;
         self.offset += u64::try_from(read).unwrap_or(0);
+        if let Some(end) = memchr::memrchr(b'\n', chunk) {
+            self.last = print(&self.recent, chunk.get(..=end).unwrap_or_default());
+        }
+        self.recent = print(&self.recent, chunk);
         if self.lines.drops_nuls() && chunk.iter().all(|byte| *byte == 0) {
             self.lines.skip_nuls(u64::try_from(read).unwrap_or(0));
             self.skip_hole();
@@ -176,7 +213,27 @@ impl Tail {
         self.offset = 0;
         self.backlog = 0;
         self.head = Vec::new();
+        self.recent = Vec::new();
+        self.last = Vec::new();
         self.lines.clear();
+    }
+
+    /// Ends its last line as if its `\n` had come.
+    pub(super) fn finish(&mut self) -> Bytes {
+        let line = self.lines.finish();
+        if self.lines.pending() == 0 {
+            self.last.clone_from(&self.recent);
+        }
+        line
+    }
+
+    /// The mark of its end as it is now.
+    pub(super) fn end(&mut self) -> io::Result<Mark> {
+        self.learn_head()?;
+        let offset = self.file.metadata()?.len();
+        let last = self.before(offset, PRINT)?;
+        let last_len = u64::try_from(last.len()).unwrap_or(0);
+        Ok(Mark { offset, last: fnv1a(&last), last_len, ..self.mark() })
     }
 
     /// What a restart needs to go on behind the last line that was delivered.
@@ -184,11 +241,24 @@ impl Tail {
         Mark {
             dev: self.id.0,
             ino: self.id.1,
-            offset: self.offset.saturating_sub(self.lines.pending()),
+            offset: self.place(),
             head: fnv1a(&self.head),
             head_len: u64::try_from(self.head.len()).unwrap_or(0),
+            last: fnv1a(&self.last),
+            last_len: u64::try_from(self.last.len()).unwrap_or(0),
             copy: self.copy,
+            rotated: false,
         }
+    }
+
+    /// Behind the last whole line.
+    fn place(&self) -> u64 {
+        self.offset.saturating_sub(self.lines.pending())
+    }
+
+    /// Nothing was seen in it yet.
+    pub(super) fn is_blank(&self) -> bool {
+        self.head.is_empty()
     }
 
     /// No name leads to the file any more.
@@ -201,18 +271,19 @@ impl Tail {
         self.file.metadata().map_or(0, |meta| meta.len().saturating_sub(self.offset))
     }
 
-    /// The file is shorter than what was read of it, or begins otherwise. `at_end`: nothing was
-    /// left to read, so its size is worth a look.
+    /// The file is shorter than what was read of it, begins otherwise, or does not hold our last
+    /// line any more. `at_end`: nothing was left to read, so its size is worth a look.
     fn was_cut(&mut self, at_end: bool) -> io::Result<bool> {
         if at_end && self.file.metadata()?.len() < self.offset {
             return Ok(true);
         }
-        self.learn_head().map(|same| !same)
+        let same = self.learn_head()? && self.before(self.place(), self.last.len())? == self.last;
+        Ok(!same)
     }
 
     /// Compares the first bytes with those that are known, and gets to know those that are new.
-    fn learn_head(&mut self) -> io::Result<bool> {
-        let mut now = [0; HEAD];
+    pub(super) fn learn_head(&mut self) -> io::Result<bool> {
+        let mut now = [0; PRINT];
         let read = self.file.read_at(&mut now, 0)?;
         let now = now.get(..read).unwrap_or_default();
         let same = now.starts_with(&self.head);
@@ -233,8 +304,17 @@ impl Tail {
         if data > self.offset {
             self.lines.skip_nuls(data - self.offset);
             self.offset = data;
+            self.recent = Vec::new();
         }
     }
+}
+
+/// The last bytes of `before` and `chunk`, which follow each other.
+fn print(before: &[u8], chunk: &[u8]) -> Vec<u8> {
+    let kept = before.len().min(PRINT.saturating_sub(chunk.len()));
+    let mut bytes = before.get(before.len() - kept..).unwrap_or_default().to_vec();
+    bytes.extend_from_slice(chunk.get(chunk.len().saturating_sub(PRINT)..).unwrap_or_default());
+    bytes
 }
 
 /// FNV-1a, 64 bit: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>. Stored, so it

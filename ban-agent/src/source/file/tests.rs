@@ -349,6 +349,46 @@ async fn a_storm_of_rotations() {
 }
 
 #[tokio::test]
+async fn copies_that_begin_alike_are_told_apart() {
+    let nuls = "\0".repeat(300);
+    let mut bench = Bench::new("log", |_| ()).await;
+    let copy = |bench: &Bench| {
+        fs::copy(bench.path("log"), bench.path("log.1")).unwrap();
+        bench.append("log", "").set_len(0).unwrap();
+    };
+    bench.append("log", &format!("{nuls}one\n"));
+    bench.expect(&["one"]).await;
+    copy(&bench);
+    bench.append("log", &format!("{nuls}two\n"));
+    bench.expect(&["two"]).await;
+    let after = |bench: &Bench| {
+        bench.rename("log.1", "log.2");
+        bench.append("log", "three\n");
+        copy(bench);
+        bench.append("log", &format!("{nuls}four and more\n"));
+    };
+    bench.restart(after).await;
+    bench.expect(&["three", "four and more"]).await;
+}
+
+#[tokio::test]
+async fn what_comes_after_the_first_look_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    append(&path, "old\n");
+    let ((out, mut lines), (looked, mut looking)) = (mpsc::channel(2), mpsc::channel(1));
+    let spec = Spec::File { path: path.clone(), start: Start::Beginning };
+    let (limits, stats) = (Limits::default(), Stats::default());
+    tokio::spawn(source::run(spec, |_| None, limits, stats, out, looked));
+    assert_eq!(looking.recv().await, None);
+    append(&path, "new\n");
+    for (text, backlog) in [("old\n", true), ("new\n", false)] {
+        let batch = timeout(Duration::from_secs(20), lines.recv()).await.unwrap().unwrap();
+        assert_eq!((&batch.lines[..], batch.backlog), (text.as_bytes(), backlog));
+    }
+}
+
+#[tokio::test]
 async fn an_empty_original_was_filled_and_copied_again_meanwhile() {
     let mut bench = Bench::new("log", |_| ()).await;
     bench.append("log", "one\n");
