@@ -1,11 +1,12 @@
 //! A reload is all or nothing, on the command line and by SIGHUP; nobody's ban suffers.
 
-use std::time::Duration;
+use std::{fs::File, io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use rustix::process::Signal;
 use tests::{
-    agent::{Agent, binary, configure},
+    agent::{Agent, LIMIT, binary, configure},
     daemons::Nginx,
     host::Family,
     privilege,
@@ -65,6 +66,40 @@ fn a_reload_is_all_or_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_reload_loses_neither_lines_nor_counts() -> Result<()> {
+    const OFFENDERS: u32 = 1500;
+    if !privilege::ready("lines while reloading") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.file("app.log");
+    let jail = |findtime: u32| {
+        format!(
+            "[filters.app]\nfailregex = ['^\\s*bad login from <ADDR>$']\n\
+             [jails.app]\nlogpath = {log:?}\nmaxretry = 3\nfindtime = \"{findtime}h\"\nbantime = \"1h\"\n"
+        )
+    };
+    let mut file = File::create(&log)?;
+    let agent = Agent::start(&stage, &jail(1))?;
+    let mut rounds = 0;
+    for round in 0..3 {
+        for number in 0..OFFENDERS {
+            let address = std::net::Ipv4Addr::from(0xc612_0000 + number);
+            writeln!(file, "{:.3} bad login from {address}", Timestamp::now())?;
+            if number % 150 == 75 {
+                rounds += 1;
+                configure(&stage, &jail(1 + round + rounds))?;
+                ensure!(agent.verb(&["reload"])?.status.success(), "the reload failed");
+            }
+        }
+    }
+    eventually("all offenders are banned", LIMIT, || {
+        Ok(agent.banned()?.len() == usize::try_from(OFFENDERS)?)
+    })
+    .with_context(|| format!("{:?} are", agent.banned().map(|all| all.len())))
+}
+
+#[test]
 fn a_reload_makes_room_for_more_bans() -> Result<()> {
     if !privilege::ready("room by reload") {
         return Ok(());
@@ -88,7 +123,7 @@ fn a_reload_makes_room_for_more_bans() -> Result<()> {
         .arg("--socket")
         .arg(stage.file("control.sock"))
         .args(["ban", "-", "--for", "1h"])
-        .stdin(std::fs::File::open(list)?)
+        .stdin(File::open(list)?)
         .output()?;
     ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     ensure!(agent.banned()?.len() == 6_001, "bans had to make room for others");

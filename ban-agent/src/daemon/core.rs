@@ -44,7 +44,7 @@ use crate::{
     net::IpNet,
     net::PrefixSet,
     protect::Watcher,
-    source::Position,
+    source::{Looked, Position},
     store::{Pardons, Store},
 };
 
@@ -463,9 +463,9 @@ impl Core {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Starts the jails of the configuration.
-    pub(super) fn start_jails(&mut self) -> Result<(), Error> {
-        self.wiring.apply(&self.config.jails, &self.positions).map_err(Error::Filter)?;
+    /// Starts the jails of the configuration; their sources drop `looked` once they have looked.
+    pub(super) fn start_jails(&mut self, looked: &Looked) -> Result<(), Error> {
+        self.wiring.apply(&self.config.jails, &self.positions, looked).map_err(Error::Filter)?;
         self.watch_hits();
         Ok(())
     }
@@ -474,7 +474,9 @@ impl Core {
     /// store stay what they were at the start.
     pub(super) fn reload(&mut self) -> Result<(), Error> {
         let config = config::load(&self.path)?;
-        self.wiring.apply(&config.jails, &self.positions).map_err(Error::Filter)?;
+        // nobody waits for it: the answer would have to
+        let (looked, _) = mpsc::channel(1);
+        self.wiring.apply(&config.jails, &self.positions, &looked).map_err(Error::Filter)?;
         self.actions.apply(&config.jails);
         // who was stopped stays so, also under new limits
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());

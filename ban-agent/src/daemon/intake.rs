@@ -8,7 +8,7 @@ use super::{
     message::Handled,
     order::{Order, Receipt},
 };
-use crate::source::{self, Batch, Position};
+use crate::source::{self, Batch, Looked, Position};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
@@ -39,13 +39,14 @@ impl Intake {
         resume: impl Fn(&str) -> Option<Position> + Send + 'static,
         stats: source::Stats,
         acks: mpsc::UnboundedSender<Handled>,
+        looked: Looked,
     ) -> Intake {
         let readers = Arc::new(Mutex::new(readers));
         let (sender, batches) = mpsc::channel(QUEUE);
         let reading = tokio::spawn(async move {
             let name = spec.to_string();
             let limits = source::Limits::default();
-            if let Err(error) = source::run(spec, resume, limits, stats, sender).await {
+            if let Err(error) = source::run(spec, resume, limits, stats, sender, looked).await {
                 log::error!("{name}: {error}");
             }
         });

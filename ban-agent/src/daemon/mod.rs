@@ -165,6 +165,9 @@ fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel:
 /// How long a start waits for a former agent to be gone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a start waits for a log on a file system that does not answer.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
 /// Messages that may wait for the core: a burst of sentences, and no more.
 const QUEUE: usize = 1024;
 
@@ -203,7 +206,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     core.hooks = sinks.hooks();
     core.protect(sender.clone())?;
     core.restore(now);
-    core.start_jails()?;
+    start_jails(&mut core).await?;
     forward_signals(&sender)?;
     if let Some(server) = metrics {
         let sender = sender.clone();
@@ -227,6 +230,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
     sinks.finish().await;
     serving.abort();
     result
+}
+
+/// Starts the jails, and waits until their sources know what was there before: a line that is
+/// written after we said that we are ready is new.
+async fn start_jails(core: &mut Core) -> Result<(), Error> {
+    let (looked, mut looking) = mpsc::channel(1);
+    core.start_jails(&looked)?;
+    drop(looked);
+    if tokio::time::timeout(FIRST_LOOK, looking.recv()).await.is_err() {
+        log::warn!("a log cannot be looked at, or only very slowly: going on without it");
+    }
+    Ok(())
 }
 
 /// The metrics as they stand; `None` if the agent is stopping.

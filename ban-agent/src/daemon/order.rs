@@ -100,7 +100,10 @@ mod tests {
                 offset,
                 head: 0,
                 head_len: 0,
+                last: 0,
+                last_len: 0,
                 copy: false,
+                rotated: false,
             }],
         };
         Order::receipt(order, Some((origin.into(), position)))

@@ -3,11 +3,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     sync::Arc,
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -17,14 +18,14 @@ use super::{
     intake::{Delivery, Intake},
     lookup,
     message::{Handled, Message},
-    worker::{Counters, Worker},
+    worker::{Counters, Rest, Worker},
 };
 use crate::{
     event::Bus,
     filter::{self, Filter, Scanner},
-    jail::{self, Count, Jail},
-    net::{IpNet, PrefixSet},
-    source::{self, Position},
+    jail::{self, Jail},
+    net::PrefixSet,
+    source::{self, Looked, Position},
     store::Counts,
 };
 
@@ -51,12 +52,24 @@ struct Running {
     spec: jail::Spec,
     counters: Arc<Counters>,
     deliveries: mpsc::Sender<Delivery>,
-    task: JoinHandle<()>,
+    /// Dropped, it has the task end after the lines that it is at.
+    stop: Option<oneshot::Sender<Infallible>>,
+    task: Option<JoinHandle<Rest>>,
+}
+
+impl Running {
+    /// Has it end after the lines that it is at; what it leaves comes out of the task.
+    fn stop(mut self) -> Option<JoinHandle<Rest>> {
+        self.stop = None;
+        self.task.take()
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -84,7 +97,9 @@ impl Wiring {
         self.counts = counts;
     }
 
-    /// Makes the running jails those of `specs`: unchanged ones go on with what they know.
+    /// Makes the running jails those of `specs`: unchanged ones go on with what they know, changed
+    /// ones take over what their predecessors counted, and the lines that wait for them. Sources
+    /// that are new drop their copy of `looked` once they have looked at what is there.
     ///
     /// # Errors
     /// If a filter does not compile; then nothing was changed.
@@ -92,6 +107,7 @@ impl Wiring {
         &mut self,
         specs: &[jail::Spec],
         positions: &HashMap<Arc<str>, Position>,
+        looked: &Looked,
     ) -> Result<(), filter::Error> {
         let mut compiled = Vec::new();
         for spec in specs {
@@ -106,20 +122,28 @@ impl Wiring {
         }
         self.jails.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
         for (spec, filter) in compiled {
-            let counts = self.counts.remove(&spec.name).unwrap_or_default();
-            self.jails.insert(Arc::clone(&spec.name), self.start(spec, filter, &counts));
+            let former = self.jails.remove(&spec.name);
+            let running = self.start(spec, filter, former);
+            self.jails.insert(Arc::clone(&spec.name), running);
         }
-        self.connect(positions);
+        self.connect(positions, looked);
         Ok(())
     }
 
-    fn start(&self, spec: &jail::Spec, filter: Arc<Filter>, counts: &[(IpNet, Count)]) -> Running {
-        let counters = Arc::new(Counters::default());
+    fn start(
+        &mut self,
+        spec: &jail::Spec,
+        filter: Arc<Filter>,
+        former: Option<Running>,
+    ) -> Running {
+        let counts = self.counts.remove(&spec.name).unwrap_or_default();
+        let counters = former.as_ref().map(|former| Arc::clone(&former.counters));
+        let counters = counters.unwrap_or_default();
         let mut onlink = self.onlink.subscribe();
         onlink.mark_changed();
         let lookup = Some(&spec.lookup).filter(|lookup| !lookup.is_empty());
         let mut jail = Jail::new(spec);
-        jail.resume(counts);
+        jail.resume(&counts);
         let worker = Worker {
             ignored: lookup
                 .map(|lookup| lookup::start(Arc::clone(&spec.name), lookup, Arc::clone(&counters))),
@@ -137,8 +161,10 @@ impl Wiring {
             bus: self.bus.clone(),
         };
         let (deliveries, receiver) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(worker.run(receiver));
-        Running { spec: spec.clone(), counters, deliveries, task }
+        let (stop, stopped) = oneshot::channel();
+        let former = former.and_then(Running::stop);
+        let task = Some(tokio::spawn(worker.run(receiver, stopped, former)));
+        Running { spec: spec.clone(), counters, deliveries, stop: Some(stop), task }
     }
 
     /// Tells the jails the networks that this host is a member of.
@@ -147,7 +173,7 @@ impl Wiring {
     }
 
     /// Starts the sources that a jail reads, and ends those that none does.
-    fn connect(&mut self, positions: &HashMap<Arc<str>, Position>) {
+    fn connect(&mut self, positions: &HashMap<Arc<str>, Position>, looked: &Looked) {
         let mut readers: HashMap<source::Spec, Vec<mpsc::Sender<Delivery>>> = HashMap::new();
         for running in self.jails.values() {
             for source in &running.spec.sources {
@@ -173,7 +199,7 @@ impl Wiring {
             let positions = positions.clone();
             let resume = move |origin: &str| positions.get(origin).cloned();
             let (stats, acks) = (self.stats.clone(), self.acks.clone());
-            let intake = Intake::start(spec.clone(), senders, resume, stats, acks);
+            let intake = Intake::start(spec.clone(), senders, resume, stats, acks, looked.clone());
             self.intakes.insert(spec, intake);
         }
     }

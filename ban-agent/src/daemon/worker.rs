@@ -1,6 +1,7 @@
 //! One task for each jail: lines in, sentences out. It owns the jail's filter state and window.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +15,9 @@ use tokio::{
             self,
             error::{SendError, TrySendError},
         },
-        watch,
+        oneshot, watch,
     },
+    task::JoinHandle,
     time,
 };
 
@@ -67,23 +69,69 @@ pub(super) struct Worker {
     pub(super) inquiry: Option<inquiry::Sender>,
 }
 
+/// What a worker leaves to its successor.
+pub(super) struct Rest {
+    jail: Jail,
+    /// Lines that it has not seen.
+    deliveries: mpsc::Receiver<Delivery>,
+}
+
 impl Worker {
-    /// Works until the sources or the core are gone.
-    pub(super) async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
+    /// Works until the sources or the core are gone, or `stop` is. Takes over from `former` first.
+    pub(super) async fn run(
+        mut self,
+        deliveries: mpsc::Receiver<Delivery>,
+        mut stop: oneshot::Receiver<Infallible>,
+        former: Option<JoinHandle<Rest>>,
+    ) -> Rest {
+        let waiting = match former {
+            // one that failed leaves nothing
+            Some(former) => former.await.ok().map(|rest| self.take_over(rest)),
+            None => None,
+        };
         if let Some(ignored) = &mut self.ignored {
             // whom it ignores should be known before the first line, but a name server may be down
             let _ = time::timeout(PATIENCE, ignored.wait_for(Option::is_some)).await;
             ignored.mark_changed();
         }
-        while let Some(delivery) = deliveries.recv().await {
-            self.heed();
-            for message in self.judge(&delivery) {
-                if self.pass(message, &delivery.receipt).await.is_err() {
-                    return;
-                }
+        // to their end, which comes as soon as the sources know their new reader
+        if let Some(mut waiting) = waiting {
+            while let Some(delivery) = waiting.recv().await {
+                self.handle(delivery).await;
             }
-            delivery.receipt.note(self.counted());
         }
+        let mut deliveries = deliveries;
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                delivery = deliveries.recv() => delivery,
+            };
+            match delivery {
+                Some(delivery) => self.handle(delivery).await,
+                None => break,
+            }
+        }
+        Rest { jail: self.jail, deliveries }
+    }
+
+    /// Goes on with what a former worker of this jail counted; returns the lines that it left.
+    fn take_over(&mut self, rest: Rest) -> mpsc::Receiver<Delivery> {
+        let spec = self.jail.spec().clone();
+        self.jail = rest.jail;
+        self.jail.respecify(&spec);
+        rest.deliveries
+    }
+
+    async fn handle(&mut self, delivery: Delivery) {
+        self.heed();
+        for message in self.judge(&delivery) {
+            // the core is gone, and soon this is: it will read these lines again
+            if self.pass(message, &delivery.receipt).await.is_err() {
+                return;
+            }
+        }
+        delivery.receipt.note(self.counted());
     }
 
     /// Takes over whom to ignore, if that has changed.

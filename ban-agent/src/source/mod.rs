@@ -12,6 +12,7 @@ mod stdin;
 mod syslog;
 
 use std::{
+    convert::Infallible,
     fmt, io,
     path::PathBuf,
     sync::Arc,
@@ -199,6 +200,10 @@ pub enum Error {
     },
 }
 
+/// Held by a source until it has looked at what is there: from then on it tells what comes from
+/// what was. Who made it knows that all have once its receiver gives `None`.
+pub type Looked = mpsc::Sender<Infallible>;
+
 /// Reads `spec` until `out` is closed. `resume` gives the stored position of an origin, if any.
 /// Dropping the future ends the source at once and loses nothing: what `out` did not take is
 /// read again from the last position.
@@ -211,14 +216,24 @@ pub async fn run(
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
+    looked: Looked,
 ) -> Result<(), Error> {
     match spec {
-        Spec::File { path, start } => file::run(path, start, resume, limits, stats, out).await,
-        Spec::Journal { matches } => journal::run(matches, resume, limits, stats, out).await,
-        Spec::Syslog { listen } => syslog::run(listen, limits, stats, out).await,
-        Spec::Stdin => stdin::run(limits, stats, out).await,
+        Spec::File { path, start } => {
+            file::run(path, start, resume, limits, stats, out, looked).await
+        }
+        Spec::Syslog { listen } => syslog::run(listen, limits, stats, out, looked).await,
+        Spec::Journal { matches } => {
+            drop(looked);
+            journal::run(matches, resume, limits, stats, out).await
+        }
+        Spec::Stdin => {
+            drop(looked);
+            stdin::run(limits, stats, out).await
+        }
         // nothing to be read
         Spec::Bans => {
+            drop(looked);
             out.closed().await;
             Ok(())
         }

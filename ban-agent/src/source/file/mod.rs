@@ -25,7 +25,7 @@ use std::{
 use tokio::{sync::mpsc, time};
 
 use self::{files::Files, resolve::Target, watch::Watch};
-use super::{Batch, Error, Limits, Position, Start, Stats};
+use super::{Batch, Error, Limits, Looked, Position, Start, Stats};
 
 /// How long until a file that could not be opened is tried again without an event.
 const RETRY: Duration = Duration::from_secs(10);
@@ -41,6 +41,7 @@ pub(super) async fn run(
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
+    first_look: Looked,
 ) -> Result<(), Error> {
     let target = Target::new(&path).map_err(|reason| Error::Path { path: path.clone(), reason })?;
     let mut files = Files::new(target, start, limits, stats);
@@ -48,6 +49,7 @@ pub(super) async fn run(
     let mut looked = Instant::now();
     let mut pace = Pace { last: Instant::now(), close: 0 };
     watch.scan(&mut files, &resume);
+    drop(first_look);
     loop {
         while let Some(batch) = files.next(Instant::now()) {
             if out.send(batch).await.is_err() {

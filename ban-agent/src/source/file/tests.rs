@@ -123,7 +123,7 @@ fn spawn(
     let spec = Spec::File { path: pattern.to_owned(), start };
     let positions = Arc::clone(positions);
     let resume = move |origin: &str| positions.lock().unwrap().get(origin).cloned();
-    let run = source::run(spec, resume, limits.clone(), stats.clone(), out);
+    let run = source::run(spec, resume, limits.clone(), stats.clone(), out, mpsc::channel(1).0);
     (lines, tokio::spawn(async move { run.await.unwrap() }))
 }
 

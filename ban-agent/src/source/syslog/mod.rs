@@ -18,7 +18,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Batch, Error, Limits, Stats};
+use super::{Batch, Error, Limits, Looked, Stats};
 
 /// Asked of the kernel for bursts; it gives at most `net.core.rmem_max`.
 const QUEUE: usize = 8 << 20;
@@ -30,8 +30,10 @@ pub(super) async fn run(
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
+    looked: Looked,
 ) -> Result<(), Error> {
     let socket = Socket::bind(&listen).await?;
+    drop(looked);
     let origin: Arc<str> = listen.into();
     stats.update(&origin, |counters| counters.waiting = false);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -161,7 +163,9 @@ mod tests {
     /// source listens.
     async fn lines(listen: String, send: impl AsyncFn()) -> String {
         let (out, mut batches) = mpsc::channel(1);
-        let task = tokio::spawn(run(listen.clone(), Limits::default(), Stats::default(), out));
+        let looked = mpsc::channel(1).0;
+        let (limits, stats) = (Limits::default(), Stats::default());
+        let task = tokio::spawn(run(listen.clone(), limits, stats, out, looked));
         let batch = loop {
             send().await;
             if let Ok(batch) = timeout(Duration::from_millis(5), batches.recv()).await {
