@@ -113,7 +113,7 @@ impl<'a> Agent<'a> {
     pub fn await_answer(&mut self) -> Result<()> {
         eventually("the agent answers", LIMIT, || {
             if let Some(status) = self.process.as_mut().map(Process::ended).transpose()?.flatten() {
-                bail!("the agent ended with {status}:\n{}", self.log());
+                bail!("the agent ended with {status}:\n{}", self.last_words());
             }
             Ok(self.verb(&["status"])?.status.success())
         })
@@ -127,6 +127,18 @@ impl<'a> Agent<'a> {
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.stage.file("agent.log")).unwrap_or_default()
+    }
+
+    /// The end of what it logged.
+    pub fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>> {
+        self.process.as_mut().map_or(Ok(None), Process::ended)
     }
 
     /// Runs a verb.

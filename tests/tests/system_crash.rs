@@ -15,13 +15,12 @@ fn nothing_acknowledged_is_lost_to_kill_9() -> Result<()> {
     let rounds = std::env::var("BAN_AGENT_KILL_ROUNDS").ok();
     let kills = rounds.map_or(Ok(25), |rounds| rounds.parse())?;
     let seed = random::seed();
-    // what becomes of logs that are copied and cut is a matter of the soak
     let ordeal = Ordeal {
         seed,
         kills,
         time: None,
         writers: 3,
-        copytruncate: false,
+        copytruncate: true,
         full_disk: false,
         clock: None,
     };

@@ -4,23 +4,14 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use tests::{clock::faketime, ordeal::Ordeal, random};
+use tests::{ordeal::Ordeal, random};
 
 fn main() -> Result<ExitCode> {
     let mut words = std::env::args().skip(1);
     let minutes: u64 = words.next().context("for how many minutes?")?.parse()?;
     let seed = words.next().map_or_else(|| Ok(random::seed()), |word| word.parse())?;
-    let ordeal = Ordeal {
-        seed,
-        kills: 0,
-        time: Some(Duration::from_secs(minutes * 60)),
-        writers: 4,
-        copytruncate: true,
-        full_disk: true,
-        clock: Some(faketime().context("libfaketime is not installed")?),
-    };
     println!("seed {seed}, {minutes} minutes");
-    let report = ordeal.run()?;
+    let report = Ordeal::soak(seed, Duration::from_secs(minutes * 60))?.run()?;
     println!("{report}");
     Ok(ExitCode::from(u8::from(!report.faults.is_empty())))
 }

@@ -135,6 +135,11 @@ impl Book {
         self.banned(address, written + bantime);
     }
 
+    /// His last line is written, and nobody was told of a ban.
+    pub fn is_due(&self, address: IpAddr) -> bool {
+        self.due.contains_key(&address)
+    }
+
     /// Whether his ban was noted before: it is only restored.
     fn once_live(&self, address: IpAddr) -> bool {
         self.live.contains_key(&address)
@@ -194,6 +199,11 @@ impl Book {
     /// Offenders whose ban nobody has reported.
     pub fn missing(&self) -> Vec<IpAddr> {
         self.due.keys().copied().collect()
+    }
+
+    /// How many they are.
+    pub fn lag(&self) -> usize {
+        self.due.len()
     }
 
     /// Those let go.

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     agent::{self, Agent, LIMIT},
-    clock::Clock,
+    clock::{Clock, faketime},
     frame::Wire,
     process::eventually,
     random::Random,
@@ -99,6 +99,8 @@ struct Scene<'a> {
     silent: AtomicBool,
     /// Nothing is reported any more.
     deaf: AtomicBool,
+    /// The agent cannot be started any more: nobody waits for an answer.
+    dead: AtomicBool,
     /// What the clock is off by, in seconds.
     shift: AtomicI64,
     /// Whose packets came through.
@@ -112,6 +114,22 @@ impl Scene<'_> {
 }
 
 impl Ordeal {
+    /// Everything at once, for so long.
+    ///
+    /// # Errors
+    /// If what sets the clock is missing.
+    pub fn soak(seed: u64, time: Duration) -> Result<Self> {
+        Ok(Self {
+            seed,
+            kills: 0,
+            time: Some(time),
+            writers: 4,
+            copytruncate: true,
+            full_disk: true,
+            clock: Some(faketime().context("libfaketime is not installed")?),
+        })
+    }
+
     /// Puts it through all of that.
     ///
     /// # Errors
@@ -125,6 +143,7 @@ impl Ordeal {
             stop: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
             shift: AtomicI64::new(0),
             through: Mutex::default(),
         };
@@ -191,6 +210,7 @@ impl Ordeal {
                 busy.push(scope.spawn(move || trouble::set_clock(scene, clock, random(4))));
             }
             let killed = self.kill(scene, agent, clock, random(5));
+            scene.dead.store(killed.is_err(), Ordering::Release);
             scene.stop.store(true, Ordering::Release);
             let mut results = vec![killed];
             results.extend(busy.into_iter().map(joined));
@@ -217,6 +237,10 @@ impl Ordeal {
         while self.time.map_or(kills < self.kills, |time| scene.began.elapsed() < time) {
             trouble::wait(scene, random.time(Duration::from_millis(1500)));
             weigh(scene, agent);
+            if let Some(status) = agent.ended()? {
+                let words = agent.last_words();
+                scene.book.open().fault(format!("the agent ended with {status}:\n{words}"));
+            }
             agent.kill()?;
             kills += 1;
             if random.once_in(4) {
@@ -304,7 +328,14 @@ fn audit(scene: &Scene<'_>) -> Result<()> {
     let done = agent::verb(scene.stage, &["-o", "json", "list"])?;
     ensure!(done.status.success(), "list: {}", String::from_utf8_lossy(&done.stderr));
     let listed = addresses(&done.stdout)?;
-    scene.book.open().audit(&expected, &listed);
+    let mut book = scene.book.open();
+    book.audit(&expected, &listed);
+    // of very many that are restored the log tells only the number: the list names them all
+    for address in listed {
+        if book.is_due(address) {
+            book.sentenced(address, BANTIME);
+        }
+    }
     Ok(())
 }
 
@@ -320,7 +351,7 @@ fn settle(scene: &Scene<'_>) -> Result<()> {
     let since = Instant::now();
     loop {
         let missing = scene.book.open().missing();
-        if missing.is_empty() {
+        if missing.is_empty() || scene.dead.load(Ordering::Acquire) {
             return Ok(());
         }
         if since.elapsed() > CATCH_UP {

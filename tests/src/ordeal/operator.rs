@@ -24,6 +24,9 @@ pub(super) fn work(scene: &Scene<'_>, mut random: Random) -> Result<()> {
     // an unban that nobody confirmed is asked for again, until somebody does
     let mut owed: Vec<IpAddr> = Vec::new();
     while !scene.stop.load(Ordering::Acquire) || !owed.is_empty() {
+        if scene.dead.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let stopping = scene.stop.load(Ordering::Acquire);
         if !stopping && random.below(10) < 6 {
             number += 1;

@@ -23,6 +23,9 @@ const SUSPECTS: usize = 12;
 const KEPT: u64 = 20;
 /// Lines between two rotations, on average.
 const ROTATE: u64 = 400;
+/// Offenders that may wait for their ban on a machine that is too slow: fewer than the logs that
+/// are kept hold.
+const LAG: usize = 1500;
 const PAUSE: Duration = Duration::from_millis(6);
 
 /// One program and its log.
@@ -64,6 +67,10 @@ impl Writer {
                 self.rotate(scene)?;
             }
             thread::sleep(self.random.time(PAUSE));
+            // a log that is removed before anybody could read it is nobody's fault
+            while scene.book.open().lag() > LAG && !scene.stop.load(Ordering::Acquire) {
+                thread::sleep(PAUSE);
+            }
         }
         while !self.suspects.is_empty() {
             self.failure(scene)?;
