@@ -32,16 +32,22 @@ const LATE: &str = "203.0.113.3";
 const LAST: &str = "203.0.113.4";
 
 /// A stage whose state lies on a disk of its own.
-struct Scene {
+struct Scene<D> {
     // goes first: the disk lies in the stage's folder
-    disk: SmallDisk,
+    disk: D,
     stage: Stage,
 }
 
-impl Scene {
-    fn build() -> Result<Scene> {
+impl Scene<SmallDisk> {
+    fn build() -> Result<Self> {
+        Self::on(|stage| SmallDisk::mount(stage.file("disk"), 4))
+    }
+}
+
+impl<D> Scene<D> {
+    fn on(mount: impl FnOnce(&Stage) -> Result<D>) -> Result<Self> {
         let stage = Stage::build()?;
-        let disk = SmallDisk::mount(stage.file("disk"), 4)?;
+        let disk = mount(&stage)?;
         stage.write("door.log", "")?;
         let text = format!(
             "[agent]\ninterfaces = [\"{DEVICE}\"]\nstate = {:?}\npins = {:?}\nsocket = {:?}\n\
@@ -103,7 +109,9 @@ impl Scene {
         ensure!(banned == expected, "banned are {banned:?}, not {expected:?}:\n{}", agent.log());
         for family in FAMILIES {
             ensure!(!attacker.pings(family, EDGE)?, "a packet of the attacker came through");
-            ensure!(self.stage.client().pings(family, EDGE)?, "a packet of the client died");
+            eventually("the client is answered", LIMIT, || {
+                self.stage.client().pings(family, EDGE)
+            })?;
         }
         Ok(())
     }
@@ -232,6 +240,63 @@ fn a_file_that_another_process_holds() -> Result<()> {
     lock.release()?;
     await_health(&agent, true)?;
     scene.is_durable(&mut agent)
+}
+
+#[test]
+fn a_disk_that_does_not_answer() -> Result<()> {
+    if !privilege::ready("the agent on a disk that hangs") {
+        return Ok(());
+    }
+    let scene = Scene::on(FrozenDisk::mount)?;
+    let mut agent = scene.begin()?;
+    // thawed before the agent is waited for, whatever happens
+    let frozen = scene.disk.freeze()?;
+    scene.act(&agent)?;
+    let status = agent.json(&["status"])?;
+    ensure!(status["store"] == "degraded: the disk does not answer", "{status}");
+    // nor does who asks why wait for it
+    ensure!(agent.verb(&["show", EARLY])?.status.success(), "show failed");
+    drop(frozen);
+    await_health(&agent, true)?;
+    scene.is_durable(&mut agent)
+}
+
+/// A disk whose writers can be made to wait, as one that fails makes them.
+struct FrozenDisk(PathBuf);
+
+impl FrozenDisk {
+    fn mount(stage: &Stage) -> Result<FrozenDisk> {
+        let (image, folder) = (stage.file("image"), stage.file("disk"));
+        File::create(&image)?.set_len(16 << 20)?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
+        fs::create_dir(&folder)?;
+        run(Command::new("mount").args(["-o", "loop"]).args([&image, &folder]))?;
+        Ok(FrozenDisk(folder))
+    }
+
+    fn freeze(&self) -> Result<Frozen<'_>> {
+        run(Command::new("fsfreeze").arg("--freeze").arg(&self.0))?;
+        Ok(Frozen(&self.0))
+    }
+}
+
+impl Drop for FrozenDisk {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("umount").arg("-l").arg(&self.0)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Nobody writes until this is dropped, and nobody who tries can be ended.
+struct Frozen<'a>(&'a Path);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("fsfreeze").arg("--unfreeze").arg(self.0)) {
+            eprintln!("{error:#}");
+        }
+    }
 }
 
 /// Everything that SQLite keeps there, from its header to its last page.

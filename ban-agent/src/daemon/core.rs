@@ -140,7 +140,7 @@ impl Core {
         Core {
             ledger: Ledger::new(max_bans),
             actions: Actions::new(options.agent.max_actions, options.agent.dry_run),
-            notary: Notary::start(bus.clone(), Arc::clone(&trouble)),
+            notary: Notary::start(bus.clone(), Arc::clone(&trouble), store.patience()),
             config: options.config,
             path: options.path,
             xdp,

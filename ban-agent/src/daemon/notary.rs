@@ -12,6 +12,7 @@ use crate::{
     action::Order,
     control::{Document, Reply},
     event::{Bus, Event, Reporter},
+    store::Patience,
 };
 
 const NOT_DURABLE: &str =
@@ -40,13 +41,13 @@ pub(super) struct Notary {
 
 impl Notary {
     /// Reports over `bus`; `trouble` hears of what the store could not keep.
-    pub(super) fn start(bus: Bus, trouble: Arc<Notify>) -> Notary {
+    pub(super) fn start(bus: Bus, trouble: Arc<Notify>, patience: Patience) -> Notary {
         let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
         let reporter = Reporter::new(bus);
         let task = tokio::spawn(async move {
             while let Some(Deed { durable, events, orders, receipt }) = queue.recv().await {
-                // an error means that the store is degraded: the kernel has it all the same
-                let durable = durable.await.is_ok();
+                // if not, the store is degraded: the kernel has it all the same
+                let durable = patience.durable(durable).await;
                 if !durable {
                     trouble.notify_one();
                 }

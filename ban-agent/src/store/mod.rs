@@ -47,6 +47,8 @@ use crate::{
 
 /// How long a start waits for another process to let go of the file.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a disk may take until the store is degraded.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// Beyond so many messages that wait, evidence is left out: bans matter more.
 const EVIDENCE_QUEUE: usize = 4096;
 
@@ -165,6 +167,25 @@ pub struct Evidence {
     pub reason: Option<String>,
     /// The lines, as the attacker wrote them: escape to show.
     pub lines: Vec<Vec<u8>>,
+}
+
+/// Waits for [`Store::barrier`] as long as a disk may take.
+#[derive(Clone, Debug)]
+pub struct Patience(Arc<Shared>);
+
+impl Patience {
+    /// Whether what was recorded before the barrier is on disk. A disk that does not answer makes
+    /// the store degraded: then nobody waits any more.
+    pub async fn durable(&self, mut barrier: oneshot::Receiver<()>) -> bool {
+        let mut time = if self.0.is_stuck() { Duration::ZERO } else { DISK_PATIENCE };
+        loop {
+            match tokio::time::timeout(time, &mut barrier).await {
+                Ok(done) => return done.is_ok(),
+                Err(_) if self.0.give_up() => return false,
+                Err(_) => time = DISK_PATIENCE,
+            }
+        }
+    }
 }
 
 /// The handle of the store: sends changes to its thread, and reads.
@@ -313,6 +334,12 @@ impl Store {
         let (done, durable) = oneshot::channel();
         self.send(Message::Barrier(done));
         durable
+    }
+
+    /// Waits for barriers, but not for ever.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        Patience(Arc::clone(&self.shared))
     }
 
     /// Has `watch` told of every change of the state, on the store's own thread, before anybody can

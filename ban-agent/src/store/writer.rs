@@ -59,6 +59,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Is told of every change of the state, before anybody else is.
     watch: Mutex<Option<Watch>>,
+    /// The thread waits for the disk …
+    busy: AtomicBool,
+    /// … and somebody has given up waiting with it.
+    stuck: AtomicBool,
     /// Messages that the thread has not taken yet.
     pub(super) queued: AtomicUsize,
     /// The claims have to be given again ([`Message::Whole`]).
@@ -91,6 +95,32 @@ impl Shared {
 
     pub(super) fn set(&self, new: State) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(&mut state, new);
+    }
+
+    /// Whether the disk does not answer, as far as anybody has noticed.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// Somebody has waited for long: the store is degraded, if that is the disk's fault.
+    pub(super) fn give_up(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.busy.load(Ordering::Acquire) {
+            return false;
+        }
+        self.stuck.store(true, Ordering::Release);
+        self.change(&mut state, State::Degraded("the disk does not answer".to_owned()));
+        true
+    }
+
+    /// The disk has answered.
+    fn answered(&self) {
+        self.busy.store(false, Ordering::Release);
+        self.stuck.store(false, Ordering::Release);
+    }
+
+    fn change(&self, state: &mut State, new: State) {
         if *state == new {
             return;
         }
@@ -199,7 +229,9 @@ impl Writer {
     }
 
     fn commit(&mut self) {
+        self.shared.busy.store(true, Ordering::Release);
         let result = self.try_commit();
+        self.shared.answered();
         self.shared.lost.store(self.pending.lost, Ordering::Relaxed);
         let mut waiting = Vec::new();
         match result {
@@ -230,7 +262,10 @@ impl Writer {
         let due = |(then, at): (Instant, i64)| at != age || then.elapsed() > PURGE_EVERY;
         if self.retry.is_none() && self.purged.is_none_or(due) {
             self.purged = Some((Instant::now(), age));
+            self.shared.busy.store(true, Ordering::Release);
             self.purge_logged(Now::read().wall.as_millisecond().saturating_sub(age));
+            self.shared.answered();
+            self.shared.set(State::Sound);
         }
     }
 
