@@ -9,6 +9,8 @@ use crate::{bench_kernel, bench_latency, bench_log};
 pub(crate) enum What {
     /// How exact deadlines stay over an hour
     Clock(bench_kernel::Clock),
+    /// A start with a million bans in the store: time and memory
+    Cold(bench_kernel::Cold),
     /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie, xdp-filter
     Datapath(bench_kernel::Datapath),
     /// A flood over veth: ours, the XDP floor, nftables, ipset, a blackhole route
@@ -25,6 +27,7 @@ pub(crate) enum What {
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
         What::Clock(args) => bench_kernel::clock(args),
+        What::Cold(args) => bench_kernel::cold(args),
         What::Datapath(args) => bench_kernel::datapath(args),
         What::EndToEnd(args) => bench_kernel::end_to_end(args),
         What::Load(args) => bench_kernel::load(args),

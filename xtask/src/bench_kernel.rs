@@ -1,9 +1,9 @@
-//! `cargo xtask bench clock|datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
+//! `cargo xtask bench clock|cold|datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
 //! done by binaries of the tests crate, which can load the programs; this only starts them.
 
 use anyhow::{Result, ensure};
 
-use crate::{command, privilege, setup::system};
+use crate::{build, command, privilege, setup::system};
 
 /// Options of `bench datapath`.
 #[derive(clap::Args)]
@@ -32,6 +32,17 @@ pub(crate) struct Load {
     bans: u32,
 }
 
+/// Options of `bench cold`.
+#[derive(clap::Args)]
+pub(crate) struct Cold {
+    /// How many bans
+    #[arg(long, default_value_t = 1_000_000)]
+    bans: u32,
+    /// Starts of each kind; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+}
+
 /// Options of `bench clock`.
 #[derive(clap::Args)]
 pub(crate) struct Clock {
@@ -42,6 +53,11 @@ pub(crate) struct Clock {
 
 pub(crate) fn clock(args: &Clock) -> Result<()> {
     run("bench_clock", &[args.minutes])
+}
+
+pub(crate) fn cold(args: &Cold) -> Result<()> {
+    build::agent(true)?;
+    run("bench_cold", &[args.bans, args.rounds])
 }
 
 pub(crate) fn datapath(args: &Datapath) -> Result<()> {
