@@ -44,18 +44,22 @@ impl Wire {
         self.0.write_all(frame).context("cannot send a frame")
     }
 
-    /// Receives until a frame that bears the mark holds `text` or `limit` is over; the payloads
-    /// behind the marks of all that bore one.
-    pub fn marked_until(&mut self, text: &[u8], limit: Duration) -> Result<Vec<Vec<u8>>> {
+    /// Receives until `count` of the frames that bear the mark begin with `text` or `limit` is over;
+    /// the payloads behind the marks of all that bore one.
+    pub fn marked_until(
+        &mut self,
+        text: &[u8],
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<Vec<u8>>> {
         let (since, mut seen) = (Instant::now(), Vec::new());
-        while since.elapsed() < limit {
+        let mut missing = count;
+        while missing > 0 && since.elapsed() < limit {
             let Some(frame) = self.receive()? else { continue };
             let place = frame.windows(MARK.len()).position(|part| part == MARK);
             let Some(payload) = place.and_then(|at| frame.get(at + MARK.len()..)) else { continue };
             seen.push(payload.to_vec());
-            if payload == text {
-                break;
-            }
+            missing -= usize::from(payload.starts_with(text));
         }
         Ok(seen)
     }
