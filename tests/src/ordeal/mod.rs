@@ -281,7 +281,7 @@ fn configure(scene: &Scene<'_>, writers: u32) -> Result<()> {
     let state = if stage.file("disk").exists() { "disk/state.sqlite" } else { "state.sqlite" };
     let text = format!(
         "[agent]\ninterfaces = [\"{DEVICE}\"]\nstate = {:?}\npins = {:?}\nsocket = {:?}\n\
-         fail2ban_log = {:?}\nallow = [\"{ALLOWED}\"]\nmax_bans = 65536\n\
+         fail2ban_log = {:?}\nallow = [\"{ALLOWED}\"]\nmax_bans = 65536\ndbpurgeage = \"6m\"\n\
          [filters.{JAIL}]\nfailregex = ['^\\s*app: bad login from <ADDR>$']\n\
          [jails.{JAIL}]\nlogpath = [{}]\nmaxretry = {MAXRETRY}\nfindtime = \"1h\"\n\
          bantime = \"{CONFIGURED}s\"\nprefix_v6 = 128\n",

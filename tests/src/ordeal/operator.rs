@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::Scene;
+use super::{CATCH_UP, Scene};
 use crate::{agent, random::Random};
 
 /// Between two thoughts.
@@ -23,11 +23,20 @@ pub(super) fn work(scene: &Scene<'_>, mut random: Random) -> Result<()> {
     let mut number = 0_u32;
     // an unban that nobody confirmed is asked for again, until somebody does
     let mut owed: Vec<IpAddr> = Vec::new();
+    let mut stopped = None;
     while !scene.stop.load(Ordering::Acquire) || !owed.is_empty() {
         if scene.dead.load(Ordering::Acquire) {
             return Ok(());
         }
         let stopping = scene.stop.load(Ordering::Acquire);
+        let since = *stopped.get_or_insert_with(Instant::now);
+        if !stopping {
+            stopped = None;
+        } else if since.elapsed() > CATCH_UP {
+            let text = format!("{} unbans were never made durable: {owed:?}", owed.len());
+            scene.book.open().fault(text);
+            return Ok(());
+        }
         if !stopping && random.below(10) < 6 {
             number += 1;
             ban(scene, number, &mut random)?;
