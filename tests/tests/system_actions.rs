@@ -40,7 +40,7 @@ fn actions_run_beside_the_bans() -> Result<()> {
         "[Definition]\nactionstart = echo start <name> >> <file>\n\
          actionstop = echo stop <name> >> <file>\n\
          actionban = printf '%%s\\n' \"ban <ip> <failures> <restored> <F-USER>\" >> <file>\n\
-         actionunban = echo unban <ip> >> <file>\n",
+         actionunban = echo unban <ip> >> <file>\nactionflush = echo flush <name> >> <file>\n",
     )?;
     fs::write(
         theirs.join("action.d/hang.conf"),
@@ -106,6 +106,10 @@ fn actions_run_beside_the_bans() -> Result<()> {
     })
     .with_context(told)?;
     ensure!(!evil.exists(), "a name was run");
+    ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
+    eventually("all are let go at once", LIMIT, || Ok(told().ends_with("flush door\n")))
+        .with_context(told)?;
+    ensure!(told().matches("unban").count() == 1, "told of each: {}", told());
 
     // what actions do is real, so a dry run does none of it
     agent.terminate()?;

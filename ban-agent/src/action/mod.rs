@@ -61,6 +61,8 @@ pub struct Commands {
     pub prolong: String,
     /// It is banned no more.
     pub unban: String,
+    /// Nobody is banned any more, in place of `unban` for each.
+    pub flush: String,
 }
 
 impl Spec {
@@ -133,7 +135,9 @@ impl Ticket {
         Ticket { time: Timestamp::now(), ..Ticket::default() }
     }
 
-    fn family(&self) -> Family {
+    /// The family of its address.
+    #[must_use]
+    pub fn family(&self) -> Family {
         match self.prefix.map(|prefix| prefix.addr()) {
             Some(IpAddr::V6(_)) => Family::V6,
             _ => Family::V4,

@@ -27,6 +27,8 @@ pub enum Job {
     Prolong(Arc<Ticket>),
     /// It is banned no more.
     Unban(Arc<Ticket>),
+    /// Nobody is banned any more.
+    Flush,
     /// The configuration was read again.
     Reload,
 }
@@ -131,6 +133,12 @@ impl Action {
             runner.run(jobs).await;
         });
         Action { spec, title, queue, stats, task }
+    }
+
+    /// What it is called where others are, too.
+    #[must_use]
+    pub fn title(&self) -> &Arc<str> {
+        &self.title
     }
 
     /// What it was made of.

@@ -27,6 +27,7 @@ enum Step {
     Ban,
     Prolong,
     Unban,
+    Flush,
 }
 
 impl Step {
@@ -40,6 +41,7 @@ impl Step {
             Step::Ban => &commands.ban,
             Step::Prolong => &commands.prolong,
             Step::Unban => &commands.unban,
+            Step::Flush => &commands.flush,
         }
     }
 }
@@ -91,11 +93,23 @@ impl Runner {
                 }
                 Job::Prolong(ticket) => self.process(Step::Prolong, &ticket).await,
                 Job::Unban(ticket) => self.process(Step::Unban, &ticket).await,
+                Job::Flush => self.flush().await,
                 Job::Reload => drop(self.operate(Step::Reload, &self.running()).await),
             }
         }
         let running = self.running();
         self.operate(Step::Stop, &running).await;
+    }
+
+    /// Lets everybody go; what fails is tried once more, as an unban is.
+    async fn flush(&mut self) {
+        let running = self.running();
+        let done = self.operate(Step::Flush, &running).await;
+        for family in running.into_iter().filter(|family| !done.contains(family)) {
+            if self.is_sane(family, self.spec.repair_on_unban).await {
+                self.command(Step::Flush, family, &Ticket::nobody()).await;
+            }
+        }
     }
 
     fn running(&self) -> Vec<Family> {
@@ -121,14 +135,15 @@ impl Runner {
     /// Runs a command that is about nobody, once if it is the same for both families; says for
     /// which families it went well.
     async fn operate(&self, step: Step, families: &[Family]) -> Vec<Family> {
-        let mut done: Vec<(&str, bool)> = Vec::new();
+        let nobody = Ticket::nobody();
+        let mut done: Vec<(String, bool)> = Vec::new();
         let mut well = Vec::new();
         for family in families {
-            let command = step.of(self.spec.commands(*family));
+            let command = tags::text(step.of(self.spec.commands(*family)), *family, &nobody);
             let known = done.iter().find(|(other, _)| *other == command).map(|(_, good)| *good);
             let good = match known {
                 Some(good) => good,
-                None => self.command(step, *family, &Ticket::nobody()).await,
+                None => self.command(step, *family, &nobody).await,
             };
             done.push((command, good));
             if good {

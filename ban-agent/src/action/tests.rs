@@ -27,6 +27,7 @@ fn spec(log: &std::path::Path) -> Spec {
         ban: note("ban"),
         prolong: note("prolong"),
         unban: note("unban"),
+        flush: note("flush"),
     };
     Spec {
         name: "note".into(),
@@ -62,6 +63,7 @@ async fn runs_what_it_is_told_in_order() {
         Job::Reload,
         Job::Ban(v6),
         Job::Unban(v4),
+        Job::Flush,
     ];
     // commands without a family are the same for both: start, stop and reload run once
     let mut spec = spec(&log);
@@ -77,6 +79,8 @@ async fn runs_what_it_is_told_in_order() {
         "reload",
         "ban 2001:db8::1 inet6",
         "unban 192.0.2.1 inet4",
+        "flush inet4",
+        "flush inet6",
         "stop",
     ];
     assert_eq!(lines(spec, &log, jobs).await, expected);
@@ -145,7 +149,7 @@ async fn a_replaced_action_stops_before_the_next_one_starts() {
     Action::start(spec, "door", permits, Some(first)).finish().await;
     let text = fs::read_to_string(&log).unwrap();
     let steps: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert_eq!(steps, ["start", "ban", "stop", "second"]);
+    assert_eq!(steps, ["start", "start", "ban", "stop", "stop", "second"]);
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ fn resolve(name: &str, raw: &raw::Action) -> Spec {
         ban: get!(ban),
         prolong: get!(prolong),
         unban: get!(unban),
+        flush: get!(flush),
     };
     macro_rules! get6 {
         ($key:ident) => {
@@ -65,6 +66,7 @@ fn resolve(name: &str, raw: &raw::Action) -> Spec {
         ban: get6!(ban),
         prolong: get6!(prolong),
         unban: get6!(unban),
+        flush: get6!(flush),
     };
     Spec {
         name: name.into(),
@@ -107,6 +109,7 @@ fn commands(own: &Commands, base: &Commands) -> Table {
         ("ban", &own.ban, &base.ban),
         ("prolong", &own.prolong, &base.prolong),
         ("unban", &own.unban, &base.unban),
+        ("flush", &own.flush, &base.flush),
     ];
     let differ = words.into_iter().filter(|(_, own, base)| own != base);
     differ.map(|(word, own, _)| (word.to_owned(), own.as_str().into())).collect()

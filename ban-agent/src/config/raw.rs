@@ -88,6 +88,7 @@ pub(super) struct Action {
     pub(super) ban: Option<String>,
     pub(super) prolong: Option<String>,
     pub(super) unban: Option<String>,
+    pub(super) flush: Option<String>,
     pub(super) inet6: Commands,
     pub(super) start_on_demand: Option<bool>,
     pub(super) timeout: Option<Span>,
@@ -107,6 +108,7 @@ pub(super) struct Commands {
     pub(super) ban: Option<String>,
     pub(super) prolong: Option<String>,
     pub(super) unban: Option<String>,
+    pub(super) flush: Option<String>,
 }
 
 /// `[jails.NAME]` and `[defaults]`

@@ -25,6 +25,8 @@ pub(super) struct Actions {
     running: BTreeMap<(Arc<str>, Arc<str>), Action>,
     /// What is to be told once the store has what was decided.
     orders: Vec<Order>,
+    /// Those that are told to flush then, by their titles.
+    flushed: Vec<Arc<str>>,
 }
 
 impl Actions {
@@ -32,7 +34,8 @@ impl Actions {
     pub(super) fn new(most: u32, dry_run: bool) -> Actions {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
-        Actions { permits, dry_run, running: BTreeMap::new(), orders: Vec::new() }
+        let (running, orders, flushed) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Actions { permits, dry_run, running, orders, flushed }
     }
 
     /// Makes the running actions those of `jails`: unchanged ones go on, the others stop after
@@ -80,6 +83,7 @@ impl Actions {
 
     /// What was gathered since the last time.
     pub(super) fn take_orders(&mut self) -> Vec<Order> {
+        self.flushed.clear();
         std::mem::take(&mut self.orders)
     }
 
@@ -146,12 +150,22 @@ impl Core {
         self.actions.orders.extend(orders);
     }
 
-    /// A claim ended.
-    pub(super) fn tell_unbanned(&mut self, claim: &Claim, now: Now) {
+    /// A claim ended. `flush`: with all others of its jail, and an action that can lets all go at
+    /// once.
+    pub(super) fn tell_unbanned(&mut self, claim: &Claim, flush: bool, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        let ticket = || Arc::new(plain(claim, now));
-        let orders: Vec<Order> =
-            self.actions.of(jail).map(|action| action.order(Job::Unban(ticket()))).collect();
+        let ticket = Arc::new(plain(claim, now));
+        let (mut orders, mut flushed) = (Vec::new(), Vec::new());
+        for action in self.actions.of(jail) {
+            let flushes = || !action.spec().commands(ticket.family()).flush.is_empty();
+            if !(flush && flushes()) {
+                orders.push(action.order(Job::Unban(Arc::clone(&ticket))));
+            } else if !self.actions.flushed.contains(action.title()) {
+                flushed.push(Arc::clone(action.title()));
+                orders.push(action.order(Job::Flush));
+            }
+        }
+        self.actions.flushed.extend(flushed);
         self.actions.orders.extend(orders);
     }
 

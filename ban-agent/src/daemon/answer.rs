@@ -202,6 +202,7 @@ impl Core {
         let mut plan = Plan::default();
         self.pardon(targets, all, holder.as_ref(), now);
         if all {
+            self.flush = true;
             self.ledger.release_all(holder.as_ref(), &mut plan);
             self.narrow(&mut plan, now);
             let mut prefixes: Vec<IpNet> =

@@ -84,6 +84,8 @@ pub(super) struct Core {
     pub(super) sampling: bool,
     /// Who asks for what is being done, by user id; `None`: nobody does.
     pub(super) asker: Option<u32>,
+    /// What is being decided lets go of all that a jail holds, or of all.
+    pub(super) flush: bool,
     /// What the world knows to be degraded.
     pub(super) health: Health,
     trouble: Arc<Notify>,
@@ -150,6 +152,7 @@ impl Core {
             hooks: Vec::new(),
             sampling: false,
             asker: None,
+            flush: false,
             health: Health::default(),
             trouble,
             positions: HashMap::new(),
@@ -356,13 +359,14 @@ impl Core {
         now: Now,
     ) {
         self.narrow(&mut plan, now);
+        let flush = std::mem::take(&mut self.flush);
         for ended in &plan.ended {
             self.store.release(&ended.claim);
             if ended.cause == Cause::Evicted {
                 let prefix = ended.claim.prefix;
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
-            self.tell_unbanned(&ended.claim, now);
+            self.tell_unbanned(&ended.claim, flush, now);
             events.push(event(Action::Unban(ended.cause), &ended.claim, now));
         }
         if self.asker.is_some() {

@@ -45,7 +45,7 @@ impl Core {
         });
         for claim in &gone {
             self.store.release(claim);
-            self.tell_unbanned(claim, now);
+            self.tell_unbanned(claim, false, now);
         }
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
         self.positions = loaded.positions;

@@ -183,6 +183,7 @@ fn commands(definition: &Definition, family: &str) -> Result<Commands, Error> {
         ban: get("actionban")?,
         prolong: get("actionprolong")?,
         unban: get("actionunban")?,
+        flush: get("actionflush")?,
     })
 }
 
