@@ -13,12 +13,15 @@ use crate::{
 /// Restored bans that are reported one by one; of more, only the number is.
 const RESTORED_SHOWN: usize = 10_000;
 
+/// Bans that are brought into the kernel at once: as many as make its calls cheap.
+const PART: usize = 1 << 16;
+
 /// Who holds the bans that only the kernel remembers.
 const ADOPTED: &str = "recovered";
 
 impl Core {
     /// Takes over what an earlier run left: the store says what is banned, and the kernel is
-    /// brought in line with it, in one batch.
+    /// brought in line with it, in large batches.
     pub(super) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.actions.apply(&self.config.jails);
@@ -64,11 +67,22 @@ impl Core {
         }
         self.free_onlink(&mut plan);
         self.allow();
-        plan.ops = self.differences().unwrap_or_else(|error| {
+        let differing = self.differing().unwrap_or_else(|error| {
             log::error!("cannot see what the kernel holds: {error:#}");
-            self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect()
+            self.ledger.iter().map(|ban| ban.prefix).collect()
         });
-        self.commit(plan, events, None, now);
+        // what ended goes to the store first; what goes on is told once the kernel has it
+        plan.ops.clear();
+        self.commit(plan, Vec::new(), None, now);
+        for part in differing.chunks(PART) {
+            let op = |prefix: &IpNet| match self.ledger.get(*prefix) {
+                Some(ban) => Op::Set(*prefix, ban.enforced()),
+                None => Op::Clear(*prefix),
+            };
+            let ops: Vec<Op> = part.iter().map(op).collect();
+            self.enforce(&ops, now);
+        }
+        self.commit(Plan::default(), events, None, now);
         // a crash while the disk fails must not undo what was reported
         self.store.watch(move |state| {
             if let Err(error) = ahead.note(!state.is_sound()) {

@@ -2,7 +2,7 @@
 //! and kernel.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -18,8 +18,8 @@ use crate::{
         Show, SourceStatus, Status,
     },
     event::{Shown, escape},
-    kernel::{Held, Hits, Place},
-    ledger::{self, Claim, Holder, Looks, Op},
+    kernel::{Hits, Place},
+    ledger::{self, Claim, Holder, Looks},
     net::IpNet,
     store,
 };
@@ -231,8 +231,8 @@ impl Core {
     }
 
     pub(super) fn drift(&mut self) -> Reply {
-        let ops = match self.differences() {
-            Ok(ops) => ops,
+        let differing = match self.differing() {
+            Ok(differing) => differing,
             Err(error) => {
                 return Reply::Error(Refusal {
                     code: 2,
@@ -241,34 +241,33 @@ impl Core {
                 });
             }
         };
-        let surplus = ops.iter().filter(|op| matches!(op, Op::Clear(_))).count();
-        let set = ops.len() - surplus;
+        let surplus = differing.iter().filter(|prefix| self.ledger.get(**prefix).is_none()).count();
         done(Document::Drift(Drift {
             schema: SCHEMA,
-            missing: set,
+            missing: differing.len() - surplus,
             surplus,
             pending: self.pending.len(),
         }))
     }
 
-    /// The steps that bring the kernel in line with the ledger.
-    pub(super) fn differences(&mut self) -> anyhow::Result<Vec<Op>> {
-        let held: HashMap<IpNet, Held> =
-            self.xdp.held()?.into_iter().map(|held| (held.prefix, held)).collect();
-        let mut ops = Vec::new();
-        for prefix in held.keys() {
-            if self.ledger.get(*prefix).is_none() {
-                ops.push(Op::Clear(*prefix));
+    /// Where the kernel does not hold what the ledger does. Little memory for each ban: there may be
+    /// millions.
+    pub(super) fn differing(&mut self) -> anyhow::Result<Vec<IpNet>> {
+        let held = self.xdp.held()?;
+        let (mut differing, mut known) = (Vec::new(), 0);
+        for held in &held {
+            let ban = self.ledger.get(held.prefix);
+            known += usize::from(ban.is_some());
+            if ban.is_none_or(|ban| !agrees(&held.enforced, &ban.enforced())) {
+                differing.push(held.prefix);
             }
         }
-        for ban in self.ledger.iter() {
-            let wanted = ban.enforced();
-            let held = held.get(&ban.prefix);
-            if held.is_none_or(|held| !agrees(&held.enforced, &wanted)) {
-                ops.push(Op::Set(ban.prefix, wanted));
-            }
+        if known < self.ledger.len() {
+            let held: HashSet<IpNet> = held.into_iter().map(|held| held.prefix).collect();
+            let missing = self.ledger.iter().map(|ban| ban.prefix);
+            differing.extend(missing.filter(|prefix| !held.contains(prefix)));
         }
-        Ok(ops)
+        Ok(differing)
     }
 }
 
