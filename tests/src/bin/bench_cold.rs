@@ -138,7 +138,8 @@ fn processor(process: u32) -> Result<Duration> {
     let (_, fields) = stat.rsplit_once(')').context("no name")?;
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
     let ticks: u64 = ticks.sum::<Result<_, _>>()?;
-    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+    // USER_HZ, on every processor that we build for
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// In MiB.
