@@ -14,7 +14,7 @@ use crate::{
 const RESTORED_SHOWN: usize = 10_000;
 
 /// Bans that are brought into the kernel at once: as many as make its calls cheap.
-const PART: usize = 1 << 16;
+const PART: usize = 1 << 13;
 
 /// Who holds the bans that only the kernel remembers.
 const ADOPTED: &str = "recovered";
@@ -54,7 +54,7 @@ impl Core {
         self.positions = loaded.positions;
         self.wiring.resume(loaded.counts);
         self.pardons = loaded.pardons;
-        self.pardons.cap(now.wall);
+        self.cap_pardons(now);
         let ahead = self.xdp.ahead();
         if !loaded.complete {
             self.adopt(now, &mut plan);
@@ -67,14 +67,17 @@ impl Core {
         }
         self.free_onlink(&mut plan);
         self.allow();
-        let differing = self.differing().unwrap_or_else(|error| {
+        let mut differing = self.differing().unwrap_or_else(|error| {
             log::error!("cannot see what the kernel holds: {error:#}");
             self.ledger.iter().map(|ban| ban.prefix).collect()
         });
         // what ended goes to the store first; what goes on is told once the kernel has it
         plan.ops.clear();
         self.commit(plan, Vec::new(), None, now);
-        for part in differing.chunks(PART) {
+        while !differing.is_empty() {
+            let part = differing.split_off(differing.len().saturating_sub(PART));
+            // what we know of the maps grows as fast
+            differing.shrink_to_fit();
             let op = |prefix: &IpNet| match self.ledger.get(*prefix) {
                 Some(ban) => Op::Set(*prefix, ban.enforced()),
                 None => Op::Clear(*prefix),

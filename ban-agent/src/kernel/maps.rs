@@ -26,7 +26,7 @@ use crate::{
 /// A gate: so many words of eight bytes.
 const GATE: (usize, usize) = (8, GATE_WORDS);
 /// Ops that are turned into entries at once: bounds the memory that takes.
-const CHUNK: usize = 65_536;
+const CHUNK: usize = 8_192;
 
 /// The maps of the running program, and what we know to be in them.
 pub(super) struct Maps {
