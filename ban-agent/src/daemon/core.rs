@@ -236,12 +236,19 @@ impl Core {
             && !self.store.wants_snapshot()
     }
 
+    /// The clock may have been set back since somebody was let go.
+    pub(super) fn cap_pardons(&mut self, now: Now) {
+        for (pardoned, at) in self.pardons.cap(now.wall) {
+            self.store.pardon(pardoned, at);
+        }
+    }
+
     /// The wall clock was set, or the machine slept. Deadlines do not care, but the ends that the
     /// maps and the store show are by the wall clock, and the kernel's ticks stood still.
     pub(super) fn clocks_changed(&mut self, now: Now) {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
-        self.pardons.cap(now.wall);
+        self.cap_pardons(now);
         let ops: Vec<Op> =
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
         self.enforce(&ops, now);

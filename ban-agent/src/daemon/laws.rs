@@ -40,7 +40,7 @@ use crate::{
     },
     ledger::{Holder, Op},
     net::{IpNet, parse_prefix},
-    store::Store,
+    store::{CORRECTION, Store},
 };
 
 /// What the model holds: who claims what, until when.
@@ -262,6 +262,8 @@ struct World {
     agent: Option<Agent>,
     claims: Claims,
     allowed: Vec<IpNet>,
+    /// Until when, by the wall clock, an unban may forgive what is done.
+    forgiven: Timestamp,
 }
 
 impl World {
@@ -293,6 +295,7 @@ impl World {
             agent: None,
             claims: Claims::new(),
             allowed: Vec::new(),
+            forgiven: wall,
         };
         world.start();
         world
@@ -321,6 +324,12 @@ impl World {
             Core::new(options, Box::new(wire), store, Trial::Over, wiring, bus, self.now);
         core.restore(self.now);
         self.agent = Some(Agent { core, _messages: messages, _handled: handled });
+    }
+
+    /// For how many milliseconds more an earlier unban may forgive what is done now.
+    fn forgiving(&self) -> u64 {
+        let left = self.forgiven.duration_since(self.now.wall).as_millis();
+        u64::try_from(left).map_or(0, |left| left + 1)
     }
 
     /// The law of the model: what a step does to the claims.
@@ -354,12 +363,20 @@ impl World {
     }
 
     fn take(&mut self, step: &Step, fate: Fate) {
+        let forgiving = self.forgiving();
+        if matches!(step, Step::Sentence(..)) && forgiving > 0 {
+            self.take(&Step::Wait(forgiving), Fate::Lives);
+        }
         // no two steps in the same millisecond: an unban forgives all of it
         let waits = if let Step::Wait(time) = step { *time } else { 0 };
         self.now.boot = self.now.boot.plus(waits + 1);
         self.now.wall += Duration::from_millis(waits + 1);
         if let Step::SetClock(by) = step {
             self.now.wall += jiff::SignedDuration::from_millis(*by);
+            self.forgiven = self.forgiven.min(self.now.wall + CORRECTION);
+        }
+        if matches!(step, Step::Unban(_) | Step::UnbanAll) {
+            self.forgiven = self.forgiven.max(self.now.wall);
         }
         self.now.fake();
         let before = self.live(&self.claims);

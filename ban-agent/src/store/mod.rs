@@ -28,6 +28,8 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+#[cfg(test)]
+pub(crate) use self::pardon::CORRECTION;
 pub use self::pardon::{Pardoned, Pardons};
 use self::{
     import::Former,

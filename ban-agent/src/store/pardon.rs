@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{ledger::Holder, net::IpNet};
 
 /// So many are remembered; beyond it the oldest go. A crash makes the agent read the lines of some
 /// seconds again, and nobody types so fast.
 const MAX: usize = 4096;
+
+/// Clocks are corrected by less.
+pub(crate) const CORRECTION: SignedDuration = SignedDuration::from_secs(60);
 
 /// Who was let go: a prefix or, if `None`, everybody; of one holder or, if `None`, of all.
 pub type Pardoned = (Option<IpNet>, Option<Holder>);
@@ -30,10 +33,18 @@ impl Pardons {
         self.0.insert(pardoned, at);
     }
 
-    /// The wall clock was set, to this: nobody was let go later than now. Else what is done from now
-    /// on would be forgiven until the clock is there again.
-    pub fn cap(&mut self, now: Timestamp) {
-        self.0.values_mut().for_each(|at| *at = now.min(*at));
+    /// The wall clock was set, to this: nobody was let go much later than now. Else what is done from
+    /// now on would be forgiven until the clock is there again; after a small correction, though,
+    /// lines that bear the old time must not bring a ban back. What was changed.
+    #[must_use]
+    pub fn cap(&mut self, now: Timestamp) -> Vec<(Pardoned, Timestamp)> {
+        let latest = now.saturating_add(CORRECTION).unwrap_or(now);
+        let late = self.0.iter_mut().filter(|(_, at)| **at > latest);
+        late.map(|(pardoned, at)| {
+            *at = latest;
+            (pardoned.clone(), latest)
+        })
+        .collect()
     }
 
     /// Whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more than
@@ -81,10 +92,10 @@ mod tests {
     fn a_clock_that_was_set_back_forgives_nothing_new() {
         let prefix = "192.0.2.1/32".parse().unwrap();
         let mut pardons = Pardons::default();
-        pardons.insert((Some(prefix), None), at(100));
-        pardons.cap(at(50));
+        pardons.insert((Some(prefix), None), at(1000));
+        assert_eq!(pardons.cap(at(50)), [((Some(prefix), None), at(110))]);
         let forgiven = |second| pardons.forgive(prefix, &Holder::Manual, at(second));
-        assert_eq!([forgiven(50), forgiven(51)], [true, false]);
+        assert_eq!([forgiven(50), forgiven(110), forgiven(111)], [true, true, false]);
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Siblings {
         let _ = log.learn_head();
         let mark = log.mark();
         self.tails.retain_mut(|tail| {
-            let whole = mark.head_len > 0 && tail.is(&mark).unwrap_or(false);
+            // by its head alone a file that begins with NULs is like any other
+            let whole = mark.last_len > 0 && tail.is(&mark).unwrap_or(false);
             // it may be a copy that is not whole yet
             let part = tail.end().and_then(|end| Ok(end.head_len > 0 && log.is(&end)?));
             !whole && !part.unwrap_or(false)
