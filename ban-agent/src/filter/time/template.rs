@@ -298,7 +298,8 @@ fn simple(field: char) -> Option<String> {
         'l' => " ?(?P<I>1?[0-9])".to_owned(),
         'M' => group("[0-5]?[0-9]"),
         'S' => group("[0-5]?[0-9]|6[01]"),
-        'f' => group("[0-9]{1,6}"),
+        // up to nanoseconds, as Go writes them; strptime knows six digits
+        'f' => group("[0-9]{1,9}"),
         'p' => group("am|pm"),
         'j' => group("36[0-6]|3[0-5][0-9]|[12][0-9][0-9]|0[1-9][0-9]|00[1-9]|[1-9][0-9]|[1-9]"),
         'U' | 'W' => group("5[0-3]|[0-4][0-9]|[0-9]"),
