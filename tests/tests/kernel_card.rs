@@ -76,6 +76,8 @@ fn nothing_passes_while_the_program_is_swapped() -> Result<()> {
     received.set_read_timeout(Some(Duration::from_millis(500)))?;
     let sender = within(&stage.outside, || Ok(UdpSocket::bind((ATTACKER.0, 0))?))?;
     sender.connect((EDGE.0, 9_999))?;
+    // A wire that stands still fails the test, and does not hold it up.
+    sender.set_write_timeout(Some(Duration::from_secs(1)))?;
     sender.send(b"one")?;
     received.recv(&mut [0; 64])?;
     // The neighbour stays known: what is dropped cannot answer ARP.
