@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -20,7 +20,7 @@ use crate::{
     control::SCHEMA,
     event::{disarm, disarm_json, escape},
     fail2ban,
-    filter::{self, Filter, Outcome, Scanner},
+    filter::{self, Filter, MAX_LINE, Outcome, Scanner},
     jail, source,
 };
 
@@ -121,6 +121,7 @@ struct Summary {
     matched: u64,
     ignored: u64,
     missed: u64,
+    overlong: u64,
     patterns: Vec<Pattern>,
     seconds: f64,
 }
@@ -130,6 +131,7 @@ struct Summary {
 struct Pattern {
     failregex: String,
     matched: u64,
+    seconds: f64,
 }
 
 struct Tester<'a> {
@@ -147,12 +149,12 @@ impl<'a> Tester<'a> {
         let patterns = spec
             .failregex
             .iter()
-            .map(|failregex| Pattern { failregex: failregex.clone(), matched: 0 })
+            .map(|failregex| Pattern { failregex: failregex.clone(), matched: 0, seconds: 0.0 })
             .collect();
         Tester {
             args,
             json,
-            scanner: Scanner::new(Arc::new(filter)),
+            scanner: Scanner::new(Arc::new(filter)).timed(),
             now: args.now.unwrap_or_else(Timestamp::now),
             summary: Summary {
                 schema: SCHEMA,
@@ -160,6 +162,7 @@ impl<'a> Tester<'a> {
                 matched: 0,
                 ignored: 0,
                 missed: 0,
+                overlong: 0,
                 patterns,
                 seconds: 0.0,
             },
@@ -169,17 +172,18 @@ impl<'a> Tester<'a> {
     }
 
     fn read(&mut self, mut input: impl BufRead, name: &str) -> Result<(), Failure> {
+        let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
+        // One byte more, by which the scanner knows a line that is too long.
+        let limit = u64::try_from(MAX_LINE + 2).unwrap_or(u64::MAX);
         let mut line = Vec::new();
         loop {
             line.clear();
-            let count = input
-                .read_until(b'\n', &mut line)
-                .map_err(|error| Failure::new(2, format!("cannot read {name}: {error}")))?;
+            let count = input.by_ref().take(limit).read_until(b'\n', &mut line).map_err(failed)?;
             if count == 0 {
                 return Ok(());
             }
-            if line.last() == Some(&b'\n') {
-                line.pop();
+            if line.pop_if(|last| *last == b'\n').is_none() {
+                input.skip_until(b'\n').map_err(failed)?;
             }
             self.line(&line)?;
         }
@@ -190,6 +194,7 @@ impl<'a> Tester<'a> {
         let outcome = self.scanner.line(line, false, self.now);
         self.spent += start.elapsed();
         self.summary.lines += 1;
+        self.summary.overlong += self.scanner.counts().overlong;
         let print = match &outcome {
             Outcome::Matched(failure) => {
                 self.summary.matched += 1;
@@ -253,6 +258,9 @@ impl<'a> Tester<'a> {
     fn finish(mut self) -> Result<ExitCode, Failure> {
         self.flush()?;
         self.summary.seconds = self.spent.as_secs_f64();
+        for (pattern, spent) in self.summary.patterns.iter_mut().zip(self.scanner.spent()) {
+            pattern.seconds = spent.as_secs_f64();
+        }
         if self.json {
             output::object(&self.summary)?;
         } else {
@@ -268,8 +276,49 @@ fn human(summary: &Summary) -> String {
         "{lines} lines: {matched} matched, {ignored} ignored, {missed} missed, in {:.1} ms\n",
         seconds * 1000.0
     );
-    for pattern in summary.patterns.iter().filter(|pattern| pattern.matched > 0) {
-        let _ = writeln!(text, "{:>8}  {}", pattern.matched, escape(pattern.failregex.as_bytes()));
+    if summary.overlong > 0 {
+        let _ =
+            writeln!(text, "{} of the missed are longer than {MAX_LINE} bytes", summary.overlong);
+    }
+    // those that matched, and those that cost much for nothing
+    let telling = |pattern: &&Pattern| pattern.matched > 0 || pattern.seconds * 10.0 > *seconds;
+    for pattern in summary.patterns.iter().filter(telling) {
+        let Pattern { failregex, matched, seconds } = pattern;
+        let failregex = escape(failregex.as_bytes());
+        let _ = writeln!(text, "{matched:>8} {:>9.1} ms  {failregex}", seconds * 1000.0);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overlong_line_is_passed_over_and_each_pattern_says_what_it_took() {
+        let failregex = vec!["^bad <ADDR>$".to_owned(), "^ill .*from <ADDR>$".to_owned()];
+        let spec = filter::Spec { failregex, maxlines: 1, ..Default::default() };
+        let args = Test {
+            filter: None,
+            file: None,
+            failregex: Vec::new(),
+            now: None,
+            each: false,
+            print_matched: false,
+            print_missed: false,
+            print_ignored: false,
+        };
+        let filter = Filter::compile(&spec).unwrap();
+        let mut tester = Tester::new(&spec, filter, &args, false);
+        let accusation = b"bad 203.0.113.7 ";
+        let long = accusation.repeat(3 * MAX_LINE / accusation.len());
+        let log =
+            [&b"bad 203.0.113.7\r\n"[..], &long, b"\nill nobody from\nbad 203.0.113.8"].concat();
+        tester.read(&log[..], "a log").unwrap();
+        let Summary { lines, matched, missed, overlong, patterns, .. } = &mut tester.summary;
+        assert_eq!((*lines, *matched, *missed, *overlong), (4, 2, 2, 1));
+        assert_eq!(patterns.iter().map(|each| each.matched).collect::<Vec<_>>(), [2, 0]);
+        let spent = tester.scanner.spent();
+        assert!(spent.iter().all(|spent| !spent.is_zero()), "{spent:?}");
+    }
 }

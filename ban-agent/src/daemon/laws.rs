@@ -190,8 +190,8 @@ impl Enforcer for Wire {
         Machine::look(&self.machine).maps.hits(prefixes)
     }
 
-    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
-        Machine::look(&self.machine).maps.held()
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
+        Machine::look(&self.machine).maps.each_held(visit)
     }
 
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {

@@ -1,7 +1,5 @@
 //! Takes over what an earlier run left, from the store and from the kernel.
 
-use std::collections::HashSet;
-
 use super::{core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
@@ -100,11 +98,10 @@ impl Core {
     /// An earlier run died while it could record nothing: what the kernel does not hold any more
     /// was lifted, and what it holds longer or beside the store was banned.
     fn believe_kernel(&mut self, now: Now, plan: &mut Plan) {
-        let held = match self.xdp.held() {
+        let held = match self.held_prefixes() {
             Ok(held) => held,
             Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
         };
-        let held: HashSet<IpNet> = held.into_iter().map(|held| held.prefix).collect();
         let lifted = |ban: &ledger::Ban<'_>| !held.contains(&ban.prefix);
         let lifted: Vec<IpNet> = self.ledger.iter().filter(lifted).map(|ban| ban.prefix).collect();
         for prefix in lifted {
@@ -116,24 +113,24 @@ impl Core {
 
     /// Claims what the kernel still holds and the store has lost: a lost file lifts no ban.
     fn adopt(&mut self, now: Now, plan: &mut Plan) {
-        let held = match self.xdp.held() {
-            Ok(held) => held,
-            Err(error) => return log::error!("cannot see what the kernel holds: {error:#}"),
-        };
-        for ban in held {
-            let known = self.ledger.get(ban.prefix).map(|known| known.enforced());
+        let Core { xdp, ledger, store, .. } = self;
+        let seen = xdp.each_held(&mut |ban| {
+            let known = ledger.get(ban.prefix).map(|known| known.enforced());
             if known.is_some_and(|known| !is_longer(&ban.enforced, &known)) {
-                continue;
+                return;
             }
             let Enforced { all, scoped, ports } = ban.enforced;
             for (until, ports) in [(all, Ports::new()), (scoped, ports)] {
                 let holder = Holder::Jail(ADOPTED.into());
                 let claim = Claim { prefix: ban.prefix, holder, until, ports };
-                let change = self.ledger.claim(&claim, false, now.boot, plan);
+                let change = ledger.claim(&claim, false, now.boot, plan);
                 if matches!(change, Change::New | Change::Joined) {
-                    self.store.manual(&claim, Some("held by the kernel, lost by the store"), now);
+                    store.manual(&claim, Some("held by the kernel, lost by the store"), now);
                 }
             }
+        });
+        if let Err(error) = seen {
+            log::error!("cannot see what the kernel holds: {error:#}");
         }
     }
 }

@@ -253,21 +253,27 @@ impl Core {
     /// Where the kernel does not hold what the ledger does. Little memory for each ban: there may be
     /// millions.
     pub(super) fn differing(&mut self) -> anyhow::Result<Vec<IpNet>> {
-        let held = self.xdp.held()?;
         let (mut differing, mut known) = (Vec::new(), 0);
-        for held in &held {
-            let ban = self.ledger.get(held.prefix);
+        let ledger = &self.ledger;
+        self.xdp.each_held(&mut |held| {
+            let ban = ledger.get(held.prefix);
             known += usize::from(ban.is_some());
             if ban.is_none_or(|ban| !agrees(&held.enforced, &ban.enforced())) {
                 differing.push(held.prefix);
             }
-        }
+        })?;
         if known < self.ledger.len() {
-            let held: HashSet<IpNet> = held.into_iter().map(|held| held.prefix).collect();
+            let held = self.held_prefixes()?;
             let missing = self.ledger.iter().map(|ban| ban.prefix);
             differing.extend(missing.filter(|prefix| !held.contains(prefix)));
         }
         Ok(differing)
+    }
+
+    pub(super) fn held_prefixes(&mut self) -> anyhow::Result<HashSet<IpNet>> {
+        let mut prefixes = HashSet::new();
+        self.xdp.each_held(&mut |held| _ = prefixes.insert(held.prefix))?;
+        Ok(prefixes)
     }
 }
 

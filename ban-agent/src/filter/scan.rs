@@ -1,7 +1,12 @@
 //! One jail's way through its log: rejects lines unseen, and takes the rest apart. Keeps what has
 //! to be remembered from line to line; all of it is bounded.
 
-use std::{borrow::Cow, ops::AddAssign, sync::Arc};
+use std::{
+    borrow::Cow,
+    ops::AddAssign,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -90,6 +95,8 @@ pub struct Scanner {
     /// The lines were written before anybody followed the log: none of them is of now.
     backlog: bool,
     counts: Counts,
+    /// Time that each failregex took so far; empty: nobody asks.
+    spent: Vec<Duration>,
 }
 
 impl Scanner {
@@ -104,7 +111,21 @@ impl Scanner {
             last: None,
             backlog: false,
             counts: Counts::default(),
+            spent: Vec::new(),
         }
+    }
+
+    /// The same, with a clock at each failregex.
+    #[must_use]
+    pub fn timed(self) -> Scanner {
+        Scanner { spent: vec![Duration::ZERO; self.filter.failregex.len()], ..self }
+    }
+
+    /// Time that each failregex took since [`Scanner::timed`], by monotonic time; one that a line
+    /// was spared, for want of its fixed text, took none.
+    #[must_use]
+    pub fn spent(&self) -> &[Duration] {
+        &self.spent
     }
 
     /// The filter.
@@ -307,7 +328,12 @@ impl Search<'_> {
         let suspects = self.suspects;
         let patterns = self.filter.failregex.iter().enumerate();
         for (index, pattern) in patterns.filter(|(index, _)| suspects.holds(*index)) {
-            let Some(found) = self.captures(pattern, text) else { continue };
+            let start = (!self.scanner.spent.is_empty()).then(Instant::now);
+            let found = self.captures(pattern, text);
+            if let (Some(start), Some(spent)) = (start, self.scanner.spent.get_mut(index)) {
+                *spent += start.elapsed();
+            }
+            let Some(found) = found else { continue };
             if !self.filter.ignoreregex.is_empty() && self.excused(text) {
                 return Outcome::Ignored;
             }

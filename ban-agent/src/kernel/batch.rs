@@ -222,24 +222,35 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         }
     }
 
-    /// Every entry, in no order. Entries written meanwhile may be missing or there twice.
+    /// Every entry, in no order.
     ///
     /// # Errors
     /// If the map cannot be read.
     pub fn all(&self) -> Result<Vec<(K, V)>, Error> {
-        match self.all_by_batch() {
-            Ok(entries) => Ok(entries),
+        let mut found = Vec::new();
+        self.each(|key, value| found.push((key, value)))?;
+        Ok(found)
+    }
+
+    /// Shows `visit` every entry, in no order, and keeps none: there may be millions. Entries
+    /// written meanwhile may be missing or there twice.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn each(&self, mut visit: impl FnMut(K, V)) -> Result<(), Error> {
+        match self.each_by_batch(&mut visit) {
+            Ok(()) => Ok(()),
+            // It says so at the first call, before anything was seen.
             Err(e)
                 if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)) =>
             {
-                self.all_by_key()
+                self.each_by_key(visit)
             }
             Err(e) => Err(self.failed("BPF_MAP_LOOKUP_BATCH")(e)),
         }
     }
 
-    fn all_by_batch(&self) -> io::Result<Vec<(K, V)>> {
-        let mut found = Vec::new();
+    fn each_by_batch(&self, visit: &mut impl FnMut(K, V)) -> io::Result<()> {
         // A cursor is as large as the kernel wants it: a bucket number or a key.
         let mut cursor = vec![0_u8; size_of::<K>().max(8)];
         let mut first = true;
@@ -272,16 +283,16 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
                 Err(e) => return Err(e),
             };
             let count = attr.count as usize;
-            found.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
+            let entries = keys.iter().copied().zip(values.iter().copied());
+            entries.take(count).for_each(|(key, value)| visit(key, value));
             if end {
-                return Ok(found);
+                return Ok(());
             }
             first = false;
         }
     }
 
-    fn all_by_key(&self) -> Result<Vec<(K, V)>, Error> {
-        let mut found = Vec::new();
+    fn each_by_key(&self, mut visit: impl FnMut(K, V)) -> Result<(), Error> {
         let mut last: Option<K> = None;
         // A key that vanishes under us starts the walk anew; the bound ends a pathological one.
         for _ in 0..=u64::from(self.max_entries) * 2 {
@@ -299,10 +310,10 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
                 Err(e) => return Err(self.failed("BPF_MAP_GET_NEXT_KEY")(e)),
             }
             if let Some(value) = self.get(&next)? {
-                found.push((next, value));
+                visit(next, value);
             }
             last = Some(next);
         }
-        Ok(found)
+        Ok(())
     }
 }

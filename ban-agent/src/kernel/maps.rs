@@ -106,17 +106,19 @@ impl Maps {
 
     /// Takes over what is in the maps.
     fn adopt(&mut self) -> Result<(), Error> {
-        let all = self.tables.all()?;
-        for (key, ban) in &all {
-            if let Some(prefix) = key.prefix() {
-                match prefix {
-                    IpNet::V4(net) => self.gate_v4.note(net),
-                    IpNet::V6(net) => _ = self.gate_v6.note(net),
-                }
+        let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
+        let mut unread = None;
+        self.tables.each(|key, ban| {
+            match key.prefix() {
+                Some(IpNet::V4(net)) => gate_v4.note(net),
+                Some(IpNet::V6(net)) => _ = gate_v6.note(net),
+                None => {}
             }
-            self.known.add(key);
-            self.sets.adopt(ban.port_set, || self.port_sets.get(&ban.port_set))?;
-        }
+            known.add(&key);
+            let set = self.sets.adopt(ban.port_set, || self.port_sets.get(&ban.port_set));
+            unread = unread.take().or(set.err());
+        })?;
+        unread.map_or(Ok(()), Err)?;
         self.show_counts();
         self.gate_v4.rewrite();
         self.gate_v6.rewrite();
@@ -125,7 +127,7 @@ impl Maps {
         if let Some(noted) = noted
             && self.clock.differs(&noted)
         {
-            self.rewrite_deadlines(&all, &noted)?;
+            self.rewrite_deadlines(&noted)?;
         }
         self.controls.clock(&self.clock);
         Ok(())
@@ -142,25 +144,19 @@ impl Maps {
     /// If a map cannot be written.
     pub(super) fn set_clock(&mut self, clock: JiffyClock) -> Result<(), Error> {
         let old = std::mem::replace(&mut self.clock, clock);
-        let all = self.tables.all()?;
-        self.rewrite_deadlines(&all, &old)?;
+        self.rewrite_deadlines(&old)?;
         self.controls.clock(&self.clock);
         Ok(())
     }
 
-    fn rewrite_deadlines(&mut self, all: &[(Key, Ban)], old: &JiffyClock) -> Result<(), Error> {
+    fn rewrite_deadlines(&mut self, old: &JiffyClock) -> Result<(), Error> {
         let mut entries = Entries::default();
-        for (key, ban) in all {
-            let convert = |deadline| old.convert(deadline, &self.clock);
-            entries.push(
-                *key,
-                Ban {
-                    ends_jiffies: convert(ban.ends_jiffies),
-                    ports_end_jiffies: convert(ban.ports_end_jiffies),
-                    ..*ban
-                },
-            );
-        }
+        let convert = |deadline| old.convert(deadline, &self.clock);
+        self.tables.each(|key, ban| {
+            let ends_jiffies = convert(ban.ends_jiffies);
+            let ports_end_jiffies = convert(ban.ports_end_jiffies);
+            entries.push(key, Ban { ends_jiffies, ports_end_jiffies, ..ban });
+        })?;
         self.tables.set(&entries, |_| {})
     }
 
@@ -302,26 +298,25 @@ impl Maps {
         prefixes.iter().map(hits).collect()
     }
 
-    /// Everything that is held.
+    /// Shows `visit` everything that is held.
     ///
     /// # Errors
     /// If a map cannot be read.
-    pub(super) fn held(&mut self, now: Now) -> Result<Vec<Held>, Error> {
-        let all = self.tables.all()?;
-        let held = all.into_iter().filter_map(|(key, ban)| {
+    pub(super) fn each_held(&mut self, now: Now, visit: &mut dyn FnMut(Held)) -> Result<(), Error> {
+        self.tables.each(|key, ban| {
+            let Some(prefix) = key.prefix() else { return };
             let enforced = Enforced {
                 all: self.clock.boot_of(ban.ends_jiffies),
                 scoped: self.clock.boot_of(ban.ports_end_jiffies),
                 ports: self.sets.ports(ban.port_set),
             };
-            Some(Held {
-                prefix: key.prefix()?,
+            visit(Held {
+                prefix,
                 until: now.wall_of(enforced.all.max(enforced.scoped)),
                 enforced,
                 hits: Hits { packets: ban.packets, bytes: ban.bytes },
-            })
-        });
-        Ok(held.collect())
+            });
+        })
     }
 
     /// Replaces the allow list: what is new comes before what is old goes.

@@ -139,11 +139,21 @@ pub trait Enforcer: Send {
     /// If the maps cannot be read.
     fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>>;
 
+    /// Shows `visit` everything that is held, and keeps nothing of it: there may be millions.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()>;
+
     /// Everything that is held.
     ///
     /// # Errors
     /// If the maps cannot be read.
-    fn held(&mut self) -> anyhow::Result<Vec<Held>>;
+    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
+        let mut held = Vec::new();
+        self.each_held(&mut |ban| held.push(ban))?;
+        Ok(held)
+    }
 
     /// Replaces the allow list; its prefixes are never dropped.
     ///

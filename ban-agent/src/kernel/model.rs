@@ -48,7 +48,7 @@ impl Enforcer for Memory {
         Ok(prefixes.iter().map(hits).collect())
     }
 
-    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
         let now = self.now.unwrap_or_else(Now::read);
         let held = self.bans.iter().map(|(prefix, (enforced, hits))| Held {
             prefix: *prefix,
@@ -56,7 +56,8 @@ impl Enforcer for Memory {
             until: now.wall_of(enforced.all.max(enforced.scoped)),
             hits: *hits,
         });
-        Ok(held.collect())
+        held.for_each(visit);
+        Ok(())
     }
 
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {

@@ -103,15 +103,16 @@ impl Late {
     }
 
     fn add(mut self, maps: &mut Maps) -> Result<(), Error> {
-        for (key, ban) in self.old.all()? {
+        let mut late = Vec::new();
+        self.old.each(|key, ban| {
             let copied = self.copied.get(&key).copied().unwrap_or_default();
             let packets = ban.packets.saturating_sub(copied.packets);
             if packets > 0 {
                 let bytes = ban.bytes.saturating_sub(copied.bytes);
-                maps.count(key, Hits { packets, bytes })?;
+                late.push((key, Hits { packets, bytes }));
             }
-        }
-        Ok(())
+        })?;
+        late.into_iter().try_for_each(|(key, hits)| maps.count(key, hits))
     }
 }
 
@@ -138,7 +139,7 @@ impl Next {
             return Ok(None);
         }
         let mut old = Tables::new(&Loaded::new(folder, max_bans, 0)?)?;
-        old.all()?;
+        old.each(|_, _| {})?;
         if old.largest() > max_bans as usize {
             log::warn!(
                 "max_bans = {max_bans} is less than the {} bans that are held: the maps keep \
@@ -165,12 +166,12 @@ impl Next {
         let mut new = Tables::new(&Loaded::over(|name| self.pin(name), self.max_bans, 0)?)?;
         let mut entries = Entries::default();
         let mut copied = Map::default();
-        for (key, ban) in old.all()? {
+        old.each(|key, ban| {
             if ban.packets > 0 {
                 copied.insert(key, Hits { packets: ban.packets, bytes: ban.bytes });
             }
             entries.push(key, ban);
-        }
+        })?;
         new.set(&entries, |_| {})?;
         Ok(Late { old, copied })
     }

@@ -169,10 +169,14 @@ impl<K: Pod + Default + Eq + Hash> Side<K> {
         Ok(keys.iter().copied().filter(|key| self.held.remove(key)).collect())
     }
 
-    fn all(&mut self) -> Result<Vec<(K, Ban)>, Error> {
-        let all = self.table.all()?;
-        self.held = all.iter().map(|(key, _)| *key).collect();
-        Ok(all)
+    fn each(&mut self, mut visit: impl FnMut(K, Ban)) -> Result<(), Error> {
+        let mut held = Set::with_capacity_and_hasher(self.held.len(), Default::default());
+        self.table.each(|key, ban| {
+            held.insert(key);
+            visit(key, ban);
+        })?;
+        self.held = held;
+        Ok(())
     }
 }
 
@@ -275,18 +279,17 @@ impl Tables {
         Ok(())
     }
 
-    /// Everything in the maps, in one pass; from now on that is what we know to be there.
+    /// Shows `visit` everything in the maps, in one pass; from now on that is what we know to be
+    /// there.
     ///
     /// # Errors
     /// If a map cannot be read.
-    pub(super) fn all(&mut self) -> Result<Vec<(Key, Ban)>, Error> {
-        let mut all = Vec::new();
-        all.extend(self.v4.all()?.into_iter().map(|(key, ban)| (Key::V4(key), ban)));
-        all.extend(self.net_v4.all()?.into_iter().map(|(key, ban)| (Key::NetV4(key), ban)));
-        all.extend(self.v6.all()?.into_iter().map(|(key, ban)| (Key::V6(key), ban)));
-        all.extend(self.site.all()?.into_iter().map(|(key, ban)| (Key::Site(key), ban)));
-        all.extend(self.net_v6.all()?.into_iter().map(|(key, ban)| (Key::NetV6(key), ban)));
-        Ok(all)
+    pub(super) fn each(&mut self, mut visit: impl FnMut(Key, Ban)) -> Result<(), Error> {
+        self.v4.each(|key, ban| visit(Key::V4(key), ban))?;
+        self.net_v4.each(|key, ban| visit(Key::NetV4(key), ban))?;
+        self.v6.each(|key, ban| visit(Key::V6(key), ban))?;
+        self.site.each(|key, ban| visit(Key::Site(key), ban))?;
+        self.net_v6.each(|key, ban| visit(Key::NetV6(key), ban))
     }
 
     /// How many entries the fullest map holds.

@@ -229,7 +229,8 @@ impl Xdp {
                         attach(&self.options, &self.pins, interface, program)?;
                     attached.ifindex = interface.index;
                     attached.place = Some(place);
-                    attached.warnings = warning.into_iter().collect();
+                    attached.warnings =
+                        port_warning(interface, &all).into_iter().chain(warning).collect();
                     changes.push(format!("{} has come back and is protected", attached.name));
                 }
                 None if attached.ifindex != 0 => {
@@ -428,8 +429,8 @@ impl Enforcer for Xdp {
         Ok(self.maps.hits(prefixes)?)
     }
 
-    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
-        Ok(self.maps.held(Now::read())?)
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
+        Ok(self.maps.each_held(Now::read(), visit)?)
     }
 
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {

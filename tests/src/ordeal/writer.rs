@@ -109,12 +109,13 @@ impl Writer {
     /// Nobody comes twice: what happens to his ban is what happened to it.
     fn offender(&mut self) -> IpAddr {
         self.next += 1;
-        let host = self.number << 16 | self.next;
+        // room for hours
+        let host = self.number << 20 | self.next;
         if self.next.is_multiple_of(3) {
             let site = 0x2001_0db8_0066_u128 << 80;
             Ipv6Addr::from(site | u128::from(host)).into()
         } else {
-            Ipv4Addr::from(0x0a40_0000 + host).into()
+            Ipv4Addr::from(0x6440_0000 + host).into()
         }
     }
 
