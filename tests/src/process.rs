@@ -13,8 +13,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a process has to end by itself.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a process has to end by itself, also on an emulated machine.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A process of ours. Dropping it ends it, gently first.
 #[derive(Debug)]
