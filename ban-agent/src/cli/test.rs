@@ -173,20 +173,11 @@ impl<'a> Tester<'a> {
 
     fn read(&mut self, mut input: impl BufRead, name: &str) -> Result<(), Failure> {
         let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
-        // One byte more, by which the scanner knows a line that is too long.
-        let limit = u64::try_from(MAX_LINE + 2).unwrap_or(u64::MAX);
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            let count = input.by_ref().take(limit).read_until(b'\n', &mut line).map_err(failed)?;
-            if count == 0 {
-                return Ok(());
-            }
-            if line.pop_if(|last| *last == b'\n').is_none() {
-                input.skip_until(b'\n').map_err(failed)?;
-            }
+        while next_line(&mut input, &mut line).map_err(failed)? {
             self.line(&line)?;
         }
+        Ok(())
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
@@ -270,6 +261,19 @@ impl<'a> Tester<'a> {
     }
 }
 
+/// Reads a line without its newline; of one that is too long no more than shows that to the scanner.
+/// False: there is none.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    // room for the longest line with its `\r\n`
+    let limit = u64::try_from(MAX_LINE + 2).unwrap_or(u64::MAX);
+    let count = input.by_ref().take(limit).read_until(b'\n', line)?;
+    if line.pop_if(|last| *last == b'\n').is_none() {
+        input.skip_until(b'\n')?;
+    }
+    Ok(count > 0)
+}
+
 fn human(summary: &Summary) -> String {
     let Summary { lines, matched, ignored, missed, seconds, .. } = summary;
     let mut text = format!(
@@ -320,5 +324,13 @@ mod tests {
         assert_eq!(patterns.iter().map(|each| each.matched).collect::<Vec<_>>(), [2, 0]);
         let spent = tester.scanner.spent();
         assert!(spent.iter().all(|spent| !spent.is_zero()), "{spent:?}");
+
+        // it is not held in memory
+        let (mut input, mut line) = (&log[..], Vec::new());
+        let mut lengths = Vec::new();
+        while next_line(&mut input, &mut line).unwrap() {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [16, MAX_LINE + 2, 15, 15]);
     }
 }

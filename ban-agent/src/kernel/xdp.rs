@@ -229,8 +229,7 @@ impl Xdp {
                         attach(&self.options, &self.pins, interface, program)?;
                     attached.ifindex = interface.index;
                     attached.place = Some(place);
-                    attached.warnings =
-                        port_warning(interface, &all).into_iter().chain(warning).collect();
+                    attached.warnings = warning.into_iter().collect();
                     changes.push(format!("{} has come back and is protected", attached.name));
                 }
                 None if attached.ifindex != 0 => {
