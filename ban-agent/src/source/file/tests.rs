@@ -415,3 +415,22 @@ async fn an_empty_original_was_filled_and_copied_again_meanwhile() {
         .await;
     bench.expect(&["two", "three"]).await;
 }
+
+/// A disk that was full leaves NULs at the head of each of them.
+#[tokio::test]
+async fn copies_that_begin_alike_are_all_read() {
+    let mut bench = Bench::new("log", |dir| drop(append(&dir.join("log"), ""))).await;
+    let (long, nuls) = ("x".repeat(2_000), "\0".repeat(1_000));
+    let log = bench.append("log", &format!("{long}\n"));
+    bench.expect(&[long.as_str()]).await;
+    // nobody looks until all of it has happened
+    bench.append("log", "one\n");
+    fs::copy(bench.path("log"), bench.path("log.1")).unwrap();
+    log.set_len(0).unwrap();
+    bench.append("log", &format!("{nuls}two\n"));
+    bench.rename("log.1", "log.2");
+    fs::copy(bench.path("log"), bench.path("log.1")).unwrap();
+    log.set_len(0).unwrap();
+    bench.append("log", &format!("{nuls}three\n"));
+    bench.expect(&["one", "two", "three"]).await;
+}
