@@ -42,11 +42,43 @@ pub(crate) fn decide<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
     unusual::<FRAGS>(ctx)
 }
 
+/// The verdict on a packet of an interface that has no Ethernet header: tunnels, PPP.
+#[inline(always)]
+pub(crate) fn decide_bare(ctx: &XdpContext) -> u32 {
+    let data = ctx.data();
+    let end = ctx.data_end();
+    if data + IPV4_LEN > end {
+        return Verdict::Malformed as u32;
+    }
+    // SAFETY: 20 bytes were checked above.
+    let version = unsafe { load::<u8>(data) } >> 4;
+    if version == 4 {
+        // SAFETY: as above: bytes 12..16.
+        let source = unsafe { load::<u32>(data + 12) };
+        return if open_v4(source) {
+            bans::v4::<false>(ctx, source, 0)
+        } else {
+            Verdict::Clear as u32
+        };
+    }
+    if version != 6 {
+        return Verdict::Other as u32;
+    }
+    if data + IPV6_LEN > end {
+        return Verdict::Malformed as u32;
+    }
+    // SAFETY: 40 bytes were checked: bytes 8..16.
+    let top = unsafe { load::<u64>(data + 8) };
+    if open_v6(top) { bans::v6::<false>(ctx, 0) } else { Verdict::Clear as u32 }
+}
+
 /// Too short for IPv4 without a tag.
 #[inline(never)]
 fn stunted(ctx: &XdpContext) -> u32 {
-    match parse::untag(ctx) {
-        Some((kind, _)) if kind != IPV4 && kind != IPV6 => Verdict::Other as u32,
+    match parse::untag_twice(ctx) {
+        Some((kind, _)) if kind != IPV4 && kind != IPV6 && !parse::is_tag(kind) => {
+            Verdict::Other as u32
+        }
         _ => Verdict::Malformed as u32,
     }
 }

@@ -35,9 +35,20 @@ fn ban_agent_flat(ctx: XdpContext) -> u32 {
     run::<false>(&ctx)
 }
 
+/// Entry point for interfaces whose frames begin with the IP header. Their drivers have no frames
+/// of several buffers.
+#[xdp]
+fn ban_agent_bare(ctx: XdpContext) -> u32 {
+    finish(&ctx, gate::decide_bare(&ctx))
+}
+
 #[inline(always)]
 fn run<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
-    let verdict = gate::decide::<FRAGS>(ctx);
+    finish(ctx, gate::decide::<FRAGS>(ctx))
+}
+
+#[inline(always)]
+fn finish(ctx: &XdpContext, verdict: u32) -> u32 {
     count::frame(ctx, verdict);
     if verdict == Verdict::Drop as u32 { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
 }

@@ -1,4 +1,7 @@
 //! Port-scoped bans: does this packet go to one of the banned ports?
+//!
+//! A packet of which that cannot be told counts as if it did: its sender chose to make it so, and
+//! the stack may well read it. Later fragments are the exception: alone they reach nobody.
 
 use aya_ebpf::programs::XdpContext;
 use ban_common::{Settings, Verdict};
@@ -24,6 +27,8 @@ pub(crate) struct Target(u32);
 impl Target {
     const UDP: u32 = 1 << 16;
     const KNOWN: u32 = 1 << 17;
+    /// Headers that cannot be followed to the port: matches every port set.
+    const UNCLEAR: u32 = 1 << 18;
 
     /// For packets of which nobody asks.
     pub(crate) const UNREAD: Target = Target(Verdict::OtherPort as u32);
@@ -49,6 +54,9 @@ impl Target {
     /// Whether it belongs to the port set; `Err`: the verdict that follows if not.
     #[inline(always)]
     pub(crate) fn within(self, port_set: u32) -> Result<(), u32> {
+        if self.0 & Target::UNCLEAR != 0 {
+            return Ok(());
+        }
         if self.0 & Target::KNOWN == 0 {
             return Err(self.0);
         }
@@ -74,35 +82,37 @@ pub(crate) fn zero(settings: &Settings) -> u64 {
 pub(crate) fn target(ctx: &XdpContext, at: usize, v6: bool, zero: u64) -> Target {
     let at = at ^ zero as usize;
     let found = if v6 { target_v6(ctx, at, zero) } else { target_v4(ctx, at) };
-    found.unwrap_or_else(|reason| Target(reason as u32))
+    found.unwrap_or(Target(Target::UNCLEAR))
 }
 
+/// `None`: it cannot be told.
 #[inline(always)]
-fn target_v4(ctx: &XdpContext, at: usize) -> Result<Target, Verdict> {
-    let first: u8 = read(ctx, at).ok_or(Verdict::Malformed)?;
+fn target_v4(ctx: &XdpContext, at: usize) -> Option<Target> {
+    let first: u8 = read(ctx, at)?;
     let length = usize::from(first & 15) * 4;
     if length < 20 {
-        return Err(Verdict::Malformed);
+        return None;
     }
-    let fragment: u16 = read(ctx, at + 6).ok_or(Verdict::Malformed)?;
+    let fragment: u16 = read(ctx, at + 6)?;
     if u16::from_be(fragment) & 0x1fff != 0 {
-        return Err(Verdict::Fragment);
+        return Some(Target(Verdict::Fragment as u32));
     }
-    let protocol: u8 = read(ctx, at + 9).ok_or(Verdict::Malformed)?;
+    let protocol: u8 = read(ctx, at + 9)?;
     port(ctx, protocol, at + length)
 }
 
+/// As [`target_v4`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "it is zero")]
-fn target_v6(ctx: &XdpContext, at: usize, zero: u64) -> Result<Target, Verdict> {
-    let mut next: u8 = read(ctx, at + 6).ok_or(Verdict::Malformed)?;
+fn target_v6(ctx: &XdpContext, at: usize, zero: u64) -> Option<Target> {
+    let mut next: u8 = read(ctx, at + 6)?;
     let mut at = at + 40;
     for _ in 0..MAX_EXTENSIONS {
         let size = match next {
             FRAGMENT => {
-                let offset: u16 = read(ctx, at + 2).ok_or(Verdict::Malformed)?;
+                let offset: u16 = read(ctx, at + 2)?;
                 if u16::from_be(offset) & 0xfff8 != 0 {
-                    return Err(Verdict::Fragment);
+                    return Some(Target(Verdict::Fragment as u32));
                 }
                 8
             }
@@ -110,26 +120,31 @@ fn target_v6(ctx: &XdpContext, at: usize, zero: u64) -> Result<Target, Verdict> 
             AUTH => (units(ctx, at)? + 2) * 4,
             _ => break,
         };
-        next = read(ctx, at).ok_or(Verdict::Malformed)?;
+        next = read(ctx, at)?;
         // Behind headers of any length lies any offset: one state for the verifier, not many.
         at = (at + size) ^ zero as usize;
     }
-    port(ctx, next, at)
+    match next {
+        // one more than we follow
+        FRAGMENT | HOP_BY_HOP | ROUTING | OPTIONS | MOBILITY | AUTH => None,
+        next => port(ctx, next, at),
+    }
 }
 
 /// The length field of an extension header.
 #[inline(always)]
-fn units(ctx: &XdpContext, at: usize) -> Result<usize, Verdict> {
-    read::<u8>(ctx, at + 1).map(usize::from).ok_or(Verdict::Malformed)
+fn units(ctx: &XdpContext, at: usize) -> Option<usize> {
+    read::<u8>(ctx, at + 1).map(usize::from)
 }
 
+/// Protocols without ports are none of the banned ones.
 #[inline(always)]
-fn port(ctx: &XdpContext, protocol: u8, at: usize) -> Result<Target, Verdict> {
+fn port(ctx: &XdpContext, protocol: u8, at: usize) -> Option<Target> {
     let udp = match protocol {
         TCP => 0,
         UDP => Target::UDP,
-        _ => return Err(Verdict::OtherPort),
+        _ => return Some(Target(Verdict::OtherPort as u32)),
     };
-    let port: u16 = read(ctx, at + 2).ok_or(Verdict::Malformed)?;
-    Ok(Target(Target::KNOWN | udp | u32::from(port)))
+    let port: u16 = read(ctx, at + 2)?;
+    Some(Target(Target::KNOWN | udp | u32::from(port)))
 }

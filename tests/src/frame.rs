@@ -4,18 +4,21 @@
 use std::{
     fs,
     io::Write as _,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{host::within, net::Namespace, stage::DEVICE};
 
 /// What all frames carry, to be told from the link's other traffic.
 pub const MARK: &[u8] = b"ban-agent test frame";
 const UDP: u8 = 17;
+const TCP: u8 = 6;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// A packet socket on the link.
 #[derive(Debug)]
@@ -104,7 +107,12 @@ fn bound() -> Result<OwnedFd> {
 
 /// An Ethernet frame to everybody with these tags (`(ethertype, id)`), then a packet.
 pub fn ethernet(tags: &[(u16, u16)], packet: &Packet) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
+    ethernet_to([0xff; 6], tags, packet)
+}
+
+/// The same to one station.
+pub fn ethernet_to(station: [u8; 6], tags: &[(u16, u16)], packet: &Packet) -> Vec<u8> {
+    let mut frame = Vec::from(station);
     frame.extend([0x02, 0, 0, 0, 0, 0x66]);
     for (kind, id) in tags {
         frame.extend(kind.to_be_bytes());
@@ -147,6 +155,77 @@ impl Packet {
         bytes.extend(udp);
         Ok(Self { kind: 0x86dd, bytes })
     }
+}
+
+impl Packet {
+    /// A TCP SYN between these ports, as a real stack takes it: with its checksums.
+    pub fn syn(from: IpAddr, to: IpAddr, ports: (u16, u16)) -> Result<Self> {
+        let mut tcp = Vec::new();
+        tcp.extend(ports.0.to_be_bytes());
+        tcp.extend(ports.1.to_be_bytes());
+        tcp.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0x20, 0, 0, 0, 0, 0]);
+        let (kind, mut header) = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let length = u16::try_from(20 + tcp.len())?;
+                let mut header = vec![0x45, 0];
+                header.extend(length.to_be_bytes());
+                header.extend([0, 0, 0, 0, 64, TCP, 0, 0]);
+                header.extend(from.octets());
+                header.extend(to.octets());
+                let sum = checksum(&[&header]).to_be_bytes();
+                header.splice(10..12, sum);
+                (0x0800, header)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut header = vec![0x60, 0, 0, 0];
+                header.extend(u16::try_from(tcp.len())?.to_be_bytes());
+                header.extend([TCP, 64]);
+                header.extend(from.octets());
+                header.extend(to.octets());
+                (0x86dd, header)
+            }
+            _ => bail!("{from} and {to} are of different families"),
+        };
+        let addresses = header.get(if from.is_ipv4() { 12.. } else { 8.. }).unwrap_or_default();
+        let pseudo = [0, TCP, 0, u8::try_from(tcp.len())?];
+        let sum = checksum(&[addresses, &pseudo, &tcp]).to_be_bytes();
+        tcp.splice(16..18, sum);
+        header.extend(tcp);
+        Ok(Self { kind, bytes: header })
+    }
+
+    /// The packet without a frame around it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// If the frame is a SYN-ACK from this port, the port that it goes to. Untagged, without options.
+pub fn syn_ack(frame: &[u8], from: u16) -> Option<u16> {
+    let at = match frame.get(12..14)? {
+        [8, 0] => 34,
+        [0x86, 0xdd] => 54,
+        _ => return None,
+    };
+    let tcp = frame.get(at..at + 14)?;
+    let [a, b, c, d, .., flags] = tcp else { return None };
+    let ours = u16::from_be_bytes([*a, *b]) == from && flags & (SYN | ACK) == SYN | ACK;
+    ours.then(|| u16::from_be_bytes([*c, *d]))
+}
+
+/// The Internet checksum (RFC 1071); each part has an even length.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let mut sum: u32 = words
+        .map(|word| match word {
+            [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+            _ => 0,
+        })
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
 }
 
 fn datagram(text: &[u8]) -> Result<Vec<u8>> {

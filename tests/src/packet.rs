@@ -16,28 +16,40 @@ const TARGET_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 
 /// A frame in the making.
 #[derive(Clone, Debug, Default)]
-pub struct Frame(Vec<u8>);
+pub struct Frame {
+    bytes: Vec<u8>,
+    /// On an interface that has no Ethernet header.
+    bare: bool,
+}
 
 impl Frame {
     /// MAC addresses, no EtherType yet.
     #[must_use]
     pub fn new() -> Frame {
-        Frame(vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2])
+        Frame { bytes: vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], bare: false }
+    }
+
+    /// Nothing: what follows is the packet itself.
+    #[must_use]
+    pub fn bare() -> Frame {
+        Frame { bytes: Vec::new(), bare: true }
     }
 
     /// A VLAN tag: its EtherType (`0x8100`, `0x88a8`, `0x9100`) and number.
     #[must_use]
     pub fn tag(mut self, kind: u16, id: u16) -> Frame {
-        self.0.extend_from_slice(&kind.to_be_bytes());
-        self.0.extend_from_slice(&id.to_be_bytes());
+        self.bytes.extend_from_slice(&kind.to_be_bytes());
+        self.bytes.extend_from_slice(&id.to_be_bytes());
         self
     }
 
     /// Any EtherType and payload.
     #[must_use]
     pub fn raw(mut self, kind: u16, payload: &[u8]) -> Frame {
-        self.0.extend_from_slice(&kind.to_be_bytes());
-        self.0.extend_from_slice(payload);
+        if !self.bare {
+            self.bytes.extend_from_slice(&kind.to_be_bytes());
+        }
+        self.bytes.extend_from_slice(payload);
         self
     }
 
@@ -71,39 +83,46 @@ impl Frame {
     /// An IPv6 extension header (RFC 8200, section 4): `units` of eight bytes beyond the first.
     #[must_use]
     pub fn extension(mut self, next: u8, units: u8) -> Frame {
-        self.0.extend_from_slice(&[next, units]);
-        self.0.resize(self.0.len() + 6 + usize::from(units) * 8, 0);
+        self.bytes.extend_from_slice(&[next, units]);
+        self.bytes.resize(self.bytes.len() + 6 + usize::from(units) * 8, 0);
         self
     }
 
     /// An IPv6 fragment header, offset in units of eight bytes.
     #[must_use]
     pub fn fragment(mut self, next: u8, offset: u16) -> Frame {
-        self.0.extend_from_slice(&[next, 0]);
-        self.0.extend_from_slice(&(offset << 3 | 1).to_be_bytes());
-        self.0.extend_from_slice(&[0, 0, 0, 9]);
+        self.bytes.extend_from_slice(&[next, 0]);
+        self.bytes.extend_from_slice(&(offset << 3 | 1).to_be_bytes());
+        self.bytes.extend_from_slice(&[0, 0, 0, 9]);
         self
     }
 
     /// Ports of TCP or UDP and enough bytes behind them for either header.
     #[must_use]
     pub fn port(mut self, destination: u16) -> Frame {
-        self.0.extend_from_slice(&40_000_u16.to_be_bytes());
-        self.0.extend_from_slice(&destination.to_be_bytes());
-        self.0.resize(self.0.len() + 16, 0);
+        self.bytes.extend_from_slice(&40_000_u16.to_be_bytes());
+        self.bytes.extend_from_slice(&destination.to_be_bytes());
+        self.bytes.resize(self.bytes.len() + 16, 0);
+        self
+    }
+
+    /// Any bytes behind what is there.
+    #[must_use]
+    pub fn raw_bytes(mut self, bytes: &[u8]) -> Frame {
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
     /// Only the first `length` bytes.
     #[must_use]
     pub fn cut(mut self, length: usize) -> Frame {
-        self.0.truncate(length);
+        self.bytes.truncate(length);
         self
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }

@@ -81,9 +81,9 @@ fn frames() {
             ),
             ("VLAN in VLAN", eth().tag(0x8100, 7).tag(0x8100, 9).v4(bad4, TCP).port(80), Drop),
             (
-                "three tags are one too many",
+                "three VLANs",
                 eth().tag(0x88a8, 1).tag(0x8100, 2).tag(0x8100, 3).v4(bad4, TCP).port(80),
-                Other,
+                Drop,
             ),
             ("VLAN, cut inside IPv4", eth().tag(0x8100, 1).v4(bad4, TCP).cut(37), Malformed),
             ("VLAN, cut inside IPv6", eth().tag(0x8100, 1).v6(bad6, TCP).cut(57), Malformed),
@@ -108,6 +108,50 @@ fn frames() {
     );
 }
 
+/// What Linux takes off before it reads a packet hides nobody: tested against the real stack in
+/// `system_vlan`.
+#[test]
+fn priority_tags() {
+    require_root!("priority tags");
+    let mut bench = Bench::new("tags", 64);
+    let (bad4, bad6) = (v4("203.0.113.7"), v6("2001:db8:bad::7"));
+    bench.ban("203.0.113.7");
+    bench.ban("2001:db8:bad::7");
+    let tagged = |kind, count| (0..count).fold(Frame::new(), |frame, _| frame.tag(kind, 0xe000));
+    for kind in [0x8100, 0x88a8, 0x9100] {
+        for count in [1, 2, 3, 4, 5, 8, 11, 64, 366, 498] {
+            let to4 = |from| tagged(kind, count).v4(from, TCP).port(80);
+            let to6 = |from| tagged(kind, count).v6(from, TCP).port(80);
+            let what = format!("{count} tags {kind:#x}");
+            check(
+                &mut bench,
+                &[
+                    (&what, to4(bad4), Drop),
+                    (&what, to6(bad6), Drop),
+                    (&what, to4(v4("198.51.100.1")), Clear),
+                    (&what, to6(v6("2001:db8:900d::1")), Clear),
+                    (&what, tagged(kind, count).raw(0x0806, &[0; 46]), Other),
+                    (&what, tagged(kind, count).v4(bad4, TCP).cut(33 + 4 * count), Malformed),
+                    (&what, tagged(kind, count), Malformed),
+                ],
+            );
+        }
+    }
+    let mixed = Frame::new().tag(0x88a8, 0).tag(0x8100, 0).tag(0x8100, 5).tag(0x8100, 0);
+    let beyond = tagged(0x8100, 520).v4(bad4, TCP).port(80);
+    check(
+        &mut bench,
+        &[
+            ("a VLAN between priority tags", mixed.v4(bad4, TCP).port(80), Drop),
+            ("more tags than are read", beyond, Malformed),
+        ],
+    );
+    let ports = scoped(&["tcp/22"]);
+    bench.apply(&[Op::Set(parse_prefix("203.0.113.7").unwrap(), ports)]);
+    let to = |port| tagged(0x8100, 5).v4(bad4, TCP).port(port);
+    check(&mut bench, &[("a banned port", to(22), Drop), ("another one", to(23), OtherPort)]);
+}
+
 #[test]
 fn ports() {
     require_root!("port scopes");
@@ -120,13 +164,17 @@ fn ports() {
         Op::Set(parse_prefix("2001:db8:bad::/64").unwrap(), rules),
     ]);
     let eth = Frame::new;
-    let ext = |n: usize| {
-        let mut frame = eth().v6(bad6, if n == 0 { TCP } else { 60 });
+    let chain = |first: u8, n: usize, port: u16| {
+        let mut frame = eth().v6(bad6, first);
         for left in (0..n).rev() {
             frame = frame.extension(if left == 0 { TCP } else { 60 }, 0);
         }
-        frame.port(22)
+        frame.port(port)
     };
+    let ext_to = |n: usize, port: u16| chain(60, n, port);
+    let ext = |n: usize| ext_to(n, 22);
+    let hop_by_hop = |more: usize| chain(0, 1 + more, 22);
+    let long_chain = || eth().v6(bad6, 60).extension(60, 255).extension(TCP, 0).port(22);
     check(
         &mut bench,
         &[
@@ -140,10 +188,11 @@ fn ports() {
             ("udp/2001", eth().v4(bad4, UDP).port(2001), OtherPort),
             ("icmp", eth().v4(bad4, ICMP).port(22), OtherPort),
             ("options before the ports", eth().v4_with(bad4, TCP, 15, 0).port(22), Drop),
-            ("a header length below 5", eth().v4_with(bad4, TCP, 4, 0).port(22), Malformed),
+            ("a header length below 5", eth().v4_with(bad4, TCP, 4, 0).port(22), Drop),
             ("first fragment", eth().v4_with(bad4, TCP, 5, 0x2000).port(22), Drop),
             ("later fragment", eth().v4_with(bad4, TCP, 5, 0x2001).port(22), Fragment),
-            ("cut before the ports", eth().v4(bad4, TCP).port(22).cut(37), Malformed),
+            ("cut before the ports", eth().v4(bad4, TCP).port(22).cut(37), Drop),
+            ("cut inside the options", eth().v4_with(bad4, TCP, 15, 0).cut(60), Drop),
             ("VLAN", eth().tag(0x8100, 5).v4(bad4, TCP).port(22), Drop),
             ("VLAN, other port", eth().tag(0x8100, 5).v4(bad4, TCP).port(23), OtherPort),
             ("IPv6", eth().v6(bad6, TCP).port(22), Drop),
@@ -151,7 +200,29 @@ fn ports() {
             ("QinQ, IPv6", eth().tag(0x88a8, 1).tag(0x8100, 2).v6(bad6, TCP).port(22), Drop),
             ("one extension", ext(1), Drop),
             ("six extensions", ext(6), Drop),
-            ("seven are too many", ext(7), OtherPort),
+            ("seven extensions cannot be followed: as if to the port", ext(7), Drop),
+            ("eight extensions", ext(8), Drop),
+            ("thirty extensions", ext(30), Drop),
+            ("thirty extensions, to no banned port", ext_to(30, 23), Drop),
+            ("six extensions, to no banned port", ext_to(6, 23), OtherPort),
+            ("hop-by-hop and six more", hop_by_hop(6), Drop),
+            ("hop-by-hop and five more", hop_by_hop(5), Drop),
+            ("an extension that reaches beyond what is read", long_chain(), Drop),
+            (
+                "first fragment, cut before the ports",
+                eth().v6(bad6, FRAGMENT).fragment(TCP, 0),
+                Drop,
+            ),
+            ("ESP has no ports", eth().v6(bad6, 50).raw_bytes(&[7; 64]), OtherPort),
+            ("ESP in IPv4", eth().v4(bad4, 50).raw_bytes(&[7; 64]), OtherPort),
+            ("no next header", eth().v6(bad6, 59), OtherPort),
+            ("a protocol that nobody knows", eth().v6(bad6, 253).raw_bytes(&[7; 64]), OtherPort),
+            ("an extension that is not there", eth().v6(bad6, 60), Drop),
+            (
+                "HIP is no chain that Linux follows",
+                eth().v6(bad6, 139).extension(TCP, 0).port(22),
+                OtherPort,
+            ),
             ("a long extension", eth().v6(bad6, 0).extension(TCP, 30).port(22), Drop),
             (
                 "authentication header",
@@ -160,7 +231,8 @@ fn ports() {
             ),
             ("IPv6, first fragment", eth().v6(bad6, FRAGMENT).fragment(TCP, 0).port(22), Drop),
             ("IPv6, later fragment", eth().v6(bad6, FRAGMENT).fragment(TCP, 9).port(22), Fragment),
-            ("IPv6, cut in an extension", eth().v6(bad6, 0).extension(TCP, 3).cut(55), Malformed),
+            ("IPv6, cut in an extension", eth().v6(bad6, 0).extension(TCP, 3).cut(55), Drop),
+            ("unclear, but not banned", eth().v6(v6("2001:db8:bad:1::7"), 60), Unbanned),
         ],
     );
 }

@@ -1,11 +1,12 @@
 //! Tagged frames of a banned source die on the parent interface, whatever the tags.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::TcpListener, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tests::{
     agent::{Agent, LIMIT},
-    frame::{Packet, Wire, ethernet},
+    frame::{Packet, Wire, ethernet, ethernet_to, syn_ack},
+    host::within,
     privilege,
     process::eventually,
     stage::{ATTACKER, CLIENT, EDGE, Stage},
@@ -43,6 +44,60 @@ fn tags_do_not_hide_a_banned_source() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Linux takes off any number of priority tags, and answers what it finds behind them.
+#[test]
+fn what_the_stack_peels_hides_nobody() -> Result<()> {
+    const PORT: u16 = 2222;
+    if !privilege::ready("priority tags") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let agent = Agent::start(&stage, "")?;
+    let listen = || Ok(TcpListener::bind(("::", PORT))?);
+    let _listener = within(&stage.edge, listen)?;
+    let station = station(&stage.edge.ip("-oneline link show eth0")?)?;
+    let mut out = Wire::open(&stage.outside)?;
+    for address in [ATTACKER.0, ATTACKER.1] {
+        ensure!(agent.verb(&["ban", address, "--for", "1h"])?.status.success(), "ban {address}");
+    }
+    let stacks: Vec<Vec<(u16, u16)>> = [0, 1, 2, 3, 4, 5, 8, 12, 64, 300]
+        .into_iter()
+        .flat_map(|count| [CTAG, STAG].map(|kind| vec![(kind, 0xe000); count]))
+        .collect();
+    let mut expected = BTreeSet::new();
+    for (number, tags) in (0..).zip(&stacks) {
+        for (base, from) in [(20_000, ATTACKER), (30_000, CLIENT)] {
+            for (family, from, to) in [(0, from.0, EDGE.0), (1_000, from.1, EDGE.1)] {
+                let port = base + family + number;
+                let packet = Packet::syn(from.parse()?, to.parse()?, (port, PORT))?;
+                out.send(&ethernet_to(station, tags, &packet))?;
+                if base == 30_000 {
+                    expected.insert(port);
+                }
+            }
+        }
+    }
+    let mut answered = BTreeSet::new();
+    eventually("the client is answered under any number of tags", LIMIT, || {
+        while let Some(frame) = out.receive()? {
+            answered.extend(syn_ack(&frame, PORT));
+        }
+        Ok(expected.is_subset(&answered))
+    })
+    .with_context(|| format!("answered: {answered:?}"))?;
+    let passed: Vec<_> = answered.difference(&expected).collect();
+    ensure!(passed.is_empty(), "the banned source was answered at {passed:?}");
+    Ok(())
+}
+
+/// The address of a link, as ip(8) shows it.
+fn station(link: &str) -> Result<[u8; 6]> {
+    let text = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    let bytes = text.context("no link/ether")?.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|bytes| anyhow!("{bytes:?}"))
 }
 
 /// Sends one frame of each kind from the attacker and from the client; what arrived.
