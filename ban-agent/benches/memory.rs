@@ -65,6 +65,7 @@ fn failures(now: Now) {
         ignoreip: Vec::new(),
         prefix_v4: 32,
         prefix_v6: 64,
+        translators: ban_agent::net::Translators::default(),
         maxmatches: 5,
         max_tracked: 100_000,
         lookup: Lookup::default(),

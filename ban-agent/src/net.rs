@@ -1,13 +1,17 @@
 //! The vocabulary of addresses that all stages share: prefixes, and the ports of a ban.
 
 mod map;
+mod translators;
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 pub use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::map::{PrefixMap, PrefixSet};
+pub use self::{
+    map::{PrefixMap, PrefixSet},
+    translators::Translators,
+};
 
 /// The prefix of one address (/32 or /128). IPv4-mapped IPv6 addresses become IPv4.
 #[must_use]
@@ -21,6 +25,12 @@ pub enum ParseError {
     /// Neither an address nor a prefix.
     #[error("'{0}' is neither an address nor a prefix like 203.0.113.0/24 or 2001:db8::/32")]
     Prefix(String),
+    /// Not the prefix of a NAT64 or SIIT translator.
+    #[error(
+        "'{0}' is no translator's prefix like 2001:db8:64::/96; its length is 32, 40, 48, 56, 64 \
+         or 96"
+    )]
+    Translator(String),
     /// Not `PROTO/PORT[,PORT…]`.
     #[error("'{0}' is no port rule like tcp/22, tcp/80,443 or udp/1000-2000")]
     Port(String),

@@ -1,17 +1,18 @@
 //! Networks are banned with their members, go with them, and are never the host's own.
 
-use std::io::Write as _;
+use std::{fs, io::Write as _};
 
 use anyhow::{Result, ensure};
 use tests::{
     agent::{Agent, LIMIT},
+    host::{Family, Host},
     privilege,
     process::eventually,
-    stage::{DEVICE, Stage},
+    stage::{ATTACKER, DEVICE, EDGE, Stage},
 };
 
 fn complain(stage: &Stage, addresses: &[&str]) -> Result<()> {
-    let mut file = std::fs::File::options().append(true).open(stage.file("app.log"))?;
+    let mut file = fs::File::options().append(true).open(stage.file("app.log"))?;
     addresses.iter().try_for_each(|address| writeln!(file, "slow {address}"))?;
     Ok(())
 }
@@ -71,4 +72,42 @@ fn networks_are_banned_with_their_members_and_never_the_own() -> Result<()> {
     await_banned(&agent, &[&others[..], &v6, &members].concat())?;
     stage.edge.address(DEVICE, "203.0.113.200/24")?;
     await_banned(&agent, &[&others[..], &v6, &members[1..]].concat())
+}
+
+/// Behind a translator a /64 is the whole IPv4 Internet.
+#[test]
+fn an_attacker_behind_nat64_has_no_stranger_banned() -> Result<()> {
+    if !privilege::ready("bans behind NAT64") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("app.log", "")?;
+    // the well-known prefix, one of the operator's, and two clients of one Teredo server
+    let pairs = [
+        ("64:ff9b::c633:6401", "64:ff9b::808:808"),
+        ("2001:db8:64::c633:6401", "2001:db8:64::808:808"),
+        ("2001:0:53aa:64c:0:2af9:39cc:9bfe", "2001:0:53aa:64c:0:2af9:f7f7:f7f7"),
+    ];
+    for address in pairs.iter().flat_map(|(attacker, other)| [attacker, other]) {
+        stage.outside.address(DEVICE, &format!("{address}/128"))?;
+        stage.edge.ip(&format!("-6 route add {address} via {}", ATTACKER.1))?;
+    }
+    fs::create_dir(stage.file("conf.d"))?;
+    stage.write("conf.d/nat64.toml", "[agent]\nnat64 = [\"2001:db8:64::/96\"]\n")?;
+    let config = format!(
+        "[filters.app]\nfailregex = ['^slow <ADDR>$']\n\
+         [jails.app]\nlogpath = {log:?}\nmaxretry = 1\nwiden_members = 2\n"
+    );
+    let agent = Agent::start(&stage, &config)?;
+    complain(&stage, &pairs.map(|(attacker, _)| attacker))?;
+    let banned = pairs.map(|(attacker, _)| format!("{attacker}/128"));
+    let mut banned: Vec<_> = banned.iter().map(String::as_str).collect();
+    banned.sort_unstable();
+    await_banned(&agent, &banned)?;
+    for (attacker, other) in pairs {
+        let answered = |address| Host::new(&stage.outside, ("", address)).pings(Family::V6, EDGE);
+        ensure!(!answered(attacker)?, "{attacker} is answered");
+        ensure!(answered(other)?, "{other} has done nothing, and is not answered");
+    }
+    Ok(())
 }

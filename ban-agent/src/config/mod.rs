@@ -23,7 +23,12 @@ pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
 
-use crate::{event::Wanted, fail2ban, filter, hook, jail, metrics::Listen, net::IpNet};
+use crate::{
+    event::Wanted,
+    fail2ban, filter, hook, jail,
+    metrics::Listen,
+    net::{IpNet, Translators},
+};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ban-agent/config.toml";
@@ -102,6 +107,8 @@ pub struct Agent {
     pub dry_run: bool,
     /// Never banned, by nobody.
     pub allow: Vec<IpNet>,
+    /// What IPv6 addresses of translators stand for.
+    pub translators: Translators,
     /// The control socket.
     pub socket: PathBuf,
     /// Group that may open the socket, to read; `None`: root only.
@@ -118,6 +125,14 @@ pub struct Agent {
     pub max_actions: u32,
     /// Age at which the store forgets history and evidence that no claim rests on.
     pub dbpurgeage: Duration,
+}
+
+impl Agent {
+    /// `allow`, and what stands for its IPv4 prefixes behind a translator.
+    #[must_use]
+    pub fn allowed(&self) -> Vec<IpNet> {
+        self.translators.expand(&self.allow)
+    }
 }
 
 /// The `[events]` section.

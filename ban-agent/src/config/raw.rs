@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     jail::Ignored,
-    net::{self, IpNet, PortRange, Ports, Proto},
+    net::{self, IpNet, PortRange, Ports, Proto, Translators},
 };
 
 /// All sections, merged or of one file.
@@ -40,6 +40,7 @@ pub(super) struct Agent {
     pub(super) max_bans: Option<MaxBans>,
     pub(super) dry_run: Option<bool>,
     pub(super) allow: Option<Prefixes>,
+    pub(super) nat64: Option<Nat64>,
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
     pub(super) operators: Option<Vec<String>>,
@@ -266,6 +267,21 @@ impl<'de> Deserialize<'de> for Prefixes {
             .collect::<Result<_, _>>()
             .map(Prefixes)
             .map_err(de::Error::custom)
+    }
+}
+
+/// Prefixes of NAT64 and SIIT translators.
+#[derive(Clone, Debug)]
+pub(super) struct Nat64(pub(super) Translators);
+
+impl<'de> Deserialize<'de> for Nat64 {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let prefixes: Vec<_> = words(OneOrMany::deserialize(from)?)
+            .iter()
+            .map(|word| Translators::parse(word))
+            .collect::<Result<_, _>>()
+            .map_err(de::Error::custom)?;
+        Ok(Nat64(Translators::new(&prefixes)))
     }
 }
 

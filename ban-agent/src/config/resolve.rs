@@ -12,7 +12,7 @@ use crate::{
     fail2ban,
     filter::{self, Filter},
     jail::{self, Ignored},
-    net::IpNet,
+    net::{IpNet, Translators},
     source,
 };
 
@@ -56,6 +56,12 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     if let Some(folder) = &raw.agent.fail2ban {
         let loaded = fail2ban::load(folder).map_err(|error| Error::Fail2ban(Box::new(error)))?;
         adopt(&mut config, folder, loaded)?;
+    }
+    for jail in &mut config.jails {
+        jail.translators = config.agent.translators.clone();
+        if let Some(widen) = &mut jail.widen {
+            widen.translators = config.agent.translators.clone();
+        }
     }
     if config.agent.socket_group.is_none() && !config.agent.operators.is_empty() {
         let text = "[agent] operators cannot open the control socket: set socket_group, too";
@@ -111,6 +117,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         max_bans: raw.max_bans.map_or(262_144, |max| max.0),
         dry_run: raw.dry_run.unwrap_or(false),
         allow: raw.allow.clone().map(|allow| allow.0).unwrap_or_default(),
+        translators: raw.nat64.clone().map(|prefixes| prefixes.0).unwrap_or_default(),
         socket: raw.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()),
         socket_group: raw.socket_group.clone(),
         operators: raw.operators.clone().unwrap_or_default(),
@@ -217,6 +224,7 @@ fn jail(
         }),
         prefix_v4: get!(prefix_v4).map_or(32, |length| length.0),
         prefix_v6: get!(prefix_v6).map_or(64, |length| length.0),
+        translators: Translators::default(),
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
         max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
         widen: widen(own, defaults),
@@ -261,6 +269,7 @@ fn widen(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Widen> {
         members: members.0 as usize,
         v4: lengths!(widen_v4, vec![24]),
         v6: lengths!(widen_v6, vec![64, 48]),
+        translators: Translators::default(),
     })
 }
 

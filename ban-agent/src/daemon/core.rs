@@ -495,10 +495,11 @@ impl Core {
         let former = std::mem::replace(&mut self.config, config);
         self.resize();
         self.store.set_purge_age(self.config.agent.dbpurgeage);
-        let Agent { allow, max_bans, dbpurgeage, .. } = self.config.agent.clone();
-        if self.config.agent != (Agent { allow, max_bans, dbpurgeage, ..former.agent }) {
+        let Agent { allow, translators, max_bans, dbpurgeage, .. } = self.config.agent.clone();
+        if self.config.agent != (Agent { allow, translators, max_bans, dbpurgeage, ..former.agent })
+        {
             log::warn!(
-                "[agent] changed: all of it but `allow`, `max_bans` and `dbpurgeage` takes effect at the \
+                "[agent] changed: all of it but `allow`, `nat64`, `max_bans` and `dbpurgeage` takes effect at the \
                  next start"
             );
         }
@@ -520,7 +521,7 @@ impl Core {
         }
         self.sample();
         let mut plan = Plan::default();
-        self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
+        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
         self.allow();
         self.commit(plan, Vec::new(), None, Now::read());
         Ok(())

@@ -23,7 +23,7 @@ impl Core {
     pub(super) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.actions.apply(&self.config.jails);
-        self.ledger.set_allowed(&self.config.agent.allow, &mut plan);
+        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let Core { store, ledger, .. } = self;
         let loaded = store.load(now, |claim| {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     action::Spec as Run,
     jail::{Limits, Spec},
-    net::Ports,
+    net::{Ports, Translators},
     source,
 };
 
@@ -117,6 +117,7 @@ impl Reader<'_> {
             ignorecommand: self.ignorecommand(&words)?,
             prefix_v4: 32,
             prefix_v6: 128,
+            translators: Translators::default(),
             maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
             max_tracked: 65_536,
             widen: None,

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     action, filter,
-    net::{IpNet, Ports},
+    net::{IpNet, Ports, Translators},
     source,
 };
 
@@ -57,6 +57,8 @@ pub struct Spec {
     pub prefix_v4: u8,
     /// Prefix length that an IPv6 offender is counted and banned by: 64 is what one host owns.
     pub prefix_v6: u8,
+    /// IPv6 addresses that stand for something else: neither of the two lengths holds for them.
+    pub translators: Translators,
     /// Evidence lines kept per address.
     pub maxmatches: usize,
     /// Addresses tracked at once; beyond it the one that was quiet longest is forgotten.
@@ -104,4 +106,6 @@ pub struct Widen {
     pub v4: Vec<u8>,
     /// Lengths that IPv6 bans are widened to, the longest first: `[64, 48]`.
     pub v6: Vec<u8>,
+    /// IPv6 addresses that are widened as the IPv4 addresses that they stand for, or not at all.
+    pub translators: Translators,
 }

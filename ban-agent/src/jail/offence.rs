@@ -91,7 +91,7 @@ impl Jail {
     #[must_use]
     pub fn new(spec: &Spec) -> Jail {
         Jail {
-            ignored: spec.ignoreip.iter().copied().collect(),
+            ignored: ignored(spec, &[]),
             neighbours: PrefixSet::default(),
             spec: spec.clone(),
             suspects: Suspects::new(),
@@ -101,7 +101,7 @@ impl Jail {
 
     /// The same jail under a changed specification: what it counted so far stays.
     pub fn respecify(&mut self, spec: &Spec) {
-        self.ignored = spec.ignoreip.iter().copied().collect();
+        self.ignored = ignored(spec, &[]);
         self.spec = spec.clone();
     }
 
@@ -112,7 +112,7 @@ impl Jail {
 
     /// Whom it ignores besides `ignoreip`, as was looked up.
     pub fn ignore(&mut self, nets: &[IpNet]) {
-        self.ignored = self.spec.ignoreip.iter().chain(nets).copied().collect();
+        self.ignored = ignored(&self.spec, nets);
     }
 
     /// Goes on with what an earlier run counted, and from now on says what changes
@@ -204,6 +204,9 @@ impl Jail {
             Some(address) => net::host(address),
             None => named(failure.id.as_deref()?)?,
         };
+        if address.prefix_len() < address.max_prefix_len() && self.spec.translators.mixes(address) {
+            return None;
+        }
         if self.ignored.overlap(address).is_some() {
             return None;
         }
@@ -215,14 +218,15 @@ impl Jail {
     }
 
     fn widen(&self, address: IpNet) -> IpNet {
-        let length = match address.addr() {
-            IpAddr::V4(_) => self.spec.prefix_v4,
-            IpAddr::V6(_) => self.spec.prefix_v6,
-        };
-        if length >= address.prefix_len() {
-            return address;
-        }
-        IpNet::new(address.addr(), length).map_or(address, |net| net.trunc())
+        let wider = self.spec.translators.unit(address.addr(), self.spec.prefix_v4).or_else(|| {
+            let length = match address.addr() {
+                IpAddr::V4(_) => self.spec.prefix_v4,
+                IpAddr::V6(_) => self.spec.prefix_v6,
+            };
+            let wider = IpNet::new(address.addr(), length).ok()?.trunc();
+            (!self.spec.translators.mixes(wider)).then_some(wider)
+        });
+        wider.filter(|wider| wider.prefix_len() < address.prefix_len()).unwrap_or(address)
     }
 
     fn make_room(&mut self, prefix: IpNet, now_ms: i64) {
@@ -246,6 +250,11 @@ impl Jail {
             }
         }
     }
+}
+
+/// Whom a jail ignores: `ignoreip`, and what was looked up.
+fn ignored(spec: &Spec, nets: &[IpNet]) -> PrefixSet {
+    spec.translators.expand(spec.ignoreip.iter().chain(nets)).into_iter().collect()
 }
 
 /// The prefix that a line names where it names no address; not if it is too wide.

@@ -8,7 +8,7 @@ use super::{Decision, Jail, Limits, Sentence, Spec};
 use crate::{
     clock::{Boot, Now},
     filter::{self, Failure},
-    net::parse_prefix,
+    net::{Translators, parse_prefix},
 };
 
 /// A jail without extras.
@@ -25,6 +25,7 @@ pub(crate) fn spec(maxretry: u32, findtime: u64) -> Spec {
         ignoreip: vec![parse_prefix("127.0.0.0/8").unwrap()],
         prefix_v4: 32,
         prefix_v6: 128,
+        translators: Translators::default(),
         maxmatches: 5,
         max_tracked: 1000,
         lookup: super::Lookup::default(),
@@ -242,4 +243,38 @@ fn a_later_run_counts_on() {
     assert_eq!(fail(&mut later, "192.0.2.2", 4), Decision::Counted { count: 2 });
     // but not for ever
     assert_eq!(fail(&mut later, "192.0.2.2", 400), Decision::Counted { count: 1 });
+}
+
+/// Whom a jail with `prefix_v6 = 64` bans for one failure.
+#[test]
+fn strangers_behind_a_translator_are_counted_apart() {
+    let own = [Translators::parse("2001:db8:64::/96").unwrap()];
+    let spec = Spec {
+        prefix_v6: 64,
+        translators: Translators::new(&own),
+        ignoreip: vec![parse_prefix("198.51.100.9").unwrap()],
+        ..spec(1, 600)
+    };
+    for (address, expected) in [
+        ("64:ff9b::c633:6401", Some("64:ff9b::c633:6401/128")),
+        ("2001:db8:64::c633:6401", Some("2001:db8:64::c633:6401/128")),
+        ("2001:0:53aa:64c:0:2af9:39cc:9bfe", Some("2001:0:53aa:64c:0:2af9:39cc:9bfe/128")),
+        ("2002:c633:6401:1::5", Some("2002:c633:6401::/48")),
+        ("2001:db8:65::c633:6401", Some("2001:db8:65::/64")),
+        // who is ignored is ignored behind a translator
+        ("64:ff9b::c633:6409", None),
+        ("2001:db8:64::c633:6409", None),
+    ] {
+        let decision = fail(&mut Jail::new(&spec), address, 0);
+        let banned = match decision {
+            Decision::Ban(sentence) => Some(sentence.prefix.to_string()),
+            _ => None,
+        };
+        assert_eq!(banned.as_deref(), expected, "{address}");
+    }
+    for (id, banned) in [("64:ff9b::/64", false), ("2001::/32", false), ("2001:db8:5::/48", true)] {
+        let failure = Failure { address: None, id: Some(id.to_owned()), ..failure("::", Some(0)) };
+        let decision = Jail::new(&spec).offence(&failure, b"", now(0));
+        assert_eq!(matches!(decision, Decision::Ban(_)), banned, "{id}");
+    }
 }

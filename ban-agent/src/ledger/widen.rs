@@ -71,26 +71,31 @@ fn nth(mut ends: Vec<Boot>, rule: &Widen) -> Option<Boot> {
 
 /// The network that `prefix` would be widened to, and the lengths of that network's members.
 fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, RangeInclusive<u8>)> {
-    let lengths = match prefix {
-        IpNet::V4(_) => &rule.v4,
-        IpNet::V6(_) => &rule.v6,
+    let translators = rule.translators.lengths(prefix, &rule.v4);
+    let lengths = match (prefix, &translators) {
+        (IpNet::V4(_), _) => &rule.v4,
+        (IpNet::V6(_), Some(lengths)) => lengths,
+        (IpNet::V6(_), None) => &rule.v6,
     };
     let mut narrower = prefix.max_prefix_len();
     for &length in lengths {
         if length < prefix.prefix_len() {
             let wider = IpNet::new(prefix.addr(), length).ok()?.trunc();
-            return Some((wider, length + 1..=narrower));
+            // strangers are not banned together
+            let mixes = translators.is_none() && rule.translators.mixes(wider);
+            return (!mixes).then(|| (wider, length + 1..=narrower));
         }
         narrower = length;
     }
     None
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         ledger::{Holder, Plan, Protected},
-        net::parse_prefix,
+        net::{Translators, parse_prefix},
     };
 
     fn net(text: &str) -> IpNet {
@@ -98,7 +103,9 @@ mod tests {
     }
 
     fn rule() -> Widen {
-        Widen { members: 3, v4: vec![24], v6: vec![64, 48] }
+        let own = [Translators::parse("2001:db8:64::/96").unwrap()];
+        let translators = Translators::new(&own);
+        Widen { members: 3, v4: vec![24], v6: vec![64, 48, 16], translators }
     }
 
     /// Bans each, and says what the bans were widened to.
@@ -168,6 +175,36 @@ mod tests {
         let all = widened(&mut ledger, "a", &bans, &none);
         assert_eq!(all[..3], expected);
         assert_eq!(all[3..], ["2001:db8::/48 50"]);
+    }
+
+    /// Three members each, of networks in which nobody knows his neighbour.
+    #[test]
+    fn strangers_behind_a_translator_are_not_banned_together() {
+        let none = PrefixSet::default();
+        for (members, expected) in [
+            (["64:ff9b::c633:6401", "64:ff9b::808:808", "64:ff9b::909:909"], None),
+            (
+                ["64:ff9b::c633:6401", "64:ff9b::c633:6402", "64:ff9b::c633:6403"],
+                Some("64:ff9b::c633:6400/120"),
+            ),
+            (
+                ["2001:db8:64::c633:6401", "2001:db8:64::c633:6402", "2001:db8:64::c633:6403"],
+                Some("2001:db8:64::c633:6400/120"),
+            ),
+            (["2001:0:1:2::1", "2001:0:1:2::2", "2001:0:1:2::3"], None),
+            (
+                ["2002:102:301::/48", "2002:102:302::/48", "2002:102:303::/48"],
+                Some("2002:102:300::/40"),
+            ),
+            // 2001::/16 would take Teredo in
+            (["2001:1::/48", "2001:2::/48", "2001:3::/48"], None),
+            (["2a00:1::/48", "2a00:2::/48", "2a00:3::/48"], Some("2a00::/16")),
+        ] {
+            let bans = members.map(|member| (member, 50));
+            let wider = widened(&mut Ledger::new(100), "a", &bans, &none);
+            let expected = expected.map(|net| format!("{net} 50"));
+            assert_eq!(wider, expected.into_iter().collect::<Vec<_>>(), "{members:?}");
+        }
     }
 
     #[test]
