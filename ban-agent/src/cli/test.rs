@@ -122,6 +122,7 @@ struct Summary {
     ignored: u64,
     missed: u64,
     overlong: u64,
+    unclear: u64,
     patterns: Vec<Pattern>,
     seconds: f64,
 }
@@ -163,6 +164,7 @@ impl<'a> Tester<'a> {
                 ignored: 0,
                 missed: 0,
                 overlong: 0,
+                unclear: 0,
                 patterns,
                 seconds: 0.0,
             },
@@ -186,6 +188,7 @@ impl<'a> Tester<'a> {
         self.spent += start.elapsed();
         self.summary.lines += 1;
         self.summary.overlong += self.scanner.counts().overlong;
+        self.summary.unclear += self.scanner.counts().unclear;
         let print = match &outcome {
             Outcome::Matched(failure) => {
                 self.summary.matched += 1;
@@ -283,6 +286,11 @@ fn human(summary: &Summary) -> String {
     if summary.overlong > 0 {
         let _ =
             writeln!(text, "{} of the missed are longer than {MAX_LINE} bytes", summary.overlong);
+    }
+    if summary.unclear > 0 {
+        let unclear = summary.unclear;
+        let _ =
+            writeln!(text, "{unclear} of the missed name an IPv6 address that may end in a port");
     }
     // those that matched, and those that cost much for nothing
     let telling = |pattern: &&Pattern| pattern.matched > 0 || pattern.seconds * 10.0 > *seconds;

@@ -63,6 +63,9 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
             widen.translators = config.agent.translators.clone();
         }
     }
+    for jail in &config.jails {
+        config.warnings.extend(optional_ports(jail));
+    }
     if config.agent.socket_group.is_none() && !config.agent.operators.is_empty() {
         let text = "[agent] operators cannot open the control socket: set socket_group, too";
         config.warnings.push(text.into());
@@ -71,6 +74,22 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
     Ok(config)
+}
+
+/// What is lost where a pattern leaves open whether a port follows the address.
+fn optional_ports(jail: &jail::Spec) -> Option<String> {
+    let filter = Filter::compile(&jail.filter).ok()?;
+    let at = filter.optional_ports().next()?;
+    let (key, pattern) = match at {
+        Some(index) => ("failregex", jail.filter.failregex.get(index)),
+        None => ("prefregex", jail.filter.prefregex.as_ref()),
+    };
+    Some(format!(
+        "jail {}: {key} '{}' lets ':PORT' follow an IPv6 address without brackets, or not: lines \
+         in which the last group of the address may be a port count for nobody. If the port is \
+         always there, make it so: <ADDR>:\\d+",
+        jail.name, pattern?
+    ))
 }
 
 /// Adds fail2ban's jails; a jail of our own with the same name wins.

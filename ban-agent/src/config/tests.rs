@@ -291,3 +291,21 @@ fn the_socket_is_found_in_a_broken_configuration() {
     fs::write(folder.path().join("conf.d/1.toml"), "[agent]\nsocket = \"/b\"\n").unwrap();
     assert_eq!(socket(&path), Path::new("/b"));
 }
+
+#[test]
+fn a_port_that_may_be_absent_is_warned_of() {
+    let text = |pattern: &str| {
+        format!(
+            "[filters.a]\nfailregex = ['{pattern}']\n[jails.a]\nlogpath = '/a.log'\nfilter = 'a'\n"
+        )
+    };
+    let warnings = |pattern| load_text(&text(pattern)).1.unwrap().warnings;
+    let warned = warnings(r"\[client <ADDR>(?::\d+)?\]");
+    assert!(
+        warned
+            .iter()
+            .any(|text| text.contains("jail a: failregex '") && text.contains(r"<ADDR>:\d+")),
+        "{warned:?}"
+    );
+    assert!(warnings(r"\[client <ADDR>:\d+\]").is_empty());
+}

@@ -170,6 +170,14 @@ impl Core {
             }
             drop(troubles);
             let undated = counters.undated.load(Ordering::Relaxed);
+            let unclear = counters.unclear.load(Ordering::Relaxed);
+            if unclear > 0 {
+                warnings.push(format!(
+                    "[{}] {unclear} lines count for nobody, for their IPv6 address may end in a port: \
+                     see `ban-agent check`",
+                    spec.name
+                ));
+            }
             if undated > 0 {
                 warnings.push(format!(
                     "[{}] {undated} failures without a date in logs that were there before: not counted",

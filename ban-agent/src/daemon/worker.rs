@@ -47,6 +47,8 @@ pub(super) struct Counters {
     pub(super) pardoned: AtomicU64,
     /// Failures without a date in logs that were there before: not counted.
     pub(super) undated: AtomicU64,
+    /// Lines whose IPv6 address may as well be one with a port.
+    pub(super) unclear: AtomicU64,
     /// What of `ignoreip` cannot be looked up; empty: all can.
     pub(super) lookup: Mutex<String>,
 }
@@ -204,6 +206,7 @@ impl Worker {
         });
         bus.publish(found);
         counters.undated.fetch_add(undated, Ordering::Relaxed);
+        counters.unclear.fetch_add(counts.unclear, Ordering::Relaxed);
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
         counters.matched.fetch_add(counts.matched, Ordering::Relaxed);

@@ -12,13 +12,19 @@ use super::{
 /// Captured texts by the name of their group.
 pub(super) type Fields = BTreeMap<String, String>;
 
-/// The named texts of a match. An address that is only a piece of a longer number is left out.
+/// The named texts of a match. An address that is only a piece of a longer number is left out, and
+/// so is one whose end may be a port.
 pub(super) fn collect(pattern: &Pattern, groups: &Groups, text: &str) -> Fields {
     let mut fields = Fields::new();
     for (index, name) in pattern.names() {
         let Some(range) = groups.0.get(index).cloned().flatten() else { continue };
         if matches!(name, "ip4" | "ip6") && host::glued(text, range.start, range.end) {
             fields.insert("glued".to_owned(), String::new());
+            continue;
+        }
+        if name == "ip6" && pattern.optional_port && host::may_hold_port(text, &range) {
+            fields.insert("glued".to_owned(), String::new());
+            fields.insert("unclear".to_owned(), String::new());
             continue;
         }
         if let Some(value) = text.get(range) {
@@ -116,7 +122,8 @@ pub(super) fn failure(
     pattern: usize,
 ) -> Failure {
     fields.retain(|name, _| {
-        let internal = matches!(name.as_str(), "ip4" | "ip6" | "fid" | "cidr" | "glued");
+        let internal =
+            matches!(name.as_str(), "ip4" | "ip6" | "fid" | "cidr" | "glued" | "unclear");
         !internal && !name.starts_with("skiplines") && !name.starts_with('_')
     });
     Failure { address, id, time, fields, pattern }

@@ -1,7 +1,10 @@
 //! Reads the address that a pattern captured. Accepts canonical spellings only: what the address
 //! parser refuses, or what is glued to further digits, names nobody.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    ops::Range,
+};
 
 /// Parses a captured address; IPv4-mapped IPv6 addresses become IPv4.
 pub(super) fn parse(text: &str) -> Option<IpAddr> {
@@ -14,6 +17,22 @@ pub(super) fn glued(text: &str, start: usize, end: usize) -> bool {
     let before = text.as_bytes().get(..start).and_then(<[u8]>::last);
     let after = text.as_bytes().get(end);
     before.is_some_and(u8::is_ascii_digit) || after.is_some_and(u8::is_ascii_digit)
+}
+
+/// Whether the end of the IPv6 address at `range` may as well be a port: `2001:db8::1:2345` is an
+/// address, and is 2001:db8::1 with port 2345. In brackets, or with a port behind it, it is not.
+pub(super) fn may_hold_port(text: &str, range: &Range<usize>) -> bool {
+    let around = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).copied();
+    if around(range.start.checked_sub(1)) == Some(b'[') && around(Some(range.end)) == Some(b']') {
+        return false;
+    }
+    let Some((address, port)) = text.get(range.clone()).and_then(|text| text.rsplit_once(':'))
+    else {
+        return false;
+    };
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    // two may stand there: the whole, or what is before the last colon
+    is_port && around(Some(range.end)) != Some(b':') && address.parse::<Ipv6Addr>().is_ok()
 }
 
 #[cfg(test)]
@@ -44,6 +63,25 @@ mod tests {
         assert!(glued(text, 3, 14));
         assert!(glued(text, 2, 15));
         assert!(!glued(" 203.0.113.7 ", 1, 12));
+    }
+
+    #[test]
+    fn a_port_is_not_taken_for_an_address() {
+        for (text, expected) in [
+            ("2001:db8::a:b:c:d:2345", true),
+            ("2001:db8::1:1", true),
+            ("::1:2345", true),
+            // no port: the rest is no address
+            ("2001:db8::2345", false),
+            ("2001:db8:1:2:3:4:5:6", false),
+            ("2001:db8::1:abc", false),
+        ] {
+            assert_eq!(may_hold_port(text, &(0..text.len())), expected, "{text}");
+            let bracketed = format!("[{text}]:80");
+            assert!(!may_hold_port(&bracketed, &(1..text.len() + 1)), "{text}");
+            let followed = format!("{text}:50000");
+            assert!(!may_hold_port(&followed, &(0..text.len())), "{text}");
+        }
     }
 
     proptest::proptest! {

@@ -10,6 +10,7 @@ mod host;
 mod literals;
 mod multiline;
 mod pattern;
+mod port;
 mod prefilter;
 mod python;
 mod scan;

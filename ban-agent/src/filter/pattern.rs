@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{
     Error,
     literals::{self, Required},
-    python, tags,
+    port, python, tags,
 };
 
 /// Steps that the backtracking engine may take on one line.
@@ -29,6 +29,8 @@ pub(super) struct Pattern {
     engine: Engine,
     /// Texts of which each match contains one.
     pub required: Option<Required>,
+    /// An address may be followed by `:PORT`, or not.
+    pub optional_port: bool,
 }
 
 /// The groups of a match as ranges of the text, by index; 0 is the whole match.
@@ -70,7 +72,11 @@ impl Pattern {
         } else {
             Engine::linear(&text.exact)
         };
-        Ok(Pattern { engine: engine.map_err(bad)?, required: literals::required(&text.loose) })
+        Ok(Pattern {
+            engine: engine.map_err(bad)?,
+            required: literals::required(&text.loose),
+            optional_port: port::optional(&text.loose),
+        })
     }
 
     /// Names and indices of the named groups.

@@ -207,7 +207,8 @@ impl Translator<'_> {
         } else if self.take("P<") {
             let name = self.until('>')?;
             self.exact(&format!("(?P<{name}>"));
-            self.loose("(?:");
+            // the only group that captures: where the address stands is asked of the loose text
+            self.loose(if name == "ip6" { "(" } else { "(?:" });
             self.open.push(Group::Plain);
         } else if self.take("(") {
             let name = self.until(')')?;

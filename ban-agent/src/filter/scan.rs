@@ -44,6 +44,8 @@ pub struct Counts {
     pub pending: u64,
     /// Matches whose address is none.
     pub bad_address: u64,
+    /// Those of them whose end may as well be a port.
+    pub unclear: u64,
     /// Times that a pattern hit its backtracking limit: the line counts as missed.
     pub limited: u64,
     /// Lines that were skipped because they are longer than [`MAX_LINE`].
@@ -65,6 +67,7 @@ impl AddAssign for Counts {
         self.ignored += other.ignored;
         self.pending += other.pending;
         self.bad_address += other.bad_address;
+        self.unclear += other.unclear;
         self.limited += other.limited;
         self.overlong += other.overlong;
     }
@@ -371,6 +374,7 @@ impl Search<'_> {
             }
             Subject::Bad => {
                 self.scanner.counts.bad_address += 1;
+                self.scanner.counts.unclear += u64::from(fields.contains_key("unclear"));
                 None
             }
             Subject::Nobody => {

@@ -69,6 +69,36 @@ fn an_access_log() {
     );
 }
 
+/// Apache's error log: the client with his port, an IPv6 address without brackets.
+#[test]
+fn a_port_that_may_be_absent_makes_no_other_address() {
+    let optional = r"^ ?\[\] \[client <HOST>(:\d{1,5})?\] AH01617: ";
+    let line = |client: &str| {
+        format!("[Fri Nov 20 11:59:00 2026] [client {client}] AH01617: user a: mismatch")
+    };
+    let failed = |address: &str| format!("{address} 2026-11-20T11:59:00Z");
+    let cases = [
+        ("203.0.113.7:2345", failed("203.0.113.7"), failed("203.0.113.7")),
+        ("2001:db8::1:50000", failed("2001:db8::1"), failed("2001:db8::1")),
+        ("2001:db8:1:2:3:4:5:6:22", failed("2001:db8:1:2:3:4:5:6"), failed("2001:db8:1:2:3:4:5:6")),
+        ("2001:db8::a:b:c:d:2345", "Missed".into(), failed("2001:db8::a:b:c:d")),
+        ("::1:2345", "Missed".into(), failed("::1")),
+        ("2001:db8::7", failed("2001:db8::7"), "Missed".into()),
+    ];
+    let mandatory = optional.replace(")?", ")");
+    for (client, expected, with_port) in cases {
+        check(&[optional], &[(&line(client), &expected)]);
+        check(&[&mandatory], &[(&line(client), &with_port)]);
+    }
+    // they are counted, also where prefregex took the address
+    let mut spec = spec(&["user a: mismatch$"]);
+    spec.prefregex = Some(optional.to_owned() + "<F-CONTENT>.+</F-CONTENT>$");
+    let mut scanner = scanner(&spec);
+    assert_eq!(verdict(&mut scanner, line("2001:db8::1:22").as_bytes()), "Missed");
+    assert_eq!((scanner.counts().bad_address, scanner.counts().unclear), (1, 1));
+    assert_eq!(scanner.filter().optional_ports().collect::<Vec<_>>(), [None]);
+}
+
 #[test]
 fn syslog_lines_without_a_year() {
     check(
