@@ -4,6 +4,7 @@
 //! the data types of earlier stages, never their engines. `daemon` joins them.
 #![deny(unsafe_code)]
 
+pub mod alarm;
 pub mod clock;
 pub mod net;
 

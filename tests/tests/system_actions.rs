@@ -85,8 +85,8 @@ fn actions_run_beside_the_bans() -> Result<()> {
         Ok(action(&status, "hang")?.get("failed") == Some(&6.into()))
     })?;
     let status = agent.json(&["status"])?;
-    let warnings = status.get("warnings").context("no warnings")?.to_string();
-    ensure!(warnings.contains("killed after 1s: hanging"), "the failure is not shown: {warnings}");
+    let alarms = status.get("alarms").context("no alarms")?.to_string();
+    ensure!(alarms.contains("killed after 1s: hanging"), "the failure is not shown: {alarms}");
     ensure!(action(&status, "tell")?.get("failed") == Some(&0.into()), "tell failed: {status}");
 
     let shown = agent.verb(&["status"])?;

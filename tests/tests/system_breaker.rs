@@ -90,7 +90,10 @@ fn a_jail_that_bans_the_clients_of_the_host_is_stopped() -> Result<()> {
     .with_context(|| format!("{:?}", stopped(&agent)))?;
     ensure!(agent.banned()?.len() == 10, "{:?}", agent.banned()?);
     let human = String::from_utf8(agent.verb(&["status"])?.stdout)?;
-    ensure!(human.contains("warning: app has stopped banning: 11 of 16 connected"), "{human}");
+    ensure!(
+        human.contains("ALARM jail_stopped: [app] has stopped banning: 11 of 16 connected"),
+        "{human}"
+    );
     ensure!(agent.log().contains("[app] stopped banning"), "not in the log");
 
     // a reload changes the limit, and lets nobody go on by itself

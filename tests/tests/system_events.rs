@@ -216,9 +216,9 @@ fn the_agents_own_trouble_is_told() -> Result<()> {
         Ok(fs::read_to_string(stage.file("lock"))?.contains("locked"))
     })?;
     ensure!(agent.verb(&["ban", "203.0.113.3", "--for", "1h"])?.status.success(), "ban failed");
-    told("degraded", "/ban_agent/part", "store")?;
+    told("alarm-begun", "/ban_agent/alarm", "store_degraded")?;
     drop(holder.child().and_then(|child| child.stdin.take()));
-    told("recovered", "/ban_agent/part", "store")?;
+    told("alarm-ended", "/ban_agent/alarm", "store_degraded")?;
     let page = include_str!("../../docs/observability.md");
     documents(&stage, "events.ndjson")?.iter().try_for_each(|event| documented(event, "", page))
 }
@@ -234,11 +234,11 @@ fn the_end_of_enforcement_is_told() -> Result<()> {
         eventually(&format!("enforcement {action}"), LIMIT, || {
             Ok(documents(&stage, "events.ndjson")?.iter().any(|event| {
                 text(event, "/event/action") == action
-                    && text(event, "/ban_agent/part") == "enforcement"
+                    && text(event, "/ban_agent/alarm") == "trial_lapsed"
             }))
         })
     };
-    told("degraded")?;
+    told("alarm-begun")?;
     ensure!(agent.verb(&["confirm"])?.status.success(), "confirm failed");
-    told("recovered")
+    told("alarm-ended")
 }

@@ -163,7 +163,7 @@ fn a_full_disk_and_a_crash_in_the_middle_of_it() -> Result<()> {
     let mut agent = scene.begin()?;
     scene.disk.fill()?;
     scene.act(&agent)?;
-    ensure!(agent.log().contains("the store is degraded"), "nothing in the log:\n{}", agent.log());
+    ensure!(agent.log().contains("alarm store_degraded"), "nothing in the log:\n{}", agent.log());
     // the note among the pins: what the maps hold is newer than what the file says
     agent.kill()?;
     agent.run()?;

@@ -51,7 +51,10 @@ fn a_trial_that_nobody_confirms_detaches_and_stays_so() -> Result<()> {
     ensure!(pings(&stage)?, "dropped without a program");
     ensure!(state(&agent)?.as_deref() == Some("lapsed"), "the status does not say so");
     let human = agent.verb(&["status"])?.stdout;
-    ensure!(human.starts_with(b"DETACHED"), "that it is over is not what status says first");
+    ensure!(
+        human.starts_with(b"ALARM trial_lapsed: NOTHING IS ENFORCED"),
+        "that it is over is not what status says first"
+    );
     ensure!(agent.banned()?.len() == 1, "the ban was forgotten");
 
     // neither a restart nor another trial enforces again

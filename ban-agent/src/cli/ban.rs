@@ -108,6 +108,7 @@ pub(super) fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure>
         output::json(&document)?;
     } else if !cli.quiet {
         output::print(&human(changes))?;
+        output::remark(cli, &changes.alarms);
     }
     if let Some(warning) = &changes.warning {
         log::warn!("{warning}");

@@ -8,14 +8,14 @@ use super::{Cli, failure::Failure, output};
 use crate::{
     config::{self, Config, format_duration},
     control::SCHEMA,
-    jail,
+    jail, source,
 };
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut config = config::load(&cli.config)?;
     if !cli.quiet {
-        let more = lookups(&config);
-        config.warnings.extend(more);
+        let more = [lookups(&config), blind(&config)];
+        config.warnings.extend(more.into_iter().flatten());
     }
     if cli.json() {
         output::object(&document(&config))?;
@@ -97,6 +97,22 @@ fn lookups(config: &Config) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// The jails that could see nothing on this host as it stands.
+pub(super) fn blind(config: &Config) -> Vec<String> {
+    let jails = config.jails.iter().filter(|jail| !jail.filter.failregex.is_empty());
+    let blind = jails.filter(|jail| !jail.sources.iter().any(source::Spec::is_there));
+    blind
+        .map(|jail| {
+            let sources: Vec<String> = jail.sources.iter().map(ToString::to_string).collect();
+            let named = match &*sources {
+                [] => "it names no source".to_owned(),
+                named => format!("there is no {}", named.join(", and no ")),
+            };
+            format!("jail {} can see nothing: {named}", jail.name)
+        })
+        .collect()
 }
 
 fn human(config: &Config) -> String {

@@ -5,8 +5,9 @@ use std::{fs, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{Cli, failure::Failure, output};
+use super::{Cli, check, failure::Failure, output};
 use crate::{
+    alarm::{Alarm, Name},
     config::{self, Agent},
     control::{CallError, Document, Drift, Request, SCHEMA, Status, call},
     kernel::{self, interface::Interface},
@@ -14,9 +15,11 @@ use crate::{
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut checks = vec![running_kernel(), btf(), jit(), capabilities()];
+    let mut blind = Vec::new();
     let agent = match config::load(&cli.config) {
         Ok(config) => {
             checks.push(good("configuration", format!("{} jails", config.jails.len())));
+            blind = check::blind(&config);
             config.agent
         }
         Err(error) => {
@@ -29,7 +32,7 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     checks.extend(interfaces(&agent));
     checks.push(pins(&agent.pins));
     checks.extend(memory(&agent.pins));
-    checks.extend(running_agent(cli));
+    checks.extend(running_agent(cli, blind));
     let sound = checks.iter().all(|check| check.verdict != Verdict::Bad);
     if cli.json() {
         output::object(&Report { schema: SCHEMA, sound, checks: &checks })?;
@@ -63,20 +66,20 @@ struct Check {
     hint: String,
 }
 
-fn check(name: &str, verdict: Verdict, detail: String, hint: &str) -> Check {
+fn checked(name: &str, verdict: Verdict, detail: String, hint: &str) -> Check {
     Check { name: name.into(), verdict, detail, hint: hint.into() }
 }
 
 fn good(name: &str, detail: String) -> Check {
-    check(name, Verdict::Good, detail, "")
+    checked(name, Verdict::Good, detail, "")
 }
 
 fn warning(name: &str, detail: String, hint: &str) -> Check {
-    check(name, Verdict::Warning, detail, hint)
+    checked(name, Verdict::Warning, detail, hint)
 }
 
 fn bad(name: &str, detail: String, hint: &str) -> Check {
-    check(name, Verdict::Bad, detail, hint)
+    checked(name, Verdict::Bad, detail, hint)
 }
 
 fn human(checks: &[Check]) -> String {
@@ -251,26 +254,36 @@ fn mebibytes(bytes: u64) -> String {
     format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
-fn running_agent(cli: &Cli) -> Vec<Check> {
+/// `blind`: the jails that would see nothing; a running agent knows better.
+fn running_agent(cli: &Cli, blind: Vec<String>) -> Vec<Check> {
     let socket = cli.socket();
     let status = match call(&socket, &Request::Status { jail: None }) {
         Ok(Document::Status(status)) => status,
         Ok(_) => return vec![bad("agent", "odd answer".into(), "restart the agent")],
         Err(error @ CallError::NotRunning { .. }) => {
             let hint = error.hint().unwrap_or_default();
-            return vec![warning("agent", error.to_string(), &hint)];
+            let mut checks = vec![warning("agent", error.to_string(), &hint)];
+            let remedy = Name::JailWithoutSource.remedy();
+            checks.extend(blind.into_iter().map(|text| bad("jail", text, remedy)));
+            return checks;
         }
         Err(error) => {
             let hint = error.hint().unwrap_or_default();
             return vec![bad("agent", error.to_string(), &hint)];
         }
     };
-    let mut checks = vec![agent_check(&status)];
+    let mut checks: Vec<Check> = status.alarms.iter().map(alarm_check).collect();
+    checks.push(agent_check(&status));
     checks.extend(status.warnings.iter().map(|text| warning("agent", text.clone(), "")));
     if let Ok(Document::Drift(drift)) = call(&socket, &Request::Drift) {
         checks.push(drift_check(drift));
     }
     checks
+}
+
+fn alarm_check(alarm: &Alarm) -> Check {
+    let detail = format!("{}: {}", alarm.name.word(), alarm.sentence());
+    bad("alarm", detail, &alarm.remedy)
 }
 
 fn agent_check(status: &Status) -> Check {

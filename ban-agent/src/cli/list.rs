@@ -15,6 +15,7 @@ pub(super) fn run(
         output::json(&document)?;
     } else if let Document::List(list) = &document {
         output::print(&human(list))?;
+        output::remark(cli, &list.alarms);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,8 +8,9 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::{Cli, failure::Failure};
 use crate::{
+    alarm::{self, Alarm},
     config::format_duration,
     control::Document,
     event::{disarm, disarm_json},
@@ -46,6 +47,14 @@ pub(super) fn json(document: &Document) -> Result<(), Failure> {
 pub(super) fn object(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|error| Failure::new(2, error))?;
     raw(&format!("{}\n", disarm_json(&text)))
+}
+
+/// One line on standard error if something is wrong with the agent, whatever it was asked.
+pub(super) fn remark(cli: &Cli, alarms: &[Alarm]) {
+    if let (false, Some(remark)) = (cli.quiet, alarm::remark(alarms)) {
+        // nobody reads it: then it is not missed
+        let _ = writeln!(io::stderr(), "{}", disarm(&format!("alarm: {remark}")));
+    }
 }
 
 /// Rows in aligned columns; numbers are to be passed as text.

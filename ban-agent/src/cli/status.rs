@@ -1,38 +1,54 @@
-//! `ban-agent status`: what is wrong first, then interfaces, totals and jails.
+//! `ban-agent status`: alarms first, then interfaces, totals and jails. With `--quiet` the exit code
+//! alone: 1 if there is any alarm.
 
 use std::{fmt::Write as _, process::ExitCode};
 
+use jiff::Timestamp;
+
 use super::{Cli, failure::Failure, output};
-use crate::control::{Document, Latency, Request, Status, Trial, call};
+use crate::{
+    alarm::Alarm,
+    control::{Document, Latency, Request, Status, Trial, call},
+};
 
 pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> {
     let document = call(&cli.socket(), &Request::Status { jail })?;
+    let Document::Status(status) = &document else {
+        return Err(Failure::new(2, "odd answer"));
+    };
+    if cli.quiet {
+        return Ok(ExitCode::from(u8::from(!status.alarms.is_empty())));
+    }
     if cli.json() {
         output::json(&document)?;
-    } else if let (false, Document::Status(status)) = (cli.quiet, &document) {
+    } else {
         output::print(&human(status))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn on_trial(trial: Trial) -> String {
-    match trial {
-        Trial::Running { until } => format!(
-            "ON TRIAL: nothing is enforced any more {}, unless `ban-agent confirm` comes before",
-            output::until(Some(until))
-        ),
-        Trial::Lapsed { since } => format!(
-            "DETACHED: nothing is enforced; the trial ran out {} and nobody confirmed: \
-             `ban-agent confirm`",
-            output::ago(since)
-        ),
-    }
+fn on_trial(until: Timestamp) -> String {
+    format!(
+        "ON TRIAL: nothing is enforced any more {}, unless `ban-agent confirm` comes before",
+        output::until(Some(until))
+    )
+}
+
+/// Two lines: what is wrong since when, and what to do.
+fn told(alarm: &Alarm) -> String {
+    format!(
+        "ALARM {}: {} (since {})\n      {}\n",
+        alarm.name.word(),
+        alarm.sentence(),
+        output::ago(alarm.since),
+        alarm.remedy
+    )
 }
 
 fn human(status: &Status) -> String {
-    let mut text = String::new();
-    if let Some(trial) = status.trial {
-        let _ = writeln!(text, "{}", on_trial(trial));
+    let mut text: String = status.alarms.iter().map(told).collect();
+    if let Some(Trial::Running { until }) = status.trial {
+        let _ = writeln!(text, "{}", on_trial(until));
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "warning: {warning}");

@@ -18,9 +18,7 @@ pub use listeners::{Events, HookStatus, Latency};
 use serde::{Deserialize, Serialize};
 pub use server::{Call, Server, ServerError};
 
-use crate::store::import::Former;
-
-use crate::source::Counters;
+use crate::{alarm::Alarm, source::Counters, store::import::Former};
 
 /// Longest request; a block list of a million prefixes fits.
 pub const MAX_REQUEST: u64 = 64 << 20;
@@ -184,7 +182,10 @@ pub struct Status {
     pub since: Timestamp,
     /// Counts, and passes.
     pub dry_run: bool,
-    /// What is wrong, first.
+    /// What is wrong, the worst first.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+    /// What an operator should know, though nothing is wrong.
     pub warnings: Vec<String>,
     /// A start on trial that nobody has confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,7 +231,8 @@ pub enum Trial {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// `native`, `generic`, or `detached` where nobody confirmed the trial.
+    /// `native`, `generic`, `missing` where there is no such interface, or `detached` where the
+    /// program does not run.
     pub mode: String,
 }
 
@@ -283,7 +285,7 @@ pub struct JailStatus {
     pub failed: u64,
     /// Bans that it holds now.
     pub banned: u64,
-    /// Bans since the agent started.
+    /// Bans that it made since the agent started.
     pub total: u64,
     /// Why it bans nobody, although it goes on counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,19 +319,6 @@ pub struct ActionStatus {
     pub error: Option<String>,
 }
 
-impl ActionStatus {
-    /// What an operator should know.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let mut words = Vec::new();
-        if self.dropped > 0 {
-            words.push(format!("{} jobs dropped, too many waited", self.dropped));
-        }
-        words.extend(self.error.clone());
-        (!words.is_empty()).then(|| words.join("; "))
-    }
-}
-
 /// `list`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct List {
@@ -337,6 +326,9 @@ pub struct List {
     pub schema: u32,
     /// In the order of their end, permanent ones last.
     pub bans: Vec<Ban>,
+    /// As in `status`.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
 }
 
 /// One live ban.
@@ -420,6 +412,9 @@ pub struct Changes {
     pub schema: u32,
     /// One for each target.
     pub changes: Vec<Change>,
+    /// As in `status`.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
     /// What keeps them from being final, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,

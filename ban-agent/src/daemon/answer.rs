@@ -107,7 +107,11 @@ impl Core {
         if terms.force {
             self.allow();
         }
-        Ok((plan, events, Changes { schema: SCHEMA, changes, warning: None }))
+        Ok((
+            plan,
+            events,
+            Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
+        ))
     }
 
     /// History and evidence of all, and the claims of those whose ban still runs. What was taken
@@ -145,7 +149,11 @@ impl Core {
             changes.push(self.changed(&claim, &change, now));
         }
         self.tell_bans(past);
-        Ok((plan, events, Changes { schema: SCHEMA, changes, warning: None }))
+        Ok((
+            plan,
+            events,
+            Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
+        ))
     }
 
     /// How many bans of each are on record.
@@ -209,7 +217,10 @@ impl Core {
                 plan.ended.iter().map(|ended| ended.claim.prefix).collect();
             prefixes.dedup();
             let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
-            return Ok((plan, Changes { schema: SCHEMA, changes, warning: None }));
+            return Ok((
+                plan,
+                Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
+            ));
         }
         let mut release = |prefix: &IpNet| self.ledger.release(*prefix, holder.as_ref(), &mut plan);
         let counts: Vec<usize> = targets.iter().map(&mut release).collect();
@@ -217,7 +228,7 @@ impl Core {
         self.narrow(&mut plan, now);
         let released = targets.iter().zip(counts);
         let changes = released.map(|(prefix, count)| self.released(*prefix, count, now)).collect();
-        Ok((plan, Changes { schema: SCHEMA, changes, warning: None }))
+        Ok((plan, Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None }))
     }
 
     /// What was logged before an unban bans nobody after it, also if a crash has it read again.
@@ -255,7 +266,7 @@ impl Core {
     }
 
     /// Lets stopped jails ban again.
-    fn resume(&mut self, jail: Option<&str>) -> Reply {
+    pub(super) fn resume(&mut self, jail: Option<&str>) -> Reply {
         let chosen =
             self.breakers.iter_mut().filter(|(name, _)| jail.is_none_or(|jail| jail == &***name));
         let mut resumed: Vec<&str> =

@@ -21,9 +21,9 @@ use tokio::{
 use super::{
     Error, Options,
     actions::Actions,
+    alarms::{self, Alarms},
     answer::text,
     deadline::{ClockSteps, Deadline},
-    health::Health,
     latency::Latency,
     listeners::{asked_by, event},
     message::{Handled, Message},
@@ -86,8 +86,8 @@ pub(super) struct Core {
     pub(super) asker: Option<u32>,
     /// What is being decided lets go of all that a jail holds, or of all.
     pub(super) flush: bool,
-    /// What the world knows to be degraded.
-    pub(super) health: Health,
+    /// What is wrong.
+    pub(super) alarms: Alarms,
     trouble: Arc<Notify>,
     /// `None` until [`Core::protect`].
     pub(super) watcher: Option<Watcher>,
@@ -153,7 +153,7 @@ impl Core {
             sampling: false,
             asker: None,
             flush: false,
-            health: Health::default(),
+            alarms: Alarms::default(),
             trouble,
             positions: HashMap::new(),
             pardons: Pardons::default(),
@@ -185,9 +185,12 @@ impl Core {
         let mut retry = tokio::time::interval(RETRY);
         let mut steps = ClockSteps::new().map_err(|error| Error::System("make a timer", error))?;
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut soon, mut look) =
+            (tokio::time::interval(alarms::SOON), tokio::time::interval(alarms::LOOK));
+        soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trouble = Arc::clone(&self.trouble);
         while self.leaving.is_none() {
-            self.tell_health();
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
             let next = next.into_iter().chain(self.probation.deadline());
             let next = next.chain(self.looks.next()).min();
@@ -212,6 +215,14 @@ impl Core {
                     self.retry(Now::read());
                 }
                 () = trouble.notified() => {}
+                _ = soon.tick(), if self.alarms.due => {
+                    self.look_for_alarms(Now::read());
+                    continue;
+                }
+                _ = look.tick() => {
+                    self.look_for_alarms(Now::read());
+                    continue;
+                }
                 count = messages.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
@@ -223,6 +234,7 @@ impl Core {
                     self.positions.extend(positions);
                 }
             }
+            self.alarms.due = true;
         }
         drop(messages);
         self.leave().await

@@ -64,20 +64,6 @@ impl Core {
             drops_lost: self.xdp.verdicts(None).map_or(0, |verdicts| verdicts.events_lost),
         }
     }
-
-    /// What is wrong with those who listen.
-    pub(super) fn listener_warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self.bus.observer().geo().trouble().into_iter().collect();
-        for hook in self.hook_states() {
-            if let Some(error) = hook.error {
-                warnings.push(format!("hook {} does not deliver: {error}", hook.name));
-            }
-        }
-        for (kind, lost) in self.bus.lost().into_iter().filter(|(_, lost)| *lost > 0) {
-            warnings.push(format!("{lost} events were lost on their way to: {kind}"));
-        }
-        warnings
-    }
 }
 
 /// What `claim` means to the world.

@@ -4,13 +4,13 @@
 //! [`message::Message`]. Each jail has a task (`worker`), each source one (`intake`).
 
 mod actions;
+mod alarms;
 mod answer;
 mod bans;
 pub mod capability;
 mod core;
 mod deadline;
 mod drops;
-mod health;
 mod hits;
 mod inquiry;
 mod intake;

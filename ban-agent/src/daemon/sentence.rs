@@ -47,6 +47,9 @@ impl Core {
         }
         if let Some(action) = begun(&change) {
             self.latency.banned(claim.prefix);
+            if action == Action::Ban {
+                self.wiring.count_ban(&jail);
+            }
             self.tell_banned(&claim, &change, Some(&sentence), now);
             self.count_ban(&claim, &change, now);
             self.store.claim(&claim, Some(&sentence), now);

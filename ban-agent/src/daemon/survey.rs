@@ -4,20 +4,24 @@ use std::sync::atomic::Ordering;
 
 use super::core::Core;
 use crate::{
+    clock::Now,
     kernel::Verdicts,
     metrics::{Jail, Snapshot},
 };
 
 impl Core {
-    pub(super) fn survey(&self) -> Snapshot {
+    pub(super) fn survey(&mut self) -> Snapshot {
+        self.look_for_alarms(Now::read());
         let held = self.ledger.held();
         let stats = self.wiring.stats().snapshot().into_iter();
         Snapshot {
             started: self.started,
             dry_run: self.xdp.is_dry_run(),
+            alarms: self.alarm_counts(),
             held: held.map(|(holder, counts)| (holder.to_string(), counts)).collect(),
             bans: self.ledger.families(),
             capacity: self.xdp.capacity(),
+            refused: self.ledger.refused(),
             evicted: self.ledger.evicted(),
             interfaces: self.counted(),
             jails: self.surveyed_jails(),
@@ -59,7 +63,8 @@ impl Core {
                 matches: counters.matched.load(Ordering::Relaxed),
                 ignored: counters.ignored.load(Ordering::Relaxed)
                     + counters.pardoned.load(Ordering::Relaxed),
-                offences: counters.total.load(Ordering::Relaxed),
+                offences: counters.offences.load(Ordering::Relaxed),
+                bans: counters.total.load(Ordering::Relaxed),
                 watched: counters.failing.load(Ordering::Relaxed),
                 forgotten: counters.evicted.load(Ordering::Relaxed),
                 stopped: stopped(&spec.name),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use super::{
@@ -37,7 +37,9 @@ impl Core {
         chosen.truncate(limit.unwrap_or(usize::MAX));
         let prefixes: Vec<IpNet> = chosen.iter().map(|(_, prefix)| *prefix).collect();
         match self.bans(&prefixes, now) {
-            Ok(bans) => done(Document::List(List { schema: SCHEMA, bans })),
+            Ok(bans) => {
+                done(Document::List(List { schema: SCHEMA, bans, alarms: self.alarms(now) }))
+            }
             Err(refusal) => Reply::Error(refusal),
         }
     }
@@ -98,6 +100,7 @@ impl Core {
             pid: std::process::id(),
             since: self.started,
             dry_run: self.xdp.is_dry_run(),
+            alarms: self.alarms(now),
             warnings: self.warnings(),
             trial: self.probation.shown(now),
             interfaces: self
@@ -106,7 +109,11 @@ impl Core {
                 .iter()
                 .map(|attached| Interface {
                     name: attached.name.clone(),
-                    mode: attached.place.map_or("detached", Place::name).into(),
+                    mode: match attached.place {
+                        _ if attached.ifindex == 0 => "missing",
+                        place => place.map_or("detached", Place::name),
+                    }
+                    .into(),
                 })
                 .collect(),
             bans: Fill { v4, v6, max: self.xdp.capacity() },
@@ -149,26 +156,10 @@ impl Core {
         .collect()
     }
 
-    /// What is wrong, the worst first.
+    /// What an operator should know, though it is no alarm.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(error) = &self.kernel_error {
-            warnings.push(format!("{} steps wait for the kernel: {error}", self.pending.len()));
-        }
-        for (jail, breaker) in &self.breakers {
-            if let Some(trip) = breaker.tripped() {
-                let withheld = breaker.withheld();
-                warnings.push(format!(
-                    "{jail} has stopped banning: {trip}; {withheld} withheld; see `resume`"
-                ));
-            }
-        }
         for (spec, counters) in self.wiring.jails() {
-            let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner);
-            if !troubles.is_empty() {
-                warnings.push(format!("[{}] {troubles}", spec.name));
-            }
-            drop(troubles);
             let undated = counters.undated.load(Ordering::Relaxed);
             let unclear = counters.unclear.load(Ordering::Relaxed);
             if unclear > 0 {
@@ -184,25 +175,14 @@ impl Core {
                     spec.name
                 ));
             }
-            for action in self.actions.status(&spec.name) {
-                if let Some(warning) = action.warning() {
-                    warnings.push(format!("[{}] action {}: {warning}", spec.name, action.name));
-                }
-            }
         }
-        let state = self.store.state();
-        if !state.is_sound() {
-            warnings.push(format!("the store is degraded: {state}"));
-        }
-        warnings.extend(self.listener_warnings());
-        warnings.extend(self.xdp.interfaces().iter().flat_map(|on| on.warnings.iter().cloned()));
-        for SourceStatus { origin, counters } in self.sources() {
-            if let Some(error) = counters.error {
-                warnings.push(format!("{origin}: {error}"));
-            } else if counters.waiting {
-                warnings.push(format!("{origin}: nothing to read yet"));
-            }
-        }
+        warnings.extend(self.bus.observer().geo().trouble());
+        let there = self.xdp.interfaces().iter().filter(|on| on.ifindex != 0);
+        warnings.extend(there.flat_map(|on| on.warnings.iter().cloned()));
+        let sources = self.sources();
+        let quiet = sources.iter().filter(|status| !Core::is_alarm(status));
+        let waiting = quiet.filter(|status| status.counters.waiting);
+        warnings.extend(waiting.map(|status| format!("{}: nothing to read now", status.origin)));
         warnings.extend(self.config.warnings.iter().cloned());
         warnings
     }
@@ -250,9 +230,13 @@ impl Core {
             }
         };
         let surplus = differing.iter().filter(|prefix| self.ledger.get(**prefix).is_none()).count();
+        let missing = differing.len() - surplus;
+        // what waits for the kernel is an alarm of its own
+        self.alarms.drift =
+            if self.pending.is_empty() { (missing, surplus) } else { Default::default() };
         done(Document::Drift(Drift {
             schema: SCHEMA,
-            missing: differing.len() - surplus,
+            missing,
             surplus,
             pending: self.pending.len(),
         }))

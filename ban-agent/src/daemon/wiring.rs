@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio::{
@@ -209,9 +209,28 @@ impl Wiring {
         self.jails.values().map(|running| (&running.spec, &*running.counters))
     }
 
+    /// The jails whose task has ended though nobody ended it.
+    pub(super) fn died(&self) -> impl Iterator<Item = &str> {
+        let died = |running: &&Running| running.task.as_ref().is_some_and(JoinHandle::is_finished);
+        self.jails.values().filter(died).map(|running| &*running.spec.name)
+    }
+
+    /// What no jail does by itself.
+    #[cfg(test)]
+    pub(super) fn kill(&self, jail: &str) {
+        self.jails[jail].task.as_ref().unwrap().abort();
+    }
+
     /// The spec of one jail.
     pub(super) fn jail(&self, name: &str) -> Option<&jail::Spec> {
         self.jails.get(name).map(|running| &running.spec)
+    }
+
+    /// A sentence of this jail became a ban.
+    pub(super) fn count_ban(&self, jail: &str) {
+        if let Some(running) = self.jails.get(jail) {
+            running.counters.total.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The way to the jails that count bans.

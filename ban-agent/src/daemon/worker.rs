@@ -34,7 +34,7 @@ use crate::{
 /// How long the first line waits until names of `ignoreip` are looked up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What `status` shows of a jail; written by its task alone.
+/// What `status` shows of a jail; written by its task, but for what the core decides.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) lines: AtomicU64,
@@ -42,6 +42,9 @@ pub(super) struct Counters {
     pub(super) ignored: AtomicU64,
     pub(super) failing: AtomicU64,
     pub(super) evicted: AtomicU64,
+    /// Times that an address had failed too often.
+    pub(super) offences: AtomicU64,
+    /// Bans that were made of them; the core counts these.
     pub(super) total: AtomicU64,
     /// Bans that `ignorecommand` did not let pass.
     pub(super) pardoned: AtomicU64,
@@ -213,7 +216,7 @@ impl Worker {
         counters.ignored.store(stats.ignored, Ordering::Relaxed);
         counters.failing.store(stats.failing as u64, Ordering::Relaxed);
         counters.evicted.store(stats.evicted, Ordering::Relaxed);
-        counters.total.store(stats.banned, Ordering::Relaxed);
+        counters.offences.store(stats.banned, Ordering::Relaxed);
         sentences
     }
 }

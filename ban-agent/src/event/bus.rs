@@ -233,10 +233,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Machine, What};
+    use crate::event::What;
 
     fn events(count: usize) -> Vec<Event> {
-        vec![Event::now(What::Recovered { part: Machine::Store }); count]
+        vec![Event::now(What::Resumed { jail: "sshd".into() }); count]
     }
 
     #[tokio::test]

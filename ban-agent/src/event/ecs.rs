@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{Action, Ban, Dropped, Event, Geo, Shown, What, escape, what::transport};
-use crate::{ledger::Cause, net::IpNet};
+use crate::{alarm::Alarm, ledger::Cause, net::IpNet};
 
 /// Version of the schema whose names are used.
 const ECS: &str = "8.17.0";
@@ -116,8 +116,8 @@ fn shape(what: &What) -> Shape {
         What::Refused { .. } => of("ban-refused", "event", IDS, &["allowed", "info"]),
         What::Stopped { .. } => of("jail-stopped", "alert", HOST, &["error"]),
         What::Resumed { .. } => of("jail-resumed", "event", HOST, &["info"]),
-        What::Degraded { .. } => of("degraded", "alert", HOST, &["error"]),
-        What::Recovered { .. } => of("recovered", "event", HOST, &["info"]),
+        What::AlarmBegun(_) => of("alarm-begun", "alert", HOST, &["error"]),
+        What::AlarmEnded(_) => of("alarm-ended", "event", HOST, &["info"]),
         What::InterfaceLost { .. } => of("interface-lost", "alert", HOST, &["error"]),
         What::InterfaceAttached { .. } => of("interface-attached", "event", HOST, &["info"]),
         What::Dropped(dropped) if dropped.dry_run => {
@@ -148,15 +148,29 @@ fn fields(what: &What) -> Fields {
             vec![(&["rule", "name"], text(jail)), (&["event", "reason"], text(reason))]
         }
         What::Resumed { jail } => vec![(&["rule", "name"], text(jail))],
-        What::Degraded { part, reason } => {
-            vec![(&["ban_agent", "part"], part.name().into()), (&["event", "reason"], text(reason))]
+        What::AlarmBegun(alarm) => {
+            let mut fields = of_alarm(alarm);
+            fields.push((&["ban_agent", "remedy"], text(&alarm.remedy)));
+            fields
         }
-        What::Recovered { part } => vec![(&["ban_agent", "part"], part.name().into())],
+        What::AlarmEnded(alarm) => of_alarm(alarm),
         What::InterfaceLost { name } | What::InterfaceAttached { name } => {
             vec![(&["observer", "ingress", "interface", "name"], text(name))]
         }
         What::Dropped(dropped) => of_packet(dropped),
     }
+}
+
+fn of_alarm(alarm: &Alarm) -> Fields {
+    let mut fields: Fields = vec![
+        (&["ban_agent", "alarm"], alarm.name.word().into()),
+        (&["event", "reason"], text(&alarm.text)),
+        (&["ban_agent", "since"], format!("{:.3}", alarm.since).into()),
+    ];
+    if !alarm.about.is_empty() {
+        fields.push((&["ban_agent", "about"], text(&alarm.about)));
+    }
+    fields
 }
 
 fn of_ban(ban: &Ban) -> Fields {

@@ -60,7 +60,7 @@ fn line(event: &Event, zone: &TimeZone) -> Option<String> {
 mod tests {
     use super::*;
     use crate::{
-        event::{Action, Machine},
+        event::Action,
         ledger::{Cause, Holder},
     };
 
@@ -100,6 +100,6 @@ mod tests {
         let expected = "2026-11-20 12:00:00,123 fail2ban.filter[4711]: INFO [sshd] \
                         Found 2001:db8::7 - 2026-11-20 11:59:58\n";
         assert_eq!(said(found).unwrap(), expected);
-        assert_eq!(said(What::Recovered { part: Machine::Store }), None);
+        assert_eq!(said(What::Resumed { jail: "sshd".into() }), None);
     }
 }

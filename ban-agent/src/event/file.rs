@@ -118,12 +118,12 @@ mod tests {
 
     #[test]
     fn a_full_disk_costs_events_and_says_so() {
-        use crate::event::{Bus, Event, Machine, What};
+        use crate::event::{Bus, Event, What};
         let bus = Bus::default();
         let observer = bus.observer().clone();
         let mut full = Documents::new("/dev/full".into(), observer, Wanted::default());
         let mut events = bus.subscribe("test");
-        bus.publish(vec![Event::now(What::Recovered { part: Machine::Store }); 3]);
+        bus.publish(vec![Event::now(What::Resumed { jail: "sshd".into() }); 3]);
         let (lost, part) = events.wait().unwrap();
         assert_eq!(full.take(lost, &part), 3);
         assert!(full.lines.failing);

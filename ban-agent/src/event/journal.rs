@@ -21,6 +21,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("BAN_AGENT_ADDRESS", "/source/address"),
     ("BAN_AGENT_UNTIL", "/ban_agent/until"),
     ("BAN_AGENT_REASON", "/event/reason"),
+    ("BAN_AGENT_ALARM", "/ban_agent/alarm"),
+    ("BAN_AGENT_ABOUT", "/ban_agent/about"),
 ];
 
 /// The journal's socket.

@@ -21,7 +21,7 @@ pub use geo::Geo;
 pub use journal::{Journal, SOCKET};
 pub use sink::{Running, Sink, start};
 use what::inert;
-pub use what::{Action, Ban, Dropped, Event, Machine, Shown, What};
+pub use what::{Action, Ban, Dropped, Event, Shown, What};
 
 /// What a listener wants beside bans and the agent's own state: what an attacker can cause many
 /// of.

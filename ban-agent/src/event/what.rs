@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::escape;
 use crate::{
+    alarm::Alarm,
     ledger::{Cause, Holder},
     net::IpNet,
 };
@@ -54,18 +55,10 @@ pub enum What {
         /// The jail.
         jail: Arc<str>,
     },
-    /// A part of the agent does not do what it should.
-    Degraded {
-        /// Which.
-        part: Machine,
-        /// Why.
-        reason: String,
-    },
-    /// It does again.
-    Recovered {
-        /// Which.
-        part: Machine,
-    },
+    /// Something is wrong.
+    AlarmBegun(Alarm),
+    /// It is right again.
+    AlarmEnded(Alarm),
     /// An interface is not there any more.
     InterfaceLost {
         /// Its name.
@@ -78,17 +71,6 @@ pub enum What {
     },
     /// A packet of a banned source, one out of many.
     Dropped(Dropped),
-}
-
-/// What may be degraded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine {
-    /// What survives a reboot.
-    Store,
-    /// The maps.
-    Kernel,
-    /// The program on the interfaces, which a trial that nobody confirmed takes off.
-    Enforcement,
 }
 
 /// What happened to a claim.
@@ -181,25 +163,15 @@ impl fmt::Display for What {
                 write!(f, "[{}] stopped banning: {}", inert(jail), inert(reason))
             }
             What::Resumed { jail } => write!(f, "[{}] bans again", inert(jail)),
-            What::Degraded { part, reason } => {
-                write!(f, "the {} is degraded: {}", part.name(), inert(reason))
+            What::AlarmBegun(alarm) => {
+                write!(f, "alarm {}: {}", alarm.name.word(), inert(&alarm.sentence()))
             }
-            What::Recovered { part } => write!(f, "the {} works again", part.name()),
+            What::AlarmEnded(alarm) => {
+                write!(f, "alarm {} is over: {}", alarm.name.word(), inert(&alarm.sentence()))
+            }
             What::InterfaceLost { name } => write!(f, "{} is gone", inert(name)),
             What::InterfaceAttached { name } => write!(f, "{} is protected", inert(name)),
             What::Dropped(dropped) => dropped.fmt(f),
-        }
-    }
-}
-
-impl Machine {
-    /// The word for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Machine::Store => "store",
-            Machine::Kernel => "kernel",
-            Machine::Enforcement => "enforcement",
         }
     }
 }

@@ -36,14 +36,14 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Machine, What};
+    use crate::event::What;
 
     #[test]
     fn a_flood_is_counted_and_not_kept() {
         let mut gathered = Gathered::default();
         assert!(gathered.is_empty());
         for number in 0..100_000 {
-            gathered.add(number, &Event::now(What::Recovered { part: Machine::Store }));
+            gathered.add(number, &Event::now(What::Resumed { jail: "sshd".into() }));
         }
         assert_eq!((gathered.events.len(), gathered.count()), (LIMIT, 100_000));
     }

@@ -80,7 +80,7 @@ pub enum Tell {
     Bans,
     /// Claims that ended.
     Unbans,
-    /// The agent's own state: stopped jails, store, kernel, interfaces.
+    /// The agent's own state: alarms, stopped jails, interfaces.
     Trouble,
 }
 
@@ -97,8 +97,8 @@ impl Tell {
             },
             What::Stopped { .. }
             | What::Resumed { .. }
-            | What::Degraded { .. }
-            | What::Recovered { .. }
+            | What::AlarmBegun(_)
+            | What::AlarmEnded(_)
             | What::InterfaceLost { .. }
             | What::InterfaceAttached { .. } => Some(Tell::Trouble),
             What::Found { .. } | What::Refused { .. } | What::Dropped(_) => None,

@@ -73,6 +73,14 @@ pub struct Attached {
     pub warnings: Vec<String>,
 }
 
+#[cfg(test)]
+impl Attached {
+    /// One that is nowhere but in a test.
+    pub(crate) fn double(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
+        Attached { name: name.into(), ifindex, place, slot: 0, warnings: Vec::new() }
+    }
+}
+
 /// The kernel side of a running agent.
 #[derive(Debug)]
 pub struct Xdp {

@@ -27,6 +27,7 @@ pub struct Ledger {
     held: BTreeMap<u32, [usize; 2]>,
     max_bans: usize,
     evicted: u64,
+    refused: u64,
 }
 
 /// A banned prefix.
@@ -83,6 +84,7 @@ impl Ledger {
             held: BTreeMap::new(),
             max_bans,
             evicted: 0,
+            refused: 0,
         }
     }
 
@@ -292,12 +294,25 @@ impl Ledger {
         self.evicted
     }
 
+    /// How many bans fit, per family.
+    #[must_use]
+    pub fn max_bans(&self) -> usize {
+        self.max_bans
+    }
+
+    /// How many bans were not made since start, because none could make room.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
     fn ban<'a>(&'a self, prefix: IpNet, claims: &'a Claims) -> Ban<'a> {
         Ban { prefix, claims, names: &self.names }
     }
 
     fn first_claim(&mut self, prefix: IpNet, packed: Packed, plan: &mut Plan) -> Change {
         if self.bans.len_of_family(prefix) >= self.max_bans && !self.evict(prefix, plan) {
+            self.refused += 1;
             return Change::Refused(Refusal::Full(self.max_bans));
         }
         let claims = Claims::new(packed);

@@ -26,12 +26,16 @@ pub struct Snapshot {
     pub started: Timestamp,
     /// It counts, and drops nothing.
     pub dry_run: bool,
+    /// How many alarms stand, by name: all names.
+    pub alarms: Vec<(&'static str, u64)>,
     /// Who holds how many live claims: IPv4, IPv6.
     pub held: Vec<(String, [usize; 2])>,
     /// Banned prefixes: IPv4, IPv6.
     pub bans: [usize; 2],
     /// How many fit, per family.
     pub capacity: u32,
+    /// Bans that were not made because none could make room.
+    pub refused: u64,
     /// Bans that made room for others.
     pub evicted: u64,
     /// Counters by interface.
@@ -69,6 +73,8 @@ pub struct Jail {
     pub ignored: u64,
     /// Times that an address had failed too often.
     pub offences: u64,
+    /// Bans that it made.
+    pub bans: u64,
     /// Addresses under observation.
     pub watched: u64,
     /// Addresses forgotten because there were too many.

@@ -48,6 +48,8 @@ fn agent(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.gauge("start_time_seconds", "When the agent started, in Unix time", &started)?;
     let dry_run = u64::from(snapshot.dry_run);
     out.gauge("dry_run", "1: packets are counted, none is dropped", &dry_run)?;
+    let alarms = snapshot.alarms.iter().map(|(name, count)| ([("name", *name)], *count));
+    out.gauges("alarm", "Things that are wrong; `ban-agent status` tells more", alarms)?;
     let degraded = u64::from(!snapshot.store_sound);
     out.gauge("store_degraded", "1: bans are in the kernel, but not on disk", &degraded)?;
     let pending = snapshot.pending as u64;
@@ -68,6 +70,8 @@ fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.gauges("map_capacity", "How many of them fit", capacity)?;
     let help = "Bans that ended early to make room for others";
     out.counter("bans_evicted", help, snapshot.evicted)?;
+    let help = "Bans that were not made because none could make room";
+    out.counter("bans_refused", help, snapshot.refused)?;
     let countries = snapshot.countries.iter();
     let countries = countries.map(|(code, count)| ([("country", code.as_str())], *count));
     out.counters("bans_by_country", "Bans made, by ISO code of the country", countries)?;
@@ -102,6 +106,7 @@ fn jails(out: &mut Out<'_>, jails: &[Jail]) -> fmt::Result {
     out.counters("jail_ignored", "Failures of ignored addresses", each(|jail| jail.ignored))?;
     let help = "Times that an address failed too often";
     out.counters("jail_offences", help, each(|jail| jail.offences))?;
+    out.counters("jail_bans", "Bans made", each(|jail| jail.bans))?;
     out.gauges("jail_watched", "Addresses under observation", each(|jail| jail.watched))?;
     let help = "Addresses forgotten because max_tracked was reached";
     out.counters("jail_forgotten", help, each(|jail| jail.forgotten))?;

@@ -240,6 +240,18 @@ pub async fn run(
     }
 }
 
+impl Spec {
+    /// Whether there is anything to read on this host now. Opens nothing.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        match self {
+            Spec::File { path, .. } => file::is_there(path),
+            Spec::Journal { .. } => journal::is_there(),
+            Spec::Syslog { .. } | Spec::Stdin | Spec::Bans => true,
+        }
+    }
+}
+
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

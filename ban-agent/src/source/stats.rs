@@ -35,11 +35,20 @@ pub struct Counters {
     pub waiting: bool,
     /// Looked at on a timer, because the kernel does not tell of changes.
     pub polling: bool,
+    /// There was something to read at some time, be it before the agent started.
+    #[serde(default)]
+    pub seen: bool,
     /// What keeps the source from reading.
     pub error: Option<String>,
 }
 
 impl Counters {
+    /// Nothing was ever there to be read, and nothing says why not.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        self.waiting && !self.seen && self.error.is_none() && self.restarts == 0
+    }
+
     /// What an operator should know beyond lines and bytes.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {

@@ -56,6 +56,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("openssl", "openssl", "makes the certificate of a server that hooks post to"),
     need("logrotate", "logrotate", "rotates the agent's own logs"),
     need(PROMETHEUS, "python3-prometheus-client", "reads the metrics as Prometheus does"),
+    need("promtool", "prometheus", "checks the alerts that are shipped"),
     need("fail2ban-regex", "fail2ban", "its filters and sample logs are the measure of ours"),
 ];
 

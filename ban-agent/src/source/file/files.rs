@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -23,6 +24,8 @@ pub(super) struct Files {
     start: Start,
     /// Nothing was looked at before: what is found was written before anybody followed it.
     first: bool,
+    /// The glob has matched a file.
+    matched: bool,
     limits: Limits,
     stats: Stats,
     follows: BTreeMap<PathBuf, Follow>,
@@ -40,6 +43,7 @@ impl Files {
             target,
             start,
             first: true,
+            matched: false,
             limits,
             stats,
             follows: BTreeMap::new(),
@@ -88,6 +92,9 @@ impl Files {
         {
             let begin = self.meet(&path, &path, &HashSet::new(), resume, now);
             self.note_rotations(&path, begin, now);
+        }
+        if self.target.literal().is_none() && !self.matched {
+            self.report_unmatched(found.is_empty());
         }
         self.start = Start::Beginning;
         self.first = false;
@@ -160,6 +167,17 @@ impl Files {
         }
     }
 
+    /// A glob that matches nothing stands in the counters by itself, until it first does.
+    fn report_unmatched(&mut self, unmatched: bool) {
+        let origin: Arc<str> = self.target.to_string().into();
+        self.matched = !unmatched;
+        if unmatched {
+            self.stats.update(&origin, |counters| counters.waiting = true);
+        } else {
+            self.stats.forget(&origin);
+        }
+    }
+
     /// The path names nothing any more.
     fn leave(&mut self, path: &Path, now: Instant) {
         if let Some(follow) = self.follows.get_mut(path) {
@@ -197,6 +215,7 @@ impl Files {
         self.retry |= attached.is_err();
         self.stats.update(&follow.origin, |counters| {
             counters.waiting = attached.is_err();
+            counters.seen |= attached.is_ok();
             counters.rotations += u64::from(rotated && attached.is_ok());
             counters.error = attached.err().map(|error| error.to_string());
         });
@@ -230,6 +249,7 @@ impl Files {
         if let Some(Position::File { files }) = resume(&follow.origin) {
             follow.resume(&files, real, others, &self.limits, &self.stats, now);
             begin = Begin::Resumed;
+            self.stats.update(&follow.origin, |counters| counters.seen = true);
         }
         self.follows.insert(shown.to_owned(), follow);
         self.touch(shown);

@@ -18,7 +18,7 @@ mod watch;
 
 use std::{
     future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -75,6 +75,11 @@ pub(super) async fn run(
             watch.scan(&mut files, &resume);
         }
     }
+}
+
+/// Whether the path or glob names a file now.
+pub(super) fn is_there(path: &Path) -> bool {
+    Target::new(path).is_ok_and(|target| !target.resolve().files.is_empty())
 }
 
 /// When to look again though nothing is heard.

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs, io,
+    fmt, fs, io,
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
@@ -69,6 +69,15 @@ impl Target {
         let mut resolved = Resolved::default();
         resolved.walk(Path::new("/"), Path::new("/"), &self.steps, 0);
         resolved
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| match &step.literal {
+            Some(name) => write!(f, "/{}", String::from_utf8_lossy(name)),
+            None => write!(f, "/{}", step.name.as_str()),
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 mod export;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +21,8 @@ use tokio::{
 use self::export::{Export, Taken};
 use super::{Batch, Error, Limits, Position, Stats};
 
+/// What reads the journal.
+const PROGRAM: &str = "journalctl";
 /// Pause before a journalctl that ended is started again; doubled each time up to the last.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// A child that lived this long did its work: what ended it is news.
@@ -45,7 +47,7 @@ pub(super) async fn run(
     };
     let machine = std::fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
     let machine = machine.filter(|id| !id.is_empty());
-    let program = "journalctl".into();
+    let program = PROGRAM.into();
     let mut journal = Journal { program, machine, matches, cursor, origin, limits, stats, out };
     // shown from the beginning: a quiet journal may stay so
     journal.stats.update(&journal.origin, |_| ());
@@ -67,6 +69,14 @@ pub(super) async fn run(
             () = time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
         }
     }
+}
+
+/// Whether this host keeps a journal, and has what reads it.
+pub(super) fn is_there() -> bool {
+    let kept = ["/run/log/journal", "/var/log/journal"];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    kept.iter().any(|folder| Path::new(folder).is_dir())
+        && std::env::split_paths(&path).any(|folder| folder.join(PROGRAM).is_file())
 }
 
 /// One journal source.
@@ -233,7 +243,7 @@ mod tests {
     use super::*;
 
     /// A journalctl that prints what a real one printed, and ends.
-    fn journal(dir: &std::path::Path, script: &str) -> (Journal, mpsc::Receiver<Batch>) {
+    fn journal(dir: &Path, script: &str) -> (Journal, mpsc::Receiver<Batch>) {
         let program = dir.join("journalctl");
         fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}/args\n{script}", dir.display()))
             .unwrap();

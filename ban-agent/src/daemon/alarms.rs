@@ -1,0 +1,422 @@
+//! Finds out which alarms stand, and tells when one begins and ends, each once.
+//!
+//! What is wrong is read off the state of the core, afresh each time: nobody has to remember to
+//! take an alarm back. A look costs a walk over jails and sources and no system call. A new alarm
+//! is a name in [`crate::alarm`], and a line here.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{core::Core, trial::Trial};
+use crate::{
+    alarm::{Alarm, Name},
+    clock::{Boot, Now},
+    config,
+    control::SourceStatus,
+    event::{Event, What, escape},
+    jail,
+    kernel::{Hold, Place},
+    source,
+};
+
+/// How long after the last time something that merely happens, like an eviction, is an alarm.
+pub(super) const RECENT: Duration = Duration::from_secs(3600);
+/// How often it is looked though nothing is heard: sources and files tell nobody.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// How soon it is looked after something happened.
+pub(super) const SOON: Duration = Duration::from_secs(1);
+
+/// The alarms that stand, and what it takes to find them.
+#[derive(Debug, Default)]
+pub(super) struct Alarms {
+    standing: Vec<Alarm>,
+    counted: HashMap<(Name, String), Rising>,
+    /// Missing or different, surplus, when the maps were last compared with the ledger.
+    pub(super) drift: (usize, usize),
+    /// Something happened since the last look.
+    pub(super) due: bool,
+}
+
+/// A counter whose rise is an alarm.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rising {
+    count: u64,
+    /// What it was before it began to rise.
+    before: u64,
+    last: Option<Boot>,
+    /// It was looked at this time.
+    live: bool,
+}
+
+impl Rising {
+    /// By how much it rose since it was quiet for [`RECENT`]; `None`: it is quiet.
+    fn rose(&mut self, count: u64, now: Now) -> Option<u64> {
+        let recent = u64::try_from(RECENT.as_millis()).unwrap_or(u64::MAX);
+        if self.last.is_some_and(|last| last.plus(recent) <= now.boot) {
+            (self.last, self.before) = (None, self.count);
+        }
+        if count < self.count {
+            // its owner began anew
+            (self.count, self.before) = (0, 0);
+        }
+        if count > self.count {
+            (self.count, self.last) = (count, Some(now.boot));
+        }
+        self.last.map(|_| self.count - self.before)
+    }
+}
+
+/// An alarm that was found.
+#[derive(Clone, Debug, PartialEq)]
+struct Finding {
+    name: Name,
+    about: String,
+    text: String,
+    since: Option<Timestamp>,
+}
+
+/// One look.
+struct Look {
+    found: Vec<Finding>,
+    counted: HashMap<(Name, String), Rising>,
+    now: Now,
+}
+
+impl Look {
+    /// `about` and `text` may hold what others wrote: they are escaped here.
+    fn say(&mut self, name: Name, about: &str, text: impl AsRef<str>) {
+        let [about, text] = [about, text.as_ref()].map(|text| escape(text.as_bytes()));
+        self.found.push(Finding { name, about, text, since: None });
+    }
+
+    /// An alarm as long as `count` has risen lately.
+    fn rose(&mut self, name: Name, about: &str, count: u64, text: impl FnOnce(u64) -> String) {
+        if count == 0 {
+            return;
+        }
+        let rising = self.counted.entry((name, about.to_owned())).or_default();
+        rising.live = true;
+        if let Some(rose) = rising.rose(count, self.now) {
+            self.say(name, about, text(rose));
+        }
+    }
+}
+
+impl Core {
+    /// Looks what is wrong now, and tells what has changed.
+    pub(super) fn look_for_alarms(&mut self, now: Now) {
+        let mut counted = std::mem::take(&mut self.alarms.counted);
+        counted.values_mut().for_each(|rising| rising.live = false);
+        let mut look = Look { found: Vec::new(), counted, now };
+        self.look_at_enforcement(&mut look);
+        self.look_at_room(&mut look);
+        self.look_at_kernel_and_store(&mut look);
+        self.look_at_jails(&mut look);
+        self.look_at_sources(&mut look);
+        self.look_at_listeners(&mut look);
+        let Look { found, mut counted, .. } = look;
+        // what is gone is nobody's alarm any more
+        counted.retain(|_, rising| rising.live);
+        let standing = std::mem::take(&mut self.alarms.standing);
+        let (standing, changes) = compare(standing, found, now.wall);
+        self.alarms.due = false;
+        (self.alarms.counted, self.alarms.standing) = (counted, standing);
+        for what in &changes {
+            match what {
+                What::AlarmBegun(alarm) => log::error!("{what}; {}", alarm.remedy),
+                _ => log::info!("{what}"),
+            }
+        }
+        self.bus.publish(changes.into_iter().map(|what| Event { at: now.wall, what }).collect());
+    }
+
+    /// The alarms that stand now, the worst first.
+    pub(super) fn alarms(&mut self, now: Now) -> Vec<Alarm> {
+        self.look_for_alarms(now);
+        self.alarms.standing.clone()
+    }
+
+    /// How many alarms of each name stand, as of the last look.
+    pub(super) fn alarm_counts(&self) -> Vec<(&'static str, u64)> {
+        let count = |name: &Name| {
+            let same = self.alarms.standing.iter().filter(|alarm| alarm.name == *name).count();
+            (name.word(), same as u64)
+        };
+        Name::ALL.iter().map(count).collect()
+    }
+
+    fn look_at_enforcement(&self, look: &mut Look) {
+        let trial = self.probation.trial();
+        if self.xdp.is_dry_run() {
+            look.say(Name::DryRun, "", "NOTHING IS DROPPED: this is a dry run");
+        }
+        if let Trial::Lapsed { at } = trial {
+            let text = "NOTHING IS ENFORCED: the trial ran out, and nobody confirmed it".into();
+            let (name, about) = (Name::TrialLapsed, String::new());
+            look.found.push(Finding { name, about, text, since: Some(at) });
+        }
+        if trial.hold() == Hold::Off {
+            return;
+        }
+        let interfaces = self.xdp.interfaces();
+        if interfaces.iter().all(|on| on.ifindex == 0 || on.place.is_none()) {
+            look.say(Name::Detached, "", "NOTHING IS ENFORCED: the program runs on no interface");
+        }
+        for on in interfaces {
+            if on.ifindex == 0 {
+                let text = "not protected: there is no such interface";
+                look.say(Name::InterfaceMissing, &on.name, text);
+            } else if on.place.is_none() {
+                let text = "not protected: the program does not run there";
+                look.say(Name::InterfaceUnprotected, &on.name, text);
+            } else if on.place == Some(Place::Generic)
+                && self.config.agent.mode == config::Mode::Native
+            {
+                let text = "in generic mode, though mode = \"native\" was asked for";
+                look.say(Name::InterfaceGeneric, &on.name, text);
+            }
+        }
+    }
+
+    fn look_at_room(&self, look: &mut Look) {
+        let max = self.ledger.max_bans();
+        for (family, count) in ["IPv4", "IPv6"].into_iter().zip(self.ledger.families()) {
+            if count >= max {
+                let text = format!("no further {family} ban fits: {count} of {max}");
+                look.say(Name::MapFull, family, text);
+            }
+        }
+        look.rose(Name::BanRefused, "", self.ledger.refused(), |count| {
+            format!("{count} times nobody was banned: the map was full, and no ban could make room")
+        });
+        look.rose(Name::BanEvicted, "", self.ledger.evicted(), |count| {
+            format!("{count} bans ended early to make room for others: the map is full")
+        });
+    }
+
+    fn look_at_kernel_and_store(&self, look: &mut Look) {
+        if let Some(error) = &self.kernel_error {
+            let text = format!("{} steps wait for the kernel: {error}", self.pending.len());
+            look.say(Name::KernelStepsPending, "", text);
+        }
+        let (missing, surplus) = self.alarms.drift;
+        if missing + surplus > 0 {
+            let text = format!(
+                "kernel and agent differ: {missing} bans are missing or different, {surplus} are \
+                 nobody's"
+            );
+            look.say(Name::Drift, "", text);
+        }
+        let state = self.store.state();
+        if !state.is_sound() {
+            let text = format!("bans are enforced, but a reboot would forget them: {state}");
+            look.say(Name::StoreDegraded, "", text);
+        }
+    }
+
+    fn look_at_jails(&self, look: &mut Look) {
+        let stats = self.wiring.stats().snapshot();
+        for (spec, counters) in self.wiring.jails() {
+            let name = &*spec.name;
+            if is_blind(spec, &stats) {
+                let text = if spec.sources.is_empty() {
+                    format!("[{name}] bans nobody: it has nothing to read")
+                } else {
+                    let all: Vec<String> = spec.sources.iter().map(ToString::to_string).collect();
+                    format!(
+                        "[{name}] bans nobody: nothing of what it reads is there: {}",
+                        all.join(", ")
+                    )
+                };
+                look.say(Name::JailWithoutSource, name, text);
+            }
+            if let Some(breaker) = self.breakers.get(&spec.name)
+                && let Some(trip) = breaker.tripped()
+            {
+                let withheld = breaker.withheld();
+                let text = format!("[{name}] has stopped banning: {trip}; {withheld} withheld");
+                look.say(Name::JailStopped, name, text);
+            }
+            let evicted = counters.evicted.load(Ordering::Relaxed);
+            look.rose(Name::SuspectsForgotten, name, evicted, |count| {
+                format!("[{name}] forgot {count} addresses under observation: there are too many")
+            });
+            let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if !troubles.is_empty() {
+                look.say(Name::IgnoreUnresolved, name, format!("[{name}] {troubles}"));
+            }
+            for action in self.actions.status(name) {
+                let about = format!("{name}/{}", action.name);
+                if let Some(error) = &action.error {
+                    look.say(Name::ActionFailed, &about, format!("action {about}: {error}"));
+                }
+                look.rose(Name::ActionsLost, &about, action.dropped, |count| {
+                    format!("action {about}: {count} commands were not run: too many waited")
+                });
+            }
+        }
+        for name in self.wiring.died() {
+            let text = format!("[{name}] bans nobody: its task has ended");
+            look.say(Name::JailDied, name, text);
+        }
+    }
+
+    fn look_at_sources(&self, look: &mut Look) {
+        let stats = self.wiring.stats().snapshot();
+        let blind: Vec<&source::Spec> = self
+            .wiring
+            .jails()
+            .filter(|(spec, _)| is_blind(spec, &stats))
+            .flat_map(|(spec, _)| &spec.sources)
+            .collect();
+        // a jail that can see nothing names them already
+        let told = |name: &str| blind.iter().any(|spec| origin(spec) == name);
+        for (origin, counters) in &stats {
+            if let Some(error) = &counters.error {
+                look.say(Name::SourceFailed, origin, format!("{origin}: {error}"));
+            } else if counters.is_unseen() && !told(origin) {
+                let text = format!("{origin} has never existed: nothing was read from it");
+                look.say(Name::FileNeverSeen, origin, text);
+            }
+            look.rose(Name::LinesLost, origin, counters.lost, |count| {
+                format!("{origin}: {count} times unread lines could not be found any more")
+            });
+        }
+    }
+
+    fn look_at_listeners(&self, look: &mut Look) {
+        for hook in self.hook_states() {
+            if let Some(error) = hook.error {
+                let text = format!("hook {} does not deliver: {error}", hook.name);
+                look.say(Name::HookFailed, &hook.name, text);
+            }
+        }
+        for (kind, lost) in self.bus.lost() {
+            look.rose(Name::EventsLost, kind, lost, |count| {
+                format!("{count} events were lost on their way to: {kind}")
+            });
+        }
+    }
+
+    /// Whether what there is to say of a source is said by an alarm.
+    pub(super) fn is_alarm(status: &SourceStatus) -> bool {
+        status.counters.error.is_some() || status.counters.is_unseen()
+    }
+}
+
+/// Whether a jail that looks for failures can see none: nothing that it reads is there.
+fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> bool {
+    let is_dead = |source: &source::Spec| {
+        let counters = stats.get(origin(source).as_str());
+        counters.is_some_and(|counters| {
+            counters.is_unseen() || counters.waiting && counters.error.is_some()
+        })
+    };
+    // one without a pattern is for bans by hand
+    !spec.filter.failregex.is_empty() && spec.sources.iter().all(is_dead)
+}
+
+/// What a source is called in the counters.
+fn origin(source: &source::Spec) -> String {
+    match source {
+        // without doubled slashes
+        source::Spec::File { path, .. } => {
+            path.components().collect::<PathBuf>().display().to_string()
+        }
+        other => other.to_string().trim_end().to_owned(),
+    }
+}
+
+/// What stands now, the worst first, and the events that make it of what stood before.
+fn compare(
+    mut before: Vec<Alarm>,
+    mut found: Vec<Finding>,
+    at: Timestamp,
+) -> (Vec<Alarm>, Vec<What>) {
+    found.sort_by(|a, b| (a.name, &a.about).cmp(&(b.name, &b.about)));
+    found.dedup_by(|later, first| (later.name, &later.about) == (first.name, &first.about));
+    let (mut standing, mut changes) = (Vec::with_capacity(found.len()), Vec::new());
+    for Finding { name, about, text, since } in found {
+        let same = |alarm: &Alarm| alarm.name == name && alarm.about == about;
+        match before.iter().position(same).map(|place| before.remove(place)) {
+            Some(known) => standing.push(Alarm { text, ..known }),
+            None => {
+                let (remedy, since) = (name.remedy().to_owned(), since.unwrap_or(at));
+                let alarm = Alarm { name, about, text, remedy, since };
+                changes.push(What::AlarmBegun(alarm.clone()));
+                standing.push(alarm);
+            }
+        }
+    }
+    changes.extend(before.into_iter().map(What::AlarmEnded));
+    (standing, changes)
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod comparing {
+    use super::*;
+
+    fn finding(name: Name, about: &str, text: &str) -> Finding {
+        Finding { name, about: about.into(), text: text.into(), since: None }
+    }
+
+    fn words(changes: &[What]) -> Vec<String> {
+        let word = |what: &What| match what {
+            What::AlarmBegun(alarm) => format!("+{} {}", alarm.name.word(), alarm.about),
+            What::AlarmEnded(alarm) => format!("-{} {}", alarm.name.word(), alarm.about),
+            other => panic!("{other:?}"),
+        };
+        changes.iter().map(word).collect()
+    }
+
+    #[test]
+    fn each_begins_and_ends_once_and_the_worst_stands_first() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let file = |text| finding(Name::FileNeverSeen, "/log", text);
+        let (standing, changes) = compare(Vec::new(), vec![file("1")], at(1));
+        assert_eq!(words(&changes), ["+file_never_seen /log"]);
+        // another text is no other alarm
+        let dry = finding(Name::DryRun, "", "dry");
+        let (standing, changes) = compare(standing, vec![file("2"), dry.clone(), dry], at(2));
+        assert_eq!(words(&changes), ["+dry_run "]);
+        let shown: Vec<_> =
+            standing.iter().map(|alarm| (alarm.name, &*alarm.text, alarm.since)).collect();
+        assert_eq!(
+            shown,
+            [(Name::DryRun, "dry", at(2)), (Name::FileNeverSeen, "2", at(1))],
+            "the worst first, with the newest text and the first time"
+        );
+        // another source is another alarm
+        let other = finding(Name::FileNeverSeen, "/other", "3");
+        let (standing, changes) = compare(standing, vec![other], at(3));
+        assert_eq!(
+            words(&changes),
+            ["+file_never_seen /other", "-dry_run ", "-file_never_seen /log"]
+        );
+        let (standing, changes) = compare(standing, Vec::new(), at(4));
+        assert_eq!((words(&changes), standing), (vec!["-file_never_seen /other".into()], vec![]));
+    }
+
+    #[test]
+    fn what_merely_happens_is_an_alarm_for_an_hour() {
+        let now = |minutes: u64| Now { boot: Boot(minutes * 60_000), wall: Timestamp::UNIX_EPOCH };
+        let mut rising = Rising::default();
+        assert_eq!(rising.rose(0, now(0)), None);
+        assert_eq!(rising.rose(3, now(1)), Some(3));
+        assert_eq!(rising.rose(3, now(60)), Some(3));
+        assert_eq!(rising.rose(5, now(60)), Some(5));
+        assert_eq!(rising.rose(5, now(119)), Some(5));
+        assert_eq!(rising.rose(5, now(120)), None, "an hour after the last");
+        assert_eq!(rising.rose(6, now(121)), Some(1), "only what is new");
+        assert_eq!(rising.rose(1, now(122)), Some(1), "its owner began anew");
+    }
+}

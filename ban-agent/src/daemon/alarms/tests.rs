@@ -1,0 +1,493 @@
+//! Each alarm that the core can be driven into without a kernel: it begins, is told once, and ends.
+//! The others are in `tests/tests/system_alarms.rs`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::RECENT;
+use crate::{
+    alarm::Name,
+    clock::{Boot, Now},
+    config,
+    control::{Document, Reply},
+    daemon::{
+        Options,
+        core::Core,
+        message::{Handled, Message},
+        trial::Trial,
+        wiring::Wiring,
+    },
+    event::{Bus, Subscription, What},
+    filter,
+    jail::{self, Limits, Sentence},
+    kernel::{Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Memory, Place, Verdicts},
+    ledger::{Enforced, Op},
+    net::{IpNet, parse_prefix},
+    source::{self, Start},
+    store::Store,
+};
+
+/// What the test changes behind the core's back.
+#[derive(Debug, Default)]
+struct Machine {
+    maps: Memory,
+    interfaces: Vec<Attached>,
+    dry_run: bool,
+}
+
+/// A kernel side without a kernel.
+struct Double {
+    machine: Arc<Mutex<Machine>>,
+    /// As of the last look, for who asks by reference.
+    interfaces: Vec<Attached>,
+    folder: PathBuf,
+}
+
+impl Double {
+    fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+        act(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Enforcer for Double {
+    fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
+        self.with(|machine| machine.maps.apply(ops, now))
+    }
+
+    fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>> {
+        self.with(|machine| machine.maps.hits(prefixes))
+    }
+
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
+        self.with(|machine| machine.maps.each_held(visit))
+    }
+
+    fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
+        self.with(|machine| machine.maps.allow(prefixes))
+    }
+}
+
+impl Card for Double {
+    fn interfaces(&self) -> &[Attached] {
+        &self.interfaces
+    }
+
+    fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        self.interfaces = self.with(|machine| machine.interfaces.clone());
+        Ok(Vec::new())
+    }
+
+    fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn resize(&mut self, _: u32) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn capacity(&self) -> u32 {
+        2
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.with(|machine| machine.dry_run)
+    }
+
+    fn set_sampling(&self, _: u32) {}
+
+    fn verdicts(&self, _: Option<&Attached>) -> Result<Verdicts, Error> {
+        Ok(Verdicts::default())
+    }
+
+    fn ahead(&self) -> Ahead {
+        Ahead::at(&self.folder)
+    }
+
+    fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+fn on(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
+    Attached::double(name, ifindex, place)
+}
+
+/// A core with room for two bans of each family, and no jail.
+struct Bench {
+    folder: TempDir,
+    core: Core,
+    machine: Arc<Mutex<Machine>>,
+    now: Now,
+    events: Subscription,
+    _messages: mpsc::Receiver<Message>,
+    _handled: mpsc::UnboundedReceiver<Handled>,
+}
+
+impl Bench {
+    fn new(trial: Trial) -> Bench {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, "[agent]\ninterfaces = [\"lo\"]\n").unwrap();
+        let config = config::load(&path).unwrap();
+        let mut agent = config.agent.clone();
+        agent.max_bans = 2;
+        agent.state = folder.path().join("state.sqlite");
+        let store = Store::open(&agent.state).unwrap();
+        let options = Options { path, config, agent, replace: false, grace: None };
+        let interfaces = vec![on("eth0", 1, Some(Place::Native))];
+        let machine = Machine { interfaces: interfaces.clone(), ..Machine::default() };
+        let machine = Arc::new(Mutex::new(machine));
+        let double =
+            Double { machine: Arc::clone(&machine), interfaces, folder: folder.path().to_owned() };
+        let bus = Bus::default();
+        let events = bus.subscribe("watch");
+        let (sender, messages) = mpsc::channel(16);
+        let (acks, handled) = mpsc::unbounded_channel();
+        let wiring = Wiring::new(sender, acks, bus.clone());
+        let now =
+            Now { boot: Boot(1_000_000), wall: Timestamp::from_second(1_800_000_000).unwrap() };
+        let core = Core::new(options, Box::new(double), store, trial, wiring, bus, now);
+        Bench { folder, core, machine, now, events, _messages: messages, _handled: handled }
+    }
+
+    fn machine(&self, act: impl FnOnce(&mut Machine)) {
+        act(&mut self.machine.lock().unwrap());
+    }
+
+    fn later(&mut self, time: Duration) {
+        self.now.boot = self.now.boot.plus(u64::try_from(time.as_millis()).unwrap());
+        self.now.wall += time;
+    }
+
+    /// What stands: `NAME ABOUT`.
+    fn alarms(&mut self) -> Vec<String> {
+        let alarms = self.core.alarms(self.now);
+        alarms.iter().map(|alarm| format!("{} {}", alarm.name.word(), alarm.about)).collect()
+    }
+
+    fn stands(&mut self, name: Name, about: &str) -> bool {
+        self.alarms().contains(&format!("{} {about}", name.word()))
+    }
+
+    /// Waits for other tasks.
+    async fn eventually(&mut self, name: Name, about: &str, stands: bool) {
+        for _ in 0..10_000 {
+            if self.stands(name, about) == stands {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{} {about}: not {stands} in {:?}", name.word(), self.alarms());
+    }
+
+    /// Events of alarms so far: `+NAME ABOUT`, `-NAME ABOUT`.
+    async fn told(&mut self) -> Vec<String> {
+        self.core.bus.publish(vec![crate::event::Event::now(What::Resumed { jail: "end".into() })]);
+        let mut told = Vec::new();
+        while let Some((_, part)) = self.events.next().await {
+            for event in part.events.iter() {
+                match &event.what {
+                    What::AlarmBegun(alarm) => {
+                        told.push(format!("+{} {}", alarm.name.word(), alarm.about));
+                    }
+                    What::AlarmEnded(alarm) => {
+                        told.push(format!("-{} {}", alarm.name.word(), alarm.about));
+                    }
+                    What::Resumed { jail } if &**jail == "end" => return told,
+                    _ => {}
+                }
+            }
+        }
+        told
+    }
+
+    /// Ends with what was told of this alarm: its beginning and its end, each once.
+    async fn was_told_once(&mut self, name: Name, about: &str) {
+        let word = format!("{} {about}", name.word());
+        let mut told = self.told().await;
+        told.retain(|event| event.get(1..) == Some(&word));
+        assert_eq!(told, [format!("+{word}"), format!("-{word}")]);
+    }
+
+    fn jail(&self, name: &str, paths: &[&Path]) -> jail::Spec {
+        let file =
+            |path: &&Path| source::Spec::File { path: path.to_path_buf(), start: Start::End };
+        let filter =
+            filter::Spec { failregex: vec!["^<ADDR> knocks$".into()], ..filter::Spec::default() };
+        jail::Spec {
+            name: name.into(),
+            sources: paths.iter().map(file).collect(),
+            filter: Arc::new(filter),
+            ..jail::spec(1, 600)
+        }
+    }
+
+    fn run(&mut self, jails: &[jail::Spec]) {
+        let (looked, _) = mpsc::channel(1);
+        self.core.wiring.apply(jails, &self.core.positions, &looked).unwrap();
+    }
+
+    fn sentence(&mut self, jail: &str, address: &str) {
+        let prefix = address.parse::<std::net::IpAddr>().unwrap().into();
+        let sentence = Sentence {
+            prefix,
+            address: prefix,
+            duration: Some(Duration::from_secs(86_400)),
+            ports: Vec::new(),
+            evidence: Vec::new(),
+            fields: Default::default(),
+            time: self.now.wall,
+            failures: 1,
+        };
+        self.now.fake();
+        let read = std::time::Instant::now();
+        self.core.handle([Message::Sentence { jail: jail.into(), sentence, read }].into_iter());
+    }
+}
+
+#[tokio::test]
+async fn a_trial_that_lapsed() {
+    let at = Timestamp::from_second(1_700_000_000).unwrap();
+    let mut bench = Bench::new(Trial::Lapsed { at });
+    bench.core.xdp = Box::new(Double {
+        machine: Arc::clone(&bench.machine),
+        interfaces: vec![on("eth0", 1, None)],
+        folder: bench.folder.path().to_owned(),
+    });
+    // that the interfaces are detached is the same thing
+    assert_eq!(bench.alarms(), ["trial_lapsed "]);
+    let alarms = bench.core.alarms(bench.now);
+    assert_eq!(alarms.first().unwrap().since, at, "since it ran out, not since it was noticed");
+    assert!(alarms.first().unwrap().text.starts_with("NOTHING IS ENFORCED"));
+    bench.core.confirm(None, bench.now);
+    assert!(!bench.stands(Name::TrialLapsed, ""));
+    bench.was_told_once(Name::TrialLapsed, "").await;
+}
+
+#[tokio::test]
+async fn a_dry_run() {
+    let mut bench = Bench::new(Trial::Over);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.machine(|machine| machine.dry_run = true);
+    assert_eq!(bench.alarms(), ["dry_run "]);
+    bench.machine(|machine| machine.dry_run = false);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::DryRun, "").await;
+}
+
+#[tokio::test]
+async fn interfaces() {
+    let mut bench = Bench::new(Trial::Over);
+    bench.core.config.agent.mode = config::Mode::Native;
+    let native = Some(Place::Native);
+    for (interfaces, expected) in [
+        (vec![on("eth0", 1, native)], &[][..]),
+        (vec![on("eth0", 1, native), on("eth1", 0, native)], &["interface_missing eth1"][..]),
+        (vec![on("eth0", 1, native), on("eth1", 2, None)], &["interface_unprotected eth1"]),
+        (vec![on("eth0", 1, Some(Place::Generic))], &["interface_generic eth0"]),
+        (vec![on("eth0", 0, native)], &["detached ", "interface_missing eth0"]),
+        (vec![on("eth\u{1b}[2J", 1, None)], &["detached ", "interface_unprotected eth\\u{1b}[2J"]),
+        (vec![on("eth0", 1, native)], &[]),
+    ] {
+        bench.machine(|machine| machine.interfaces.clone_from(&interfaces));
+        bench.core.check_interfaces();
+        assert_eq!(bench.alarms(), expected, "{interfaces:?}");
+    }
+    bench.was_told_once(Name::InterfaceGeneric, "eth0").await;
+    // where it is not asked for, generic mode is a remark
+    bench.core.config.agent.mode = config::Mode::Auto;
+    bench.machine(|machine| machine.interfaces = vec![on("eth0", 1, Some(Place::Generic))]);
+    bench.core.check_interfaces();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_full_map_a_refusal_and_what_total_counts() {
+    let mut bench = Bench::new(Trial::Over);
+    let log = bench.folder.path().join("door.log");
+    fs::write(&log, "").unwrap();
+    bench.run(&[bench.jail("door", &[&log])]);
+    let total = |bench: &Bench| {
+        let counters = bench.core.wiring.jails().next().unwrap().1;
+        counters.total.load(Ordering::Relaxed)
+    };
+    bench.sentence("door", "192.0.2.1");
+    assert_eq!((bench.alarms(), total(&bench)), (vec![], 1));
+    // what is prolonged is no ban more
+    bench.later(Duration::from_secs(1));
+    bench.sentence("door", "192.0.2.1");
+    assert_eq!(total(&bench), 1);
+    bench.sentence("door", "192.0.2.2");
+    assert_eq!((bench.alarms(), total(&bench)), (vec!["map_full IPv4".to_owned()], 2));
+    // a jail's ban makes room
+    bench.sentence("door", "192.0.2.3");
+    assert_eq!(bench.alarms(), ["map_full IPv4", "ban_evicted "]);
+    // the other family has room
+    bench.sentence("door", "2001:db8::1");
+    assert_eq!(total(&bench), 4);
+    // what the operator holds for ever makes none
+    let mut plan = Default::default();
+    for ban in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        bench.core.ledger.release(parse_prefix(ban).unwrap(), None, &mut plan);
+    }
+    for ban in ["192.0.2.8", "192.0.2.9"] {
+        let claim = crate::ledger::Claim {
+            prefix: parse_prefix(ban).unwrap(),
+            holder: crate::ledger::Holder::Manual,
+            until: Boot::NEVER,
+            ports: Vec::new(),
+        };
+        bench.core.ledger.claim(&claim, false, bench.now.boot, &mut plan);
+    }
+    bench.sentence("door", "192.0.2.4");
+    assert_eq!(bench.alarms(), ["ban_refused ", "map_full IPv4", "ban_evicted "]);
+    assert_eq!(total(&bench), 4, "counted, and not made");
+    bench.core.ledger.release(parse_prefix("192.0.2.8").unwrap(), None, &mut plan);
+    assert_eq!(bench.alarms(), ["ban_refused ", "ban_evicted "]);
+    bench.later(RECENT);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::BanRefused, "").await;
+}
+
+#[tokio::test]
+async fn a_kernel_that_refuses_and_one_that_holds_something_else() {
+    let mut bench = Bench::new(Trial::Over);
+    bench.machine(|machine| machine.maps.failing = Some("not now\u{1b}".into()));
+    bench.sentence("door", "192.0.2.1");
+    let alarms = bench.core.alarms(bench.now);
+    assert_eq!(alarms.first().unwrap().text, "1 steps wait for the kernel: not now\\u{1b}");
+    bench.machine(|machine| machine.maps.failing = None);
+    bench.core.retry(bench.now);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::KernelStepsPending, "").await;
+
+    let stranger = parse_prefix("198.51.100.1").unwrap();
+    let enforced = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Vec::new() };
+    let now = bench.now;
+    bench.machine(|machine| machine.maps.apply(&[Op::Set(stranger, enforced)], now).unwrap());
+    let drift = |bench: &mut Bench| match bench.core.drift() {
+        Reply::Done(Document::Drift(drift)) => (drift.missing, drift.surplus),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(drift(&mut bench), (0, 1));
+    assert_eq!(bench.alarms(), ["drift "]);
+    bench.machine(|machine| machine.maps.apply(&[Op::Clear(stranger)], now).unwrap());
+    assert_eq!(drift(&mut bench), (0, 0));
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::Drift, "").await;
+}
+
+#[tokio::test]
+async fn a_jail_that_sees_nothing_and_one_that_sees_a_part() {
+    let mut bench = Bench::new(Trial::Over);
+    let [here, gone, glob] =
+        ["here.log", "gone.log", "*.access"].map(|name| bench.folder.path().join(name));
+    fs::write(&here, "").unwrap();
+    bench.run(&[bench.jail("none", &[]), bench.jail("part", &[&here, &gone, &glob])]);
+    assert!(bench.stands(Name::JailWithoutSource, "none"));
+    let [gone, glob] = [gone, glob].map(|path| path.display().to_string());
+    bench.eventually(Name::FileNeverSeen, &gone, true).await;
+    bench.eventually(Name::FileNeverSeen, &glob, true).await;
+    assert!(!bench.stands(Name::JailWithoutSource, "part"));
+    // one alarm for one cause
+    bench.run(&[bench.jail("part", &[Path::new(&gone), Path::new(&glob)])]);
+    bench.eventually(Name::JailWithoutSource, "part", true).await;
+    assert!(!bench.alarms().iter().any(|alarm| alarm.starts_with("file_never_seen")));
+    assert!(!bench.stands(Name::JailWithoutSource, "none"));
+
+    fs::write(bench.folder.path().join("a.access"), "").unwrap();
+    bench.eventually(Name::JailWithoutSource, "part", false).await;
+    bench.eventually(Name::FileNeverSeen, &glob, false).await;
+    bench.eventually(Name::FileNeverSeen, &gone, true).await;
+    fs::write(&gone, "").unwrap();
+    bench.eventually(Name::FileNeverSeen, &gone, false).await;
+    // one that was there and is not is being rotated: no alarm
+    fs::remove_file(&gone).unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(bench.alarms(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
+    let mut bench = Bench::new(Trial::Over);
+    let log = bench.folder.path().join("door.log");
+    fs::write(&log, "").unwrap();
+    let limits = Limits { bans: Some(1), ..Limits::default() };
+    bench.run(&[jail::Spec { limits, ..bench.jail("door", &[&log]) }]);
+    bench.sentence("door", "2001:db8::1");
+    bench.sentence("door", "192.0.2.2");
+    assert_eq!(bench.alarms(), ["jail_stopped door"]);
+    bench.core.resume(Some("door"));
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::JailStopped, "door").await;
+
+    let counters = |bench: &Bench| {
+        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        counters.evicted.fetch_add(7, Ordering::Relaxed);
+        *counters.lookup.lock().unwrap() = "who.example: no such host".into();
+    };
+    counters(&bench);
+    let alarms = bench.core.alarms(bench.now);
+    let texts: Vec<&str> = alarms.iter().map(|alarm| &*alarm.text).collect();
+    assert_eq!(
+        texts,
+        [
+            "[door] forgot 7 addresses under observation: there are too many",
+            "[door] who.example: no such host"
+        ]
+    );
+    bench.later(RECENT);
+    bench.core.wiring.jails().next().unwrap().1.lookup.lock().unwrap().clear();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::SuspectsForgotten, "door").await;
+    bench.core.wiring.kill("door");
+    bench.eventually(Name::JailDied, "door", true).await;
+    bench.run(&[]);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::JailDied, "door").await;
+}
+
+#[tokio::test]
+async fn sources_that_fail_and_lines_and_events_that_are_lost() {
+    let mut bench = Bench::new(Trial::Over);
+    let origin: Arc<str> = "/var/log/\u{1b}x".into();
+    let about = "/var/log/\\u{1b}x";
+    let change = |bench: &Bench, error: Option<&str>, lost: u64| {
+        bench.core.wiring.stats().update(&origin, |counters| {
+            counters.error = error.map(Into::into);
+            counters.lost = lost;
+        });
+    };
+    change(&bench, Some("permission denied"), 0);
+    assert_eq!(bench.alarms(), [format!("source_failed {about}")]);
+    change(&bench, None, 0);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::SourceFailed, about).await;
+    change(&bench, None, 2);
+    assert_eq!(bench.alarms(), [format!("lines_lost {about}")]);
+    bench.later(RECENT);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::LinesLost, about).await;
+
+    // one that listens and never reads
+    let deaf = bench.core.bus.subscribe("file");
+    let event = || vec![crate::event::Event::now(What::Resumed { jail: "x".into() })];
+    for _ in 0..5000 {
+        bench.core.bus.publish(event());
+    }
+    let mut deaf = deaf;
+    deaf.next().await;
+    assert!(bench.stands(Name::EventsLost, "file"));
+    bench.later(RECENT);
+    assert!(!bench.stands(Name::EventsLost, "file"));
+}

@@ -1,0 +1,181 @@
+//! Alarms of the real agent: they begin and end, and every way of asking shows them.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::{
+    agent::{Agent, LIMIT},
+    net::run,
+    privilege,
+    process::eventually,
+    stage::Stage,
+};
+
+/// Names and subjects of the alarms that stand, as a document says.
+fn alarms(document: &Value) -> Result<Vec<String>> {
+    let all = document.get("alarms").and_then(Value::as_array).context("no alarms")?;
+    let word = |alarm: &Value, field: &str| -> Result<String> {
+        Ok(alarm.get(field).and_then(Value::as_str).context("no word")?.to_owned())
+    };
+    all.iter()
+        .map(|alarm| Ok(format!("{} {}", word(alarm, "name")?, word(alarm, "about")?)))
+        .collect()
+}
+
+/// A command that succeeds while this file is there.
+fn depends_on(stage: &Stage, name: &str) -> String {
+    format!("test -e {}", stage.file(name).display())
+}
+
+fn configuration(stage: &Stage) -> String {
+    format!(
+        "[metrics]\nlisten = \"127.0.0.1:9938\"\n[events]\nfile = {:?}\n\
+         [hooks.chat]\ncommand = [\"/bin/sh\", \"-c\", \"{}\"]\n\
+         [actions.note]\nban = '{}'\n\
+         [filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+         [jails.door]\nmaxretry = 1\nactions = [\"note\"]\nlogpath = {:?}\n",
+        stage.file("events.ndjson"),
+        depends_on(stage, "chat"),
+        depends_on(stage, "note"),
+        stage.file("door.log"),
+    )
+}
+
+fn scrape(stage: &Stage) -> Result<String> {
+    run(stage.edge.command("curl").args([
+        "-sSf",
+        "--max-time",
+        "30",
+        "http://127.0.0.1:9938/metrics",
+    ]))
+}
+
+/// What the file of events tells of one alarm.
+fn told(stage: &Stage, name: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(stage.file("events.ndjson")).unwrap_or_default();
+    let mut told = Vec::new();
+    for line in text.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        if event.pointer("/ban_agent/alarm").and_then(Value::as_str) == Some(name) {
+            let action = event.pointer("/event/action").and_then(Value::as_str);
+            told.push(action.context("no action")?.to_owned());
+        }
+    }
+    Ok(told)
+}
+
+#[test]
+fn a_jail_that_sees_nothing_cries_everywhere_until_it_sees() -> Result<()> {
+    if !privilege::ready("alarms") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    stage.write("chat", "")?;
+    let mut agent = Agent::start(&stage, &configuration(&stage))?;
+    // at once: nobody has to wait for it
+    let status = agent.json(&["status"])?;
+    ensure!(alarms(&status)? == ["jail_without_source door"], "{status}");
+    let human = agent.verb(&["status"])?;
+    let human = String::from_utf8_lossy(&human.stdout).into_owned();
+    ensure!(human.starts_with("ALARM jail_without_source: [door] bans nobody"), "{human}");
+    let quiet = agent.verb(&["--quiet", "status"])?;
+    ensure!(quiet.status.code() == Some(1) && quiet.stdout.is_empty(), "{quiet:?}");
+    ensure!(quiet.stderr.is_empty(), "{quiet:?}");
+    let doctor = agent.verb(&["doctor"])?;
+    let diagnosis = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ensure!(doctor.status.code() == Some(1), "{diagnosis}");
+    ensure!(diagnosis.contains("BAD   alarm          jail_without_source: [door]"), "{diagnosis}");
+    let checked = agent.verb(&["check"])?;
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    ensure!(checked.contains("warning: jail door can see nothing"), "{checked}");
+    for words in [&["list"][..], &["ban", "203.0.113.9", "--for", "1h"]] {
+        let done = agent.verb(words)?;
+        ensure!(done.status.success(), "an alarm is no failure of {words:?}");
+        let remark = String::from_utf8_lossy(&done.stderr).into_owned();
+        ensure!(remark.lines().count() == 1 && remark.starts_with("alarm: [door]"), "{remark}");
+        let quiet = agent.verb(&[&["--quiet"], words].concat())?;
+        ensure!(quiet.stderr.is_empty(), "{quiet:?}");
+        let document = agent.json(words)?;
+        ensure!(alarms(&document)? == ["jail_without_source door"], "{document}");
+    }
+    let metrics = scrape(&stage)?;
+    ensure!(metrics.contains("\nban_agent_alarm{name=\"jail_without_source\"} 1\n"), "{metrics}");
+    ensure!(metrics.contains("\nban_agent_alarm{name=\"dry_run\"} 0\n"), "{metrics}");
+
+    stage.write("door.log", "")?;
+    eventually("the alarm ends", LIMIT, || {
+        Ok(agent.verb(&["--quiet", "status"])?.status.code() == Some(0))
+    })?;
+    ensure!(agent.verb(&["list"])?.stderr.is_empty(), "a remark about nothing");
+    eventually("both are told", LIMIT, || {
+        Ok(told(&stage, "jail_without_source")? == ["alarm-begun", "alarm-ended"])
+    })
+    .with_context(|| format!("{:?}", told(&stage, "jail_without_source")))?;
+    ensure!(
+        scrape(&stage)?.contains("\nban_agent_alarm{name=\"jail_without_source\"} 0\n"),
+        "metrics"
+    );
+    agent.terminate()
+}
+
+#[test]
+fn an_action_and_a_hook_that_fail_until_they_do_not() -> Result<()> {
+    if !privilege::ready("alarms of actions and hooks") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let mut agent = Agent::start(&stage, &configuration(&stage))?;
+    let knock = |address: &str| -> Result<()> {
+        use std::io::Write as _;
+        let mut file = fs::File::options().append(true).open(&log)?;
+        Ok(writeln!(file, "{address} knocks")?)
+    };
+    knock("203.0.113.1")?;
+    eventually("both fail", LIMIT, || {
+        let standing = alarms(&agent.json(&["status"])?)?;
+        Ok(standing == ["action_failed door/note", "hook_failed chat"])
+    })
+    .with_context(|| format!("{:?}", agent.json(&["status"])))?;
+    stage.write("chat", "")?;
+    stage.write("note", "")?;
+    knock("203.0.113.2")?;
+    eventually("both work", LIMIT, || Ok(alarms(&agent.json(&["status"])?)?.is_empty()))
+        .with_context(|| format!("{:?}", agent.json(&["status"])))?;
+    for name in ["action_failed", "hook_failed"] {
+        eventually("it is told", LIMIT, || {
+            Ok(told(&stage, name)? == ["alarm-begun", "alarm-ended"])
+        })
+        .with_context(|| format!("{name}: {:?}", told(&stage, name)))?;
+    }
+    agent.terminate()
+}
+
+#[test]
+fn a_dry_run_is_said_first() -> Result<()> {
+    if !privilege::ready("the alarm of a dry run") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    stage.write("door.log", "")?;
+    stage.write("chat", "")?;
+    let mut agent = Agent::start_with(&stage, &configuration(&stage), &["--dry-run"])?;
+    let human = agent.verb(&["status"])?.stdout;
+    ensure!(human.starts_with(b"ALARM dry_run: NOTHING IS DROPPED"), "not said first");
+    ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(1), "no alarm");
+    agent.kill()?;
+    ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(3), "it does not run");
+    agent.run()?;
+    ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(0), "still an alarm");
+    agent.terminate()
+}
+
+/// The shipped rules are those that Prometheus takes.
+#[test]
+fn prometheus_takes_the_rules() -> Result<()> {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/prometheus/ban-agent.rules.yml");
+    let said = run(Command::new("promtool").args(["check", "rules", rules]))?;
+    ensure!(said.contains("SUCCESS"), "{said}");
+    Ok(())
+}
