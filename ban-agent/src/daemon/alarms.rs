@@ -297,7 +297,8 @@ impl Core {
                 look.say(Name::HookFailed, &hook.name, text);
             }
         }
-        for (kind, lost) in self.bus.lost() {
+        // what a hook that fails does not get is its own alarm
+        for (kind, lost) in self.bus.lost().into_iter().filter(|(kind, _)| *kind != "hook") {
             look.rose(Name::EventsLost, kind, lost, |count| {
                 format!("{count} events were lost on their way to: {kind}")
             });
