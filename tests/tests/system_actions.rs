@@ -125,3 +125,37 @@ fn actions_run_beside_the_bans() -> Result<()> {
     ensure!(told() == before, "a dry run told: {}", told());
     Ok(())
 }
+
+#[test]
+fn what_an_action_started_ends_with_the_agent() -> Result<()> {
+    if !privilege::ready("actions") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let (log, pids) = (stage.write("door.log", "")?, stage.file("pids"));
+    // two that hear of the end, one that does not want to
+    let script = format!(
+        "sleep 1001 & echo $! >> {0}; sh -c 'trap \"\" TERM; sleep 1002 & echo $! >> {0}; wait'; wait",
+        pids.display()
+    );
+    let jails = format!(
+        "[filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+         [actions.hang]\nban = {script:?}\ntimeout = \"1h\"\n\
+         [hooks.hang]\ncommand = [\"/bin/sh\", \"-c\", {hook:?}]\ntimeout = \"1h\"\n\
+         [jails.door]\nmaxretry = 1\nlogpath = {log:?}\nactions = \"hang\"\n",
+        hook = format!("sleep 1003 & echo $! >> {}; wait", pids.display()),
+    );
+    // not a child of systemd's, which would clean up
+    let mut agent = Agent::start(&stage, &jails)?;
+    writeln!(File::options().append(true).open(&log)?, "203.0.113.1 knocks")?;
+    let begun = || fs::read_to_string(&pids).unwrap_or_default().lines().count();
+    eventually("all have begun", LIMIT, || Ok(begun() == 3))?;
+    agent.terminate()?;
+    eventually("all have ended", LIMIT, || {
+        let pids = fs::read_to_string(&pids)?;
+        let lives = |pid: &str| {
+            fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        Ok(!pids.lines().any(lives))
+    })
+}

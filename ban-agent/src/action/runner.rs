@@ -194,8 +194,8 @@ impl Runner {
             return true;
         }
         let script = tags::fill(command, family, ticket);
-        // closed never: an error cannot happen, and would mean one command more
-        let permit = self.permits.acquire().await;
+        // closed when the agent ends and has no more time
+        let Ok(permit) = self.permits.acquire().await else { return false };
         let result = shell::run(&script, self.spec.timeout).await;
         drop(permit);
         let Err(error) = result else {

@@ -6,20 +6,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    process::{Child, Command},
+    process::Command,
     time,
 };
 
 use super::tags::Script;
-use crate::event::escape;
+use crate::{children::Group, event::escape};
 
 /// Bytes that are kept of what a command says on each of its outputs.
 const WORDS: usize = 512;
-/// How long a command that was told to end may take.
-const GRACE: Duration = Duration::from_secs(1);
 /// How long the output of a command that has ended is waited for: what it left in the background
 /// may keep it open for ever.
 const LINGER: Duration = Duration::from_millis(100);
@@ -58,6 +55,8 @@ pub(super) async fn run(script: &Script, timeout: Duration) -> Result<(), Failed
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // a group of its own, so that all of it can be ended
     let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(Failed::Start)?;
+    // killed with all it has started, should nobody wait for it any more
+    let group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut said = Said::default();
     let finished = {
@@ -79,29 +78,20 @@ pub(super) async fn run(script: &Script, timeout: Duration) -> Result<(), Failed
         }
         finished
     };
-    match finished {
-        Ok((Ok(status), _)) if status.success() => Ok(()),
-        Ok((Ok(status), _)) => Err(Failed::Status { status, said: said.text() }),
-        Ok((Err(error), _)) => Err(Failed::Start(error)),
+    let status = match finished {
+        Ok((status, _)) => {
+            group.leave();
+            status
+        }
         Err(_) => {
-            end(&mut child).await;
-            Err(Failed::Late { after: timeout, said: said.text() })
+            group.end(&mut child).await;
+            return Err(Failed::Late { after: timeout, said: said.text() });
         }
-    }
-}
-
-/// Ends the whole group, kindly first.
-async fn end(child: &mut Child) {
-    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let Some(group) = pid else { return };
-    for signal in [Signal::TERM, Signal::KILL] {
-        // it may be gone already
-        let _ = kill_process_group(group, signal);
-        if time::timeout(GRACE, child.wait()).await.is_ok() && signal == Signal::TERM {
-            // the shell is gone; what ignored the signal goes as well
-            let _ = kill_process_group(group, Signal::KILL);
-            return;
-        }
+    };
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failed::Status { status, said: said.text() }),
+        Err(error) => Err(Failed::Start(error)),
     }
 }
 
@@ -190,12 +180,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_command_that_nobody_waits_for_is_killed_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let text = format!(
+            "trap '' TERM; sh -c 'trap \"\" TERM; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait'",
+            file.display()
+        );
+        let script = Script { text, vars: Vec::new() };
+        let running = tokio::spawn(async move { run(&script, LONG).await.is_ok() });
+        while !file.exists() {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        while std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+        {
+            time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
     async fn what_stays_in_the_background_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pid");
         let text = format!("sleep 1000 & echo $! > {}", file.display());
         assert_eq!(check(&text, &[], LONG).await, "good");
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
-        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 }

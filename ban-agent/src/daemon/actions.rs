@@ -8,6 +8,7 @@ use tokio::{sync::Semaphore, time};
 use super::core::Core;
 use crate::{
     action::{Action, Job, Known, Order, Spec, Ticket},
+    children,
     clock::Now,
     control::ActionStatus,
     jail::{self, Sentence},
@@ -90,18 +91,23 @@ impl Actions {
     /// Lets all of them work off what they were told and stop, but not for ever.
     pub(super) async fn finish(self) {
         let deadline = time::Instant::now() + PATIENCE;
-        let mut late = 0;
+        let mut late = Vec::new();
         let tasks: Vec<_> =
             self.running.into_values().map(|action| tokio::spawn(action.finish())).collect();
-        for task in tasks {
-            let aborted = task.abort_handle();
-            if time::timeout_at(deadline, task).await.is_err() {
-                aborted.abort();
-                late += 1;
+        for mut task in tasks {
+            if time::timeout_at(deadline, &mut task).await.is_err() {
+                late.push(task);
             }
         }
-        if late > 0 {
-            log::error!("{late} actions were not done after {PATIENCE:?}: killed");
+        if late.is_empty() {
+            return;
+        }
+        log::error!("{} actions were not done after {PATIENCE:?}: killed", late.len());
+        // no further command begins, and those that run end with all they have started
+        self.permits.close();
+        children::end_all().await;
+        for task in late {
+            task.abort();
         }
     }
 }

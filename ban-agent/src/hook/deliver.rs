@@ -2,9 +2,10 @@
 
 use std::{process::Stdio, sync::Arc, thread, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{io::AsyncWriteExt as _, process::Command, sync::oneshot};
 use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::children::Group;
 
 /// Where a command is looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -60,7 +61,8 @@ pub(super) async fn run(words: &[String], body: String, timeout: Duration) -> Re
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    // killed with all it has started, should nobody wait for it any more
+    let group = Group::of(&child);
     let mut input = child.stdin.take();
     let talk = async {
         if let Some(input) = &mut input {
@@ -70,14 +72,14 @@ pub(super) async fn run(words: &[String], body: String, timeout: Duration) -> Re
         drop(input);
         child.wait().await
     };
-    match tokio::time::timeout(timeout, talk).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("{program} ended with {status}")),
-        Ok(Err(error)) => Err(format!("{program}: {error}")),
-        Err(_) => {
-            // and whatever it has started
-            let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
-            Err(format!("{program} took longer than {timeout:?}"))
-        }
+    let Ok(ended) = tokio::time::timeout(timeout, talk).await else {
+        group.end(&mut child).await;
+        return Err(format!("{program} took longer than {timeout:?}"));
+    };
+    group.leave();
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program} ended with {status}")),
+        Err(error) => Err(format!("{program}: {error}")),
     }
 }

@@ -40,10 +40,10 @@ impl Running {
         (Arc::clone(&self.name), self.stats.clone())
     }
 
-    /// Waits for the last message, but not for long. To be called when the bus is closed.
+    /// Waits for the last message, but not for long; a command that still runs ends with the agent.
+    /// To be called when the bus is closed.
     pub async fn finish(mut self, patience: Duration) {
         if tokio::time::timeout(patience, &mut self.task).await.is_err() {
-            self.task.abort();
             log::warn!("hook {}: the last message was not delivered in time", self.name);
         }
     }
