@@ -261,6 +261,63 @@ fn a_disk_that_does_not_answer() -> Result<()> {
     scene.is_durable(&mut agent)
 }
 
+#[test]
+fn a_flood_on_a_disk_that_hangs_and_an_end_without_it() -> Result<()> {
+    if !privilege::ready("the agent on a disk that hangs") {
+        return Ok(());
+    }
+    const MANY: u32 = 100_000;
+    let scene = Scene::on(FrozenDisk::mount)?;
+    let config = scene.stage.file("config.toml");
+    let text = fs::read_to_string(&config)?;
+    fs::write(&config, text.replacen("max_bans = 4096", "max_bans = 131072", 1))?;
+    let mut agent = scene.begin()?;
+    let addresses = |first: u32| -> Result<String> {
+        let all = (first..first + MANY).map(|number| std::net::Ipv4Addr::from(number).to_string());
+        let list = scene.stage.write("list", &all.collect::<Vec<_>>().join("\n"))?;
+        Ok(list.display().to_string())
+    };
+    let ban = |first| -> Result<()> {
+        let list = File::open(addresses(first)?)?;
+        let mut command = Command::new(tests::agent::binary()?);
+        command.arg("--socket").arg(scene.stage.file("control.sock"));
+        command.args(["--quiet", "ban", "--for", "1h", "-"]).stdin(list).stdout(Stdio::null());
+        ensure!(command.status()?.success(), "the bans were not made");
+        Ok(())
+    };
+    // once in good health, so that memory for so many is there
+    ban(0x0b00_0000)?;
+    ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
+    await_health(&agent, true)?;
+    let before = agent.memory()?;
+    let frozen = scene.disk.freeze()?;
+    for round in 0..5 {
+        if round > 0 {
+            ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
+        }
+        ban(0x0c00_0000 + round * MANY)?;
+    }
+    let after = agent.memory()?;
+    println!("{} changes on a disk that hangs: {before} KiB before, {after} KiB then", 9 * MANY);
+    ensure!(after < before + (150 << 10), "{before} KiB before, {after} KiB then");
+    ensure!(agent.banned()?.len() == usize::try_from(MANY)?, "not all are banned");
+    // an end does not wait for it, as far as the kernel lets a process end
+    agent.signal(rustix::process::Signal::TERM)?;
+    eventually("the agent gives the disk up", LIMIT, || {
+        Ok(agent.log().contains("what was decided last is not recorded"))
+    })?;
+    drop(frozen);
+    agent.await_end()?;
+    agent.run()?;
+    await_health(&agent, true)?;
+    ensure!(agent.banned()?.len() == usize::try_from(MANY)?, "bans were lost:\n{}", agent.log());
+    agent.kill()?;
+    fs::remove_dir_all(scene.stage.pins()).context("cannot remove the pins")?;
+    agent.run()?;
+    ensure!(agent.banned()?.len() == usize::try_from(MANY)?, "bans were not recorded");
+    Ok(())
+}
+
 /// A disk whose writers can be made to wait, as one that fails makes them.
 struct FrozenDisk(PathBuf);
 

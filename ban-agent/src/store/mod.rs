@@ -1,7 +1,8 @@
 //! Keeps claims, history and positions in SQLite, so that a ban survives kill -9 and a reboot.
 //!
-//! Changes are handed to a thread of the store's own and committed in groups: no ban waits for a
-//! disk, and a disk that fails holds nobody up. Who has to know that something is durable waits
+//! Changes are left for a thread of the store's own, which commits them in groups: recording waits
+//! for no disk, and a disk that fails holds nobody up. What waits is one state of what is to be
+//! written, bounded, in which the last change wins. Who has to know that something is durable waits
 //! for a [`Store::barrier`].
 
 pub mod import;
@@ -20,8 +21,12 @@ use std::{
     collections::HashMap,
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering, mpsc},
-    thread::{self, JoinHandle},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -37,7 +42,7 @@ use self::{
     reader::Reader,
     row::{Key, Span},
     schema::Database,
-    writer::{Message, Shared, Writer},
+    writer::{Queue, Shared, Writer},
 };
 use crate::{
     clock::Now,
@@ -51,8 +56,8 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a disk may take until the store is degraded.
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
-/// Beyond so many messages that wait, evidence is left out: bans matter more.
-const EVIDENCE_QUEUE: usize = 4096;
+/// How long the end waits for the disk, and for one that has not answered before.
+const CLOSE_PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
 
 /// Age at which history and evidence go, unless the configuration says otherwise.
 pub const PURGE_AGE: Duration = Duration::from_secs(30 * 86_400);
@@ -89,6 +94,9 @@ pub enum Error {
     /// It belongs to another program.
     #[error("{0} is a database of another program")]
     Foreign(PathBuf),
+    /// There is something else.
+    #[error("the state {0} is no file")]
+    NotAFile(PathBuf),
     /// It is not a database of fail2ban 0.11 or later.
     #[error("{0} is no database of fail2ban 0.11 or later: it has no table 'bips'")]
     NotFail2ban(PathBuf),
@@ -190,16 +198,48 @@ impl Patience {
     }
 }
 
+/// Tells what is remembered of an address, beside the core: whoever asks waits for the disk himself.
+#[derive(Clone, Debug)]
+pub struct Recall {
+    reader: Arc<Reader>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Recall {
+    /// Why each of `bans` was made, and how often `address` was banned; nothing, if the disk does
+    /// not answer.
+    pub async fn of(&self, address: IpNet, bans: Vec<IpNet>) -> (Vec<Evidence>, u32) {
+        let _turn = self.turn.lock().await;
+        let reader = Arc::clone(&self.reader);
+        let asked = tokio::task::spawn_blocking(move || {
+            reader.ask(move |db| {
+                let evidence = bans.iter().filter_map(|prefix| read::evidence(db, *prefix).ok());
+                (evidence.flatten().collect(), read::bans(db, address, None).unwrap_or(0))
+            })
+        });
+        asked.await.ok().flatten().unwrap_or_default()
+    }
+}
+
 /// The handle of the store: sends changes to its thread, and reads.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    messages: mpsc::Sender<Message>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
     reader: Reader,
+    /// For those who only want to know.
+    recall: Recall,
     /// There was no file, or none that was of use.
     fresh: bool,
-    thread: JoinHandle<()>,
+    /// Closed once the thread has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Store {
@@ -210,6 +250,7 @@ impl Store {
     /// If the file is not ours, is of a later version, or exists but cannot be read: to go on
     /// would forget bans.
     pub fn open(path: &Path) -> Result<Store, Error> {
+        schema::check_kind(path)?;
         let shared = Arc::new(Shared::default());
         let database = match open_patiently(path) {
             Ok(database) => Some(database),
@@ -228,14 +269,23 @@ impl Store {
         let age = i64::try_from(PURGE_AGE.as_millis()).unwrap_or(i64::MAX);
         shared.purge_age_ms.store(age, Ordering::Relaxed);
         let fresh = database.as_ref().is_some_and(|database| database.fresh) || !path.exists();
-        let (messages, receiver) = mpsc::channel();
-        let reader = Reader::start(path.to_owned(), Arc::clone(&shared)).map_err(Error::Thread)?;
-        let writer = Writer::new(path.to_owned(), database, Arc::clone(&shared), reader.sender());
-        let thread = thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || writer.run(&receiver))
-            .map_err(Error::Thread)?;
-        Ok(Store { path: path.to_owned(), messages, shared, reader, fresh, thread })
+        let queue = Arc::new(Queue::default());
+        let start = || Reader::start(path.to_owned(), Arc::clone(&shared)).map_err(Error::Thread);
+        let (reader, recall) = (start()?, Arc::new(start()?));
+        let path = path.to_owned();
+        let (own, its) = (Arc::clone(&queue), Arc::clone(&shared));
+        let readers = [reader.sender(), recall.sender()];
+        let writer = Writer::new(path.clone(), database, own, its, readers);
+        let recall = Recall { reader: recall, turn: Arc::default() };
+        let (ends, ended) = mpsc::channel();
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
+            // dropped last
+            let _ends: mpsc::Sender<()> = ends;
+            writer.run();
+        });
+        // joined by its channel: a disk that hangs must not hold the end up
+        drop(thread.map_err(Error::Thread)?);
+        Ok(Store { path, queue, shared, reader, recall, fresh, ended })
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
@@ -262,7 +312,7 @@ impl Store {
             Some(Err(error)) if schema::is_corrupt(&error) => {
                 log::error!("{count} claims were read before the corruption");
                 self.shared.wants_snapshot.store(true, Ordering::Release);
-                self.send(Message::Corrupt);
+                self.queue.discard();
             }
             Some(Err(error)) => log::error!("the store cannot be read: {error}"),
             None => {}
@@ -270,31 +320,38 @@ impl Store {
         Loaded::default()
     }
 
+    /// As many bans fit per family: so much may wait for the disk.
+    pub fn set_max_bans(&mut self, max_bans: usize) {
+        self.record(|pending| pending.set_max_bans(max_bans));
+    }
+
     /// Records a claim, new or with a new end. `sentence`: a jail's, with its evidence; it counts
     /// as one more ban of the prefix.
     pub fn claim(&mut self, claim: &Claim, sentence: Option<&Sentence>, now: Now) {
-        self.send(Message::Claim(Key::of(claim), Span::of(claim, now)));
-        let Some(sentence) = sentence else { return };
-        let who = (claim.prefix, claim.holder.clone());
-        let at = sentence.time.as_millisecond();
-        self.send(Message::Banned(who.clone(), 1, at));
-        if self.shared.queued.load(Ordering::Relaxed) > EVIDENCE_QUEUE {
-            self.shared.skipped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let lines = sentence.evidence.iter().flat_map(|line| line.iter().copied().chain([b'\n']));
-        let (failures, lines) = (sentence.failures, lines.collect());
-        self.send(Message::Ground(who, Ground { at, failures, reason: None, lines }));
+        let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
+        self.record(|pending| {
+            pending.claim(key, span);
+            let Some(sentence) = sentence else { return };
+            let who = (claim.prefix, claim.holder.clone());
+            let at = sentence.time.as_millisecond();
+            pending.banned(who.clone(), 1, at);
+            let lines = sentence.evidence.iter();
+            let lines = lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect();
+            pending.ground(who, Ground { at, failures: sentence.failures, reason: None, lines });
+        });
     }
 
     /// Records the operator's claim, and why.
     pub fn manual(&mut self, claim: &Claim, reason: Option<&str>, now: Now) {
-        self.send(Message::Claim(Key::of(claim), Span::of(claim, now)));
+        let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
         let who = (claim.prefix, claim.holder.clone());
         let at = now.wall.as_millisecond();
-        self.send(Message::Banned(who.clone(), 1, at));
         let reason = reason.map(str::to_owned);
-        self.send(Message::Ground(who, Ground { at, failures: 0, reason, lines: Vec::new() }));
+        self.record(|pending| {
+            pending.claim(key, span);
+            pending.banned(who.clone(), 1, at);
+            pending.ground(who, Ground { at, failures: 0, reason, lines: Vec::new() });
+        });
     }
 
     /// Records what fail2ban remembered of an address, and so many of its bans, that were not known
@@ -302,15 +359,18 @@ impl Store {
     pub fn former(&mut self, former: &Former, more: u32) {
         let who = (former.prefix, Holder::Jail(former.jail.as_str().into()));
         let at = former.at.as_millisecond();
-        self.send(Message::Banned(who.clone(), more, at));
         let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
         let ground = Ground { at, failures: former.failures, reason: None, lines };
-        self.send(Message::Ground(who, ground));
+        self.record(|pending| {
+            pending.banned(who.clone(), more, at);
+            pending.ground(who, ground);
+        });
     }
 
     /// Records that a claim has ended.
     pub fn release(&mut self, claim: &Claim) {
-        self.send(Message::Release(Key::of(claim)));
+        let key = Key::of(claim);
+        self.record(|pending| pending.claim(key, None));
     }
 
     /// Records how far sources were read, everything before it being recorded, and what its jails
@@ -321,20 +381,19 @@ impl Store {
         positions: impl IntoIterator<Item = (Arc<str>, Position)>,
         counted: impl IntoIterator<Item = Counted>,
     ) {
-        let (positions, counted) = (positions.into_iter().collect(), counted.into_iter().collect());
-        self.send(Message::Handled(positions, counted));
+        self.record(|pending| pending.handled(positions, counted));
     }
 
     /// Records that the operator let go of a prefix: what was logged before `at` bans it no more,
     /// also if it is read again.
     pub fn pardon(&mut self, pardoned: Pardoned, at: Timestamp) {
-        self.send(Message::Pardon(pardoned, at.as_millisecond()));
+        self.record(|pending| pending.pardon(pardoned, at.as_millisecond()));
     }
 
     /// Is sent once everything recorded so far is on disk; fails at once if it cannot be.
     pub fn barrier(&mut self) -> oneshot::Receiver<()> {
         let (done, durable) = oneshot::channel();
-        self.send(Message::Barrier(done));
+        self.queue.barrier(done);
         durable
     }
 
@@ -362,26 +421,33 @@ impl Store {
     pub fn former_bans(&self, prefix: IpNet, jail: &str, increment: &Option<Increment>) -> u32 {
         let overall = increment.as_ref().is_some_and(|increment| increment.overalljails);
         let holder = (!overall).then(|| Holder::Jail(jail.into()));
-        let bans = self.reader.ask(move |db| read::bans(db, prefix, holder.as_ref()));
+        let bans = self.ask(move |db| read::bans(db, prefix, holder.as_ref()));
         bans.and_then(Result::ok).unwrap_or(0)
     }
 
     /// How many bans of each are on record; `None`: the disk does not answer.
     pub fn known(&self, who: Vec<(IpNet, Holder)>) -> Option<Vec<u32>> {
-        let counts = self.reader.ask(move |db| {
+        let counts = self.ask(move |db| {
             who.iter().map(|(prefix, holder)| read::bans(db, *prefix, Some(holder))).collect()
         });
         counts.and_then(rusqlite::Result::ok)
     }
 
+    /// For those who only want to know.
+    #[must_use]
+    pub fn recall(&self) -> Recall {
+        self.recall.clone()
+    }
+
     /// How often `prefix` was banned by anybody.
-    pub fn history(&self, prefix: IpNet) -> u32 {
-        self.reader.ask(move |db| read::bans(db, prefix, None)).and_then(Result::ok).unwrap_or(0)
+    #[cfg(test)]
+    pub(crate) fn history(&self, prefix: IpNet) -> u32 {
+        self.ask(move |db| read::bans(db, prefix, None)).and_then(Result::ok).unwrap_or(0)
     }
 
     /// Why `prefix` was banned, one entry for each holder.
     pub fn evidence(&self, prefix: IpNet) -> Vec<Evidence> {
-        let found = self.reader.ask(move |db| read::evidence(db, prefix));
+        let found = self.ask(move |db| read::evidence(db, prefix));
         found.and_then(Result::ok).unwrap_or_default()
     }
 
@@ -391,10 +457,10 @@ impl Store {
         self.shared.state()
     }
 
-    /// Bans whose evidence or history found no room.
+    /// What found no room while the disk did not answer: evidence, history and counts, never a ban.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.shared.lost.load(Ordering::Relaxed) + self.shared.skipped.load(Ordering::Relaxed)
+        self.queue.lost()
     }
 
     /// Whether the file had to be made anew, and needs all claims ([`Store::snapshot`]).
@@ -411,9 +477,9 @@ impl Store {
         now: Now,
     ) {
         self.shared.wants_snapshot.store(false, Ordering::Release);
-        let claims = claims.map(|claim| (Key::of(&claim), Span::of(&claim, now))).collect();
+        let claims = claims.map(|claim| (Key::of(&claim), Some(Span::of(&claim, now)))).collect();
         let positions = positions.map(|(origin, at)| (Arc::clone(origin), at.clone())).collect();
-        self.send(Message::Whole(claims, positions));
+        self.record(|pending| pending.replace(claims, positions));
     }
 
     /// From which age on history and evidence that no claim rests on go by themselves, once an
@@ -423,22 +489,39 @@ impl Store {
         self.shared.purge_age_ms.store(age, Ordering::Relaxed);
     }
 
-    /// Writes what is left, and ends the thread.
+    /// Writes what is left, and ends the thread; one that a disk holds up is left behind.
     pub fn close(self) {
-        let Store { messages, thread, reader, .. } = self;
         // SQLite tidies up when the last one closes the file: that is the writer
-        reader.finish();
-        drop(messages);
-        if thread.join().is_err() {
-            log::error!("the store's thread has panicked");
+        self.reader.finish();
+        self.recall.reader.finish();
+        self.queue.close();
+        let [patience, short] = CLOSE_PATIENCE;
+        let patience = if self.shared.is_stuck() { short } else { patience };
+        if self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            // noted among the pins, for the next start
+            self.shared.give_up();
+            log::error!(
+                "the disk of {} does not answer: what was decided last is not recorded there, but in \
+                 force",
+                self.path.display()
+            );
         }
     }
 
-    fn send(&mut self, message: Message) {
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        if self.messages.send(message).is_err() {
-            self.shared.set(State::Degraded("its thread is gone".to_owned()));
+    fn record(&mut self, change: impl FnOnce(&mut pending::Pending)) {
+        if self.queue.record(change) {
+            self.shared.wants_snapshot.store(true, Ordering::Release);
+            let why = "too much waits for the disk: all claims are written anew";
+            self.shared.set(State::Degraded(why.to_owned()));
         }
+    }
+
+    /// `None`: the disk does not answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&rusqlite::Connection) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.reader.ask(read)
     }
 }
 

@@ -1,5 +1,6 @@
-//! What the database does not have yet. Later changes of one thing replace earlier ones, so that
-//! a disk that is full for a day costs no more memory than what there is to remember.
+//! What the database does not have yet. Later changes of one thing replace earlier ones, and what
+//! nobody needs to go on is left out beyond a bound, and counted: a disk that hangs for a day costs
+//! no more memory than what there is to remember.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,13 +16,20 @@ use super::{
 };
 use crate::{jail::Count, ledger::Holder, net::IpNet, source::Position};
 
-/// Claims that may wait. Beyond it they are dropped, and asked for again once the disk works.
-const MAX_CLAIMS: usize = 1 << 20;
+/// Changed claims that may wait, unless [`Pending::set_max_bans`] says otherwise. Beyond it they are
+/// given up, and all claims are asked for.
+pub(super) const MIN_CLAIMS: usize = 1 << 16;
 /// Grounds and history entries that may wait; further ones are lost, and counted.
-const MAX_GROUNDS: usize = 10_000;
+pub(super) const MAX_GROUNDS: usize = 10_000;
+/// What the lines of those grounds may take.
+pub(super) const MAX_LINES: usize = 16 << 20;
 const MAX_HISTORY: usize = 100_000;
 /// Counts that may wait, likewise: those of all the addresses that some jails track.
 const MAX_COUNTS: usize = 1 << 18;
+/// Positions that may wait: of all logs that there are, and were since the disk hangs.
+pub(super) const MAX_POSITIONS: usize = 1 << 16;
+/// Those who may wait to be told; further ones are told at once that it is not on disk.
+pub(super) const MAX_BARRIERS: usize = 1 << 14;
 
 /// Why a prefix was banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,30 +42,89 @@ pub(super) struct Ground {
 }
 
 /// Changes that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
     claims: HashMap<Key, Option<Span>>,
     grounds: HashMap<(IpNet, Holder), Ground>,
+    /// What the lines of the grounds take.
+    lines: usize,
     history: HashMap<(IpNet, Holder), (u32, i64)>,
     positions: HashMap<Arc<str>, Position>,
     counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
     pardons: HashMap<Pardoned, i64>,
     barriers: Vec<oneshot::Sender<()>>,
-    /// What is pending is all there is: rows that are not in it go.
+    /// What is pending is all there is: rows that are not in it go. Then it is as large as the
+    /// ledger, and has no other bound.
     whole: bool,
-    /// Too much was pending: the claims have to be given again.
-    pub(super) overflowed: bool,
-    /// Evidence and history that found no room.
-    pub(super) lost: u64,
+    /// Too much was pending: no claim is recorded until all of them are given again, and nobody is
+    /// told that one is.
+    overflowed: bool,
+    /// Claims that may be pending.
+    max_claims: usize,
+    /// What found no room, since the start.
+    lost: u64,
+}
+
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending {
+            claims: HashMap::new(),
+            grounds: HashMap::new(),
+            lines: 0,
+            history: HashMap::new(),
+            positions: HashMap::new(),
+            counts: HashMap::new(),
+            pardons: HashMap::new(),
+            barriers: Vec::new(),
+            whole: false,
+            overflowed: false,
+            max_claims: MIN_CLAIMS,
+            lost: 0,
+        }
+    }
+}
+
+/// Keeps one more, if there is room for it or it was known; says how many were lost.
+fn put<K: Eq + std::hash::Hash, V>(kept: &mut HashMap<K, V>, most: usize, key: K, value: V) -> u64 {
+    if kept.len() < most || kept.contains_key(&key) {
+        kept.insert(key, value);
+        return 0;
+    }
+    1
 }
 
 impl Pending {
+    /// As many bans fit per family: twice as many changes may wait.
+    pub(super) fn set_max_bans(&mut self, max_bans: usize) {
+        self.max_claims = max_bans.saturating_mul(4).max(MIN_CLAIMS);
+    }
+
     pub(super) fn claim(&mut self, key: Key, span: Option<Span>) {
-        if self.claims.len() >= MAX_CLAIMS && !self.claims.contains_key(&key) {
-            self.claims = HashMap::new();
-            self.overflowed = true;
+        if self.overflowed {
+            return;
         }
-        self.claims.insert(key, span);
+        if self.whole && span.is_none() {
+            // what is not in it is not recorded
+            self.claims.remove(&key);
+            return;
+        }
+        let room = self.whole || self.claims.len() < self.max_claims;
+        if room || self.claims.contains_key(&key) {
+            self.claims.insert(key, span);
+        } else {
+            self.overflow();
+        }
+    }
+
+    /// Gives the claims up, and those who wait for them.
+    fn overflow(&mut self) {
+        self.claims = HashMap::new();
+        self.barriers = Vec::new();
+        (self.whole, self.overflowed) = (false, true);
+    }
+
+    pub(super) fn is_overflowed(&self) -> bool {
+        self.overflowed
     }
 
     pub(super) fn banned(&mut self, who: (IpNet, Holder), more: u32, at: i64) {
@@ -75,44 +142,51 @@ impl Pending {
     }
 
     pub(super) fn ground(&mut self, who: (IpNet, Holder), ground: Ground) {
-        if self.grounds.len() < MAX_GROUNDS || self.grounds.contains_key(&who) {
+        let known = self.grounds.get(&who).map(|known| known.lines.len());
+        let lines = self.lines - known.unwrap_or(0) + ground.lines.len();
+        if lines <= MAX_LINES && (known.is_some() || self.grounds.len() < MAX_GROUNDS) {
+            self.lines = lines;
             self.grounds.insert(who, ground);
         } else {
             self.lost += 1;
         }
     }
 
-    pub(super) fn handled(&mut self, positions: Vec<(Arc<str>, Position)>, counted: Vec<Counted>) {
-        self.positions.extend(positions);
+    pub(super) fn handled(
+        &mut self,
+        positions: impl IntoIterator<Item = (Arc<str>, Position)>,
+        counted: impl IntoIterator<Item = Counted>,
+    ) {
+        for (origin, position) in positions {
+            self.lost += put(&mut self.positions, MAX_POSITIONS, origin, position);
+        }
         for (who, count) in counted {
-            if self.counts.len() < MAX_COUNTS || self.counts.contains_key(&who) {
-                self.counts.insert(who, count);
-            } else {
-                self.lost += 1;
-            }
+            self.lost += put(&mut self.counts, MAX_COUNTS, who, count);
         }
     }
 
     pub(super) fn pardon(&mut self, pardoned: Pardoned, at: i64) {
-        if self.pardons.len() < MAX_GROUNDS {
-            self.pardons.insert(pardoned, at);
-        }
+        self.lost += put(&mut self.pardons, MAX_GROUNDS, pardoned, at);
     }
 
     pub(super) fn barrier(&mut self, done: oneshot::Sender<()>) {
-        self.barriers.push(done);
+        if self.barriers.len() >= MAX_BARRIERS {
+            self.barriers.retain(|done| !done.is_closed());
+        }
+        if !self.overflowed && self.barriers.len() < MAX_BARRIERS {
+            self.barriers.push(done);
+        }
     }
 
     /// All claims and positions that there are.
     pub(super) fn replace(
         &mut self,
-        claims: Vec<(Key, Span)>,
-        positions: Vec<(Arc<str>, Position)>,
+        claims: HashMap<Key, Option<Span>>,
+        positions: HashMap<Arc<str>, Position>,
     ) {
-        self.claims = claims.into_iter().map(|(key, span)| (key, Some(span))).collect();
-        self.positions = positions.into_iter().collect();
-        self.whole = true;
-        self.overflowed = false;
+        self.claims = claims;
+        self.positions = positions;
+        (self.whole, self.overflowed) = (true, false);
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -133,18 +207,67 @@ impl Pending {
             && !self.whole
     }
 
-    /// The waiting are told that it did not work; the changes stay.
-    pub(super) fn failed(&mut self) {
-        self.barriers.clear();
+    #[cfg(test)]
+    pub(super) fn set_max_claims(&mut self, most: usize) {
+        self.max_claims = most;
     }
 
-    /// Writes all of it in one transaction; on success nothing is pending any more. Returns those
-    /// who wait to be told.
-    pub(super) fn write(
-        &mut self,
-        db: &mut Connection,
-        boot: i64,
-    ) -> rusqlite::Result<Vec<oneshot::Sender<()>>> {
+    /// Claims, bytes of lines, positions, barriers, pardons.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        let Pending { claims, positions, barriers, pardons, .. } = self;
+        [claims.len(), self.lines, positions.len(), barriers.len(), pardons.len()]
+    }
+
+    /// What found no room, since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The waiting are told that it did not work; the changes stay.
+    pub(super) fn failed(&mut self) {
+        self.barriers = Vec::new();
+    }
+
+    /// Everything, to be written; what comes from now on gathers here.
+    pub(super) fn take(&mut self) -> Pending {
+        let Pending { overflowed, max_claims, lost, .. } = *self;
+        let gathers = Pending { overflowed, max_claims, lost, ..Pending::default() };
+        std::mem::replace(self, gathers)
+    }
+
+    /// This could not be written: it is as if what came meanwhile, `later`, had been gathered here.
+    pub(super) fn absorb(&mut self, later: Pending) {
+        let Pending { max_claims, lost, .. } = later;
+        (self.max_claims, self.lost) = (max_claims, lost);
+        if later.overflowed {
+            self.overflow();
+            self.handled(later.positions, later.counts);
+        } else if later.whole {
+            self.replace(later.claims, later.positions);
+            self.handled([], later.counts);
+        } else {
+            for (key, span) in later.claims {
+                self.claim(key, span);
+            }
+            self.handled(later.positions, later.counts);
+        }
+        for (who, (more, at)) in later.history {
+            self.banned(who, more, at);
+        }
+        for (who, ground) in later.grounds {
+            self.ground(who, ground);
+        }
+        for (pardoned, at) in later.pardons {
+            self.pardon(pardoned, at);
+        }
+        for done in later.barriers {
+            self.barrier(done);
+        }
+    }
+
+    /// Writes all of it in one transaction.
+    pub(super) fn write(&self, db: &mut Connection, boot: i64) -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.whole {
             transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
@@ -155,10 +278,15 @@ impl Pending {
         self.write_positions(&transaction)?;
         self.write_counts(&transaction)?;
         self.write_pardons(&transaction)?;
-        transaction.commit()?;
-        let Pending { barriers, overflowed, lost, .. } = std::mem::take(self);
-        (self.overflowed, self.lost) = (overflowed, lost);
-        Ok(barriers)
+        transaction.commit()
+    }
+
+    /// It is written: those who wait are told.
+    pub(super) fn tell(self) {
+        for done in self.barriers {
+            // who does not wait any more need not know
+            let _ = done.send(());
+        }
     }
 
     fn write_claims(&self, db: &Connection, boot: i64) -> rusqlite::Result<()> {

@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender, sync_channel},
     },
@@ -40,7 +40,7 @@ pub(super) struct Reader {
     asks: Sender<Ask>,
     /// It has not answered yet.
     busy: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Reader {
@@ -50,7 +50,7 @@ impl Reader {
         let thread = thread::Builder::new()
             .name("store-reader".to_owned())
             .spawn(move || answer(&path, &shared, &asked))?;
-        Ok(Reader { asks, busy: Arc::default(), thread })
+        Ok(Reader { asks, busy: Arc::default(), thread: Mutex::new(Some(thread)) })
     }
 
     /// Where the writer says [`Ask::LetGo`].
@@ -86,9 +86,13 @@ impl Reader {
     }
 
     /// Ends the thread, unless it hangs.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let told = self.asks.send(Ask::End).is_ok();
-        if told && !self.busy.load(Ordering::Acquire) && self.thread.join().is_err() {
+        if told
+            && !self.busy.load(Ordering::Acquire)
+            && thread.is_some_and(|thread| thread.join().is_err())
+        {
             log::error!("the store's reading thread has panicked");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +19,8 @@ const BUSY: Duration = Duration::from_millis(200);
 const WAL_LIMIT: i64 = 16 << 20;
 
 /// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
-/// released: add another.
+/// released: add another. Each makes or changes a table: a number that the tables do not bear out
+/// is taken for damage.
 const MIGRATIONS: &[&str] = &[FIRST, COUNTS];
 
 const FIRST: &str = "
@@ -78,11 +79,14 @@ impl Database {
     /// Opens the file for writing; makes it if there is none.
     pub(super) fn open(path: &Path) -> Result<Database, Error> {
         make_directory(path)?;
+        make_file(path)?;
         let error = |source| Error::Open { path: path.to_owned(), source };
         let connection = Connection::open(path).map_err(error)?;
         connection.busy_timeout(BUSY).map_err(error)?;
         let fresh = check_owner(&connection, path)?;
+        hide(path)?;
         prepare(&connection, fresh).map_err(error)?;
+        mend(&connection).map_err(error)?;
         migrate(&connection).map_err(error)?;
         let boot = this_boot(&connection).map_err(error)?;
         let file = identity(path).map_err(|source| Error::File {
@@ -179,6 +183,50 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(error)
 }
 
+/// Makes the file, if there is none, for nobody else to read: it names attackers and holds what
+/// they wrote. SQLite makes its other files like it.
+fn make_file(path: &Path) -> Result<(), Error> {
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            // a full or read-only disk, for example: SQLite says so, and is asked again
+            log::debug!("cannot make {}: {source}", path.display());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes a file of ours away from others, should an earlier version have made it.
+fn hide(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File { doing: "look at", path: path.to_owned(), source };
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        let mode = match fs::metadata(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found.map_err(failed)?.permissions().mode(),
+        };
+        if mode & 0o077 != 0
+            && let Err(error) = fs::set_permissions(&name, fs::Permissions::from_mode(0o600))
+        {
+            log::warn!("others may read {}: {error}", Path::new(&name).display());
+        }
+    }
+    Ok(())
+}
+
+/// What is at the path, if it can be the state.
+///
+/// # Errors
+/// If it is no file: a FIFO would hold up whoever opens it.
+pub(super) fn check_kind(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(Error::NotAFile(path.to_owned())),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the file is empty; an error if it is another program's, or a later version's.
 fn check_owner(connection: &Connection, path: &Path) -> Result<bool, Error> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -191,10 +239,18 @@ fn check_owner(connection: &Connection, path: &Path) -> Result<bool, Error> {
     if tables == 0 && version == 0 {
         return Ok(true);
     }
+    let known = known();
+    if (owner != APPLICATION_ID || version != known) && is_current(connection).map_err(error)? {
+        log::error!(
+            "the head of {} is damaged (schema {version}, owner {owner:#x}), its tables are as they \
+             should be: going on with them",
+            path.display()
+        );
+        return Ok(false);
+    }
     if owner != APPLICATION_ID {
         return Err(Error::Foreign(path.to_owned()));
     }
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if version > known {
         return Err(Error::Newer { path: path.to_owned(), found: version, known });
     }
@@ -210,6 +266,38 @@ fn prepare(connection: &Connection, fresh: bool) -> rusqlite::Result<()> {
     // A reported ban survives a power cut: WAL is synced with every commit.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_LIMIT, |_| Ok(()))
+}
+
+fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Whether the tables are those of this version, whatever number the file bears.
+fn is_current(connection: &Connection) -> rusqlite::Result<bool> {
+    let ours = Connection::open_in_memory()?;
+    migrate(&ours)?;
+    let tables = |connection: &Connection| {
+        let mut rows = connection
+            .prepare("SELECT name, coalesce(sql, '') FROM sqlite_master ORDER BY name")?;
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect::<rusqlite::Result<Vec<(String, String)>>>()
+    };
+    Ok(tables(connection)? == tables(&ours)?)
+}
+
+/// Gives the file its numbers back, if they are damaged.
+fn mend(connection: &Connection) -> rusqlite::Result<()> {
+    let known = known();
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    if (pragma("user_version")?, pragma("application_id")?) != (known, APPLICATION_ID)
+        && is_current(connection)?
+    {
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};
+             PRAGMA user_version = {known}; COMMIT;"
+        ))?;
+    }
+    Ok(())
 }
 
 fn migrate(connection: &Connection) -> rusqlite::Result<()> {

@@ -266,8 +266,65 @@ fn a_later_versions_file_is_left_alone() {
     let directory = TempDir::new().unwrap();
     let path = file(&directory);
     Store::open(&path).unwrap().close();
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let later = Connection::open(&path).unwrap();
+    later.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 99").unwrap();
+    drop(later);
     assert!(matches!(Store::open(&path), Err(Error::Newer { found: 99, .. })));
+}
+
+#[test]
+fn a_damaged_number_is_told_from_a_later_version() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(1), None, start());
+    store.close();
+    for damage in [
+        "PRAGMA user_version = 99",
+        "PRAGMA user_version = 0",
+        "PRAGMA user_version = -5",
+        "PRAGMA application_id = 7",
+        "PRAGMA application_id = 7; PRAGMA user_version = 1",
+    ] {
+        Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        assert_eq!(loaded(&path, start()), [numbered(1)], "{damage}");
+        let number = |name| {
+            let db = Connection::open(&path).unwrap();
+            db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!((number("user_version"), number("application_id")), (2, 0x6261_6e31));
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let directory = TempDir::new().unwrap();
+    let folder = directory.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let socket = directory.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [folder, fifo, socket] {
+        assert!(matches!(Store::open(&path), Err(Error::NotAFile(_))), "{}", path.display());
+    }
+}
+
+#[test]
+fn nobody_else_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("new/state.sqlite");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut store = Store::open(&path).unwrap();
+    store.claim(&numbered(1), None, start());
+    assert!(durable(&mut store));
+    let wal = directory.path().join("new/state.sqlite-wal");
+    assert_eq!([mode(path.parent().unwrap()), mode(&path), mode(&wal)], [0o700, 0o600, 0o600]);
+    store.close();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    Store::open(&path).unwrap().close();
+    assert_eq!(mode(&path), 0o600, "as an earlier version made it");
 }
 
 #[test]
@@ -369,7 +426,7 @@ fn a_disk_that_hangs_holds_nobody_up_who_asks() {
     let bans = |store: &Store| store.former_bans(claim.prefix, "sshd", &None);
     assert_eq!(bans(&store), 1);
     let (end, ended) = mpsc::channel::<()>();
-    assert_eq!(store.reader.ask(move |_| ended.recv()), None, "not answered");
+    assert_eq!(store.ask(move |_| ended.recv()), None, "not answered");
     assert_eq!((bans(&store), store.evidence(claim.prefix)), (0, Vec::new()), "not asked");
     drop(end);
     while bans(&store) == 0 {
@@ -383,7 +440,7 @@ fn a_disk_that_hangs_does_not_keep_the_agent_from_ending() {
     let directory = TempDir::new().unwrap();
     let mut store = Store::open(&file(&directory)).unwrap();
     let (end, ended) = mpsc::channel::<()>();
-    assert_eq!(store.reader.ask(move |_| ended.recv()), None, "not answered");
+    assert_eq!(store.ask(move |_| ended.recv()), None, "not answered");
     store.claim(&numbered(1), None, start());
     store.close();
     drop(end);
@@ -421,6 +478,144 @@ fn old_entries_go_and_the_file_shrinks() {
     store.close();
     let after = fs::metadata(&path).unwrap().len();
     assert!(before > 3_000_000 && after < before / 10, "{before} {after}");
+}
+
+#[test]
+fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    store.set_max_bans(1000);
+    store.claim(&numbered(0), None, start());
+    assert!(durable(&mut store));
+    let shared = Arc::clone(&store.shared);
+    let hang = shared.hang.lock().unwrap();
+    let line = [b'x'; 500];
+    let mut told = Vec::new();
+    // many more than may wait; all but the last thousand end again
+    for number in 1..=300_000 {
+        let claim = numbered(number);
+        store.claim(&claim, Some(&sentence(&claim, &[&line[..]; 10])), start());
+        if number > 1000 {
+            store.release(&numbered(number - 1000));
+        }
+        store.pardon((Some(claim.prefix), None), start().wall);
+        store.handled([(number.to_string().as_str().into(), position(number.into()))], []);
+        told.push(store.barrier());
+    }
+    assert!(store.wants_snapshot() && !store.state().is_sound());
+    let [claims, lines, positions, barriers, pardons] = store.queue.sizes();
+    assert!(claims <= pending::MIN_CLAIMS, "{claims} claims wait");
+    assert!(lines <= pending::MAX_LINES, "{lines} bytes of evidence wait");
+    assert!(positions <= pending::MAX_POSITIONS, "{positions} positions wait");
+    assert!(barriers <= pending::MAX_BARRIERS && pardons <= pending::MAX_GROUNDS);
+    assert!(store.lost() > 0);
+    let live = || (299_001..=300_000).chain([0]).map(numbered);
+    store.snapshot(live(), std::iter::empty(), start());
+    // and one more, which used to take the others with it
+    store.claim(&numbered(300_001), None, start());
+    let last = store.barrier();
+    drop(hang);
+    assert!(last.blocking_recv().is_ok());
+    recovered(&mut store);
+    let told = told.into_iter().filter_map(|told| told.blocking_recv().ok()).count();
+    assert!(told < 1000, "{told} were told that what was given up is on disk");
+    store.close();
+    let mut expected: Vec<Claim> = live().chain([numbered(300_001)]).collect();
+    expected.sort_by_key(|claim| claim.prefix);
+    assert_eq!(loaded(&path, start()), expected);
+}
+
+#[test]
+fn a_disk_that_hangs_at_the_end_is_left_behind() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    assert!(durable(&mut store));
+    let (shared, queue) = (Arc::clone(&store.shared), Arc::clone(&store.queue));
+    let hang = shared.hang.lock().unwrap();
+    store.claim(&numbered(1), None, start());
+    // within its patience: the test would not end otherwise
+    store.close();
+    assert!(shared.state().to_string().contains("does not answer"), "{}", shared.state());
+    drop(hang);
+    while Arc::strong_count(&queue) > 1 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(loaded(&path, start()), [numbered(1)], "written when it answered at last");
+}
+
+/// Whatever is recorded, and whenever a commit fails: what a barrier vouches for is on disk.
+#[test]
+fn a_barrier_vouches_for_everything_before_it() {
+    let directory = TempDir::new().unwrap();
+    let mut disk = Database::open(&file(&directory)).unwrap();
+    let (mut seed, mut vouched, mut overflows) = (7_u64, 0, 0);
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut pending = pending::Pending::default();
+    pending.set_max_claims(20);
+    let mut ledger: BTreeMap<u32, i64> = BTreeMap::new();
+    let mut record = |pending: &mut pending::Pending, ledger: &mut BTreeMap<u32, i64>| {
+        let number = u32::try_from(random(60)).unwrap();
+        let key = Key::of(&numbered(number));
+        match random(20) {
+            0 if pending.is_overflowed() || random(5) == 0 => {
+                let claims = ledger.iter().map(|(number, until)| {
+                    let span = Span { since: 0, until: Some(*until), boot_until: None };
+                    (Key::of(&numbered(*number)), Some(span))
+                });
+                pending.replace(claims.collect(), HashMap::new());
+            }
+            0..12 => {
+                let until = i64::try_from(random(1000)).unwrap();
+                ledger.insert(number, until);
+                pending.claim(key, Some(Span { since: 0, until: Some(until), boot_until: None }));
+            }
+            _ => {
+                ledger.remove(&number);
+                pending.claim(key, None);
+            }
+        }
+        random(4) == 0
+    };
+    for round in 0..3000 {
+        for _ in 0..round % 40 {
+            record(&mut pending, &mut ledger);
+        }
+        let (tell, mut told) = oneshot::channel();
+        pending.barrier(tell);
+        overflows += u32::from(pending.is_overflowed());
+        let then = ledger.clone();
+        let taken = pending.take();
+        let mut fails = false;
+        for _ in 0..round % 7 {
+            fails |= record(&mut pending, &mut ledger);
+        }
+        if fails {
+            let mut taken = taken;
+            taken.absorb(pending.take());
+            taken.failed();
+            pending = taken;
+            assert!(told.try_recv().is_err());
+            continue;
+        }
+        taken.write(&mut disk.connection, disk.boot).unwrap();
+        taken.tell();
+        if told.try_recv().is_ok() {
+            vouched += 1;
+            let mut rows = disk.connection.prepare("SELECT prefix, until FROM claims").unwrap();
+            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            let rows: BTreeMap<String, i64> = rows.map(Result::unwrap).collect();
+            let expected =
+                then.iter().map(|(number, until)| (numbered(*number).prefix.to_string(), *until));
+            assert_eq!(rows, expected.collect(), "round {round}");
+        }
+    }
+    println!("{vouched} barriers, {overflows} overflows");
+    assert!(vouched > 300 && overflows > 100, "{vouched} barriers, {overflows} overflows");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        mpsc::Sender,
     },
     time::{Duration, Instant},
 };
@@ -16,38 +16,157 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    Counted, Error, Pardoned, State,
-    pending::{Ground, Pending},
+    Error, State,
+    pending::Pending,
     reader::Ask,
-    row::{Key, Span},
     schema::{self, Database},
 };
-use crate::{clock::Now, ledger::Holder, net::IpNet, source::Position};
+use crate::clock::Now;
 
-/// Messages taken before a commit, so that a barrier is not starved by a flood behind it.
-const GROUP: usize = 50_000;
 /// How long a failed commit waits for its next try, and how long positions may wait alone.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often what is old is removed, if anything is written at all.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Everything that can happen to the database.
-#[derive(Debug)]
-pub(super) enum Message {
-    Claim(Key, Span),
-    Release(Key),
-    /// So many more bans, and when the last one was.
-    Banned((IpNet, Holder), u32, i64),
-    Ground((IpNet, Holder), Ground),
-    /// How far a source was read, and what was counted since.
-    Handled(Vec<(Arc<str>, Position)>, Vec<Counted>),
-    /// Who was let go by hand, and when.
-    Pardon(Pardoned, i64),
-    Barrier(oneshot::Sender<()>),
-    /// All claims and positions that there are.
-    Whole(Vec<(Key, Span)>, Vec<(Arc<str>, Position)>),
+/// Where changes gather until the thread takes them: as much as [`Pending`] allows, and as much
+/// again that is being written.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    pending: Pending,
+    /// When the oldest pending position came.
+    lazy: Option<Instant>,
+    /// While degraded: when to try again.
+    retry: Option<Instant>,
     /// The reader found the file corrupt.
-    Corrupt,
+    corrupt: bool,
+    /// Nothing comes any more.
+    closed: bool,
+}
+
+/// What the thread is to do.
+enum Work {
+    /// Put the file aside.
+    Discard,
+    /// Write this.
+    Commit(Pending),
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records something; says whether too much waits, so that all claims have to be given again.
+    pub(super) fn record(&self, change: impl FnOnce(&mut Pending)) -> bool {
+        let mut inbox = self.lock();
+        let before = inbox.pending.is_overflowed();
+        change(&mut inbox.pending);
+        if !(inbox.pending.is_lazy() || inbox.pending.is_empty()) {
+            self.wake.notify_one();
+        } else if inbox.lazy.is_none() && !inbox.pending.is_empty() {
+            inbox.lazy = Some(Instant::now());
+            self.wake.notify_one();
+        }
+        inbox.pending.is_overflowed() && !before
+    }
+
+    /// Tells `done` once everything recorded so far is on disk; drops it if it cannot be now.
+    pub(super) fn barrier(&self, done: oneshot::Sender<()>) {
+        let mut inbox = self.lock();
+        if inbox.retry.is_none() {
+            inbox.pending.barrier(done);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The file is corrupt.
+    pub(super) fn discard(&self) {
+        self.lock().corrupt = true;
+        self.wake.notify_one();
+    }
+
+    /// Nothing comes any more: the thread writes what is left, and ends.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// What found no room.
+    pub(super) fn lost(&self) -> u64 {
+        self.lock().pending.lost()
+    }
+
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        self.lock().pending.sizes()
+    }
+
+    /// Waits for something to do; `None`: to end.
+    fn next(&self) -> Option<Work> {
+        let mut inbox = self.lock();
+        loop {
+            if std::mem::take(&mut inbox.corrupt) {
+                return Some(Work::Discard);
+            }
+            if inbox.closed {
+                // tried once more: whether it works or not
+                return (!inbox.pending.is_empty()).then(|| Work::Commit(inbox.pending.take()));
+            }
+            let now = Instant::now();
+            inbox = match inbox.due(now) {
+                None => self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+                Some(due) if due <= now => {
+                    inbox.lazy = None;
+                    return Some(Work::Commit(inbox.pending.take()));
+                }
+                Some(due) => {
+                    let waited = self.wake.wait_timeout(inbox, due.duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// It was written, but some claims are still to come.
+    fn again(&self) {
+        self.lock().retry = Some(Instant::now() + PATIENCE);
+    }
+
+    /// All is well.
+    fn succeeded(&self) {
+        self.lock().retry = None;
+    }
+
+    /// It could not be written: back to the rest, and tried again; unless it was the last try.
+    fn failed(&self, mut pending: Pending) {
+        let mut inbox = self.lock();
+        if inbox.closed {
+            return;
+        }
+        pending.absorb(inbox.pending.take());
+        pending.failed();
+        inbox.pending = pending;
+        inbox.retry = Some(Instant::now() + PATIENCE);
+    }
+}
+
+impl Inbox {
+    /// When there is something to commit; `None`: not before something comes.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        if self.retry.is_some() {
+            self.retry
+        } else if !self.pending.is_lazy() {
+            Some(now)
+        } else {
+            self.lazy.map(|since| since + PATIENCE)
+        }
+    }
 }
 
 /// Hears how the store is.
@@ -63,20 +182,17 @@ pub(super) struct Shared {
     busy: AtomicBool,
     /// … and somebody has given up waiting with it.
     stuck: AtomicBool,
-    /// Messages that the thread has not taken yet.
-    pub(super) queued: AtomicUsize,
-    /// The claims have to be given again ([`Message::Whole`]).
+    /// The claims have to be given again ([`super::Store::snapshot`]).
     pub(super) wants_snapshot: AtomicBool,
     /// Counts the files that were opened: a reader follows.
     pub(super) generation: AtomicU64,
-    /// Evidence and history that found no room.
-    pub(super) lost: AtomicU64,
+    /// While a test holds it, the disk does not answer.
+    #[cfg(test)]
+    pub(super) hang: Mutex<()>,
     /// Transactions that reached the disk.
     pub(super) commits: AtomicU64,
     /// Age at which history and evidence without a claim go.
     pub(super) purge_age_ms: AtomicI64,
-    /// Evidence left out because too much was queued.
-    pub(super) skipped: AtomicU64,
 }
 
 impl Shared {
@@ -148,13 +264,9 @@ impl fmt::Debug for Shared {
 pub(super) struct Writer {
     path: PathBuf,
     database: Option<Database>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
-    reader: Sender<Ask>,
-    pending: Pending,
-    /// While degraded: when to try again.
-    retry: Option<Instant>,
-    /// When the oldest pending position came.
-    lazy: Option<Instant>,
+    readers: [Sender<Ask>; 2],
     /// When it was purged, and with which age.
     purged: Option<(Instant, i64)>,
 }
@@ -163,104 +275,56 @@ impl Writer {
     pub(super) fn new(
         path: PathBuf,
         database: Option<Database>,
+        queue: Arc<Queue>,
         shared: Arc<Shared>,
-        reader: Sender<Ask>,
+        readers: [Sender<Ask>; 2],
     ) -> Writer {
-        let retry = database.is_none().then(Instant::now);
-        let pending = Pending::default();
-        Writer { path, database, shared, reader, pending, retry, lazy: None, purged: None }
+        queue.lock().retry = database.is_none().then(Instant::now);
+        Writer { path, database, queue, shared, readers, purged: None }
     }
 
-    /// Takes messages until their sender is gone, then writes what is left.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
-        loop {
-            let first = match self.due() {
-                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => messages.recv_timeout(due.saturating_duration_since(Instant::now())),
-            };
-            match first {
-                Ok(message) => {
-                    self.take(message);
-                    for message in messages.try_iter().take(GROUP) {
-                        self.take(message);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            if self.due().is_some_and(|due| due <= Instant::now()) {
-                self.commit();
+    /// Takes what is recorded until the queue is closed, then writes what is left.
+    pub(super) fn run(mut self) {
+        while let Some(work) = self.queue.next() {
+            match work {
+                Work::Discard => self.discard(),
+                Work::Commit(pending) => self.commit(pending),
             }
         }
-        if !self.pending.is_empty() {
-            self.commit();
-        }
     }
 
-    /// When there is something to commit; `None`: not before the next message.
-    fn due(&self) -> Option<Instant> {
-        if self.retry.is_some() {
-            self.retry
-        } else if !self.pending.is_lazy() {
-            Some(Instant::now())
-        } else {
-            self.lazy.map(|since| since + PATIENCE)
-        }
-    }
-
-    fn take(&mut self, message: Message) {
-        self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-        match message {
-            Message::Claim(key, span) => self.pending.claim(key, Some(span)),
-            Message::Release(key) => self.pending.claim(key, None),
-            Message::Banned(who, bans, at) => self.pending.banned(who, bans, at),
-            Message::Ground(who, ground) => self.pending.ground(who, ground),
-            Message::Handled(positions, counted) => {
-                self.lazy.get_or_insert_with(Instant::now);
-                self.pending.handled(positions, counted);
-            }
-            Message::Pardon(pardoned, at) => self.pending.pardon(pardoned, at),
-            // Dropped while degraded: nobody is told that it is durable, and nobody waits.
-            Message::Barrier(done) if self.retry.is_none() => self.pending.barrier(done),
-            Message::Barrier(_) => {}
-            Message::Whole(claims, positions) => self.pending.replace(claims, positions),
-            Message::Corrupt => self.discard(),
-        }
-    }
-
-    fn commit(&mut self) {
+    fn commit(&mut self, pending: Pending) {
         self.shared.busy.store(true, Ordering::Release);
-        let result = self.try_commit();
+        let result = self.try_commit(&pending);
         self.shared.answered();
-        self.shared.lost.store(self.pending.lost, Ordering::Relaxed);
-        let mut waiting = Vec::new();
         match result {
-            Ok(done) if self.shared.wants_snapshot.load(Ordering::Acquire) => {
+            Ok(()) if self.shared.wants_snapshot.load(Ordering::Acquire) => {
+                self.queue.again();
                 self.shared.set(State::Degraded("waiting to write all claims anew".to_owned()));
-                self.retry = Some(Instant::now() + PATIENCE);
-                waiting = done;
+                pending.tell();
             }
-            Ok(done) => {
-                self.retry = None;
+            Ok(()) => {
+                self.queue.succeeded();
                 self.shared.set(State::Sound);
-                waiting = done;
+                pending.tell();
+                self.purge_if_due();
             }
             Err(error) => {
-                self.retry = Some(Instant::now() + PATIENCE);
                 // Those who are told that it failed can see why.
                 self.shared.set(State::Degraded(chain(&error)));
-                self.pending.failed();
-                // it has ended, if it is gone
-                let _ = self.reader.send(Ask::LetGo);
+                self.queue.failed(pending);
+                for reader in &self.readers {
+                    // it has ended, if it is gone
+                    let _ = reader.send(Ask::LetGo);
+                }
             }
         }
-        for done in waiting {
-            // Who does not wait any more need not know.
-            let _ = done.send(());
-        }
+    }
+
+    fn purge_if_due(&mut self) {
         let age = self.shared.purge_age_ms.load(Ordering::Relaxed);
         let due = |(then, at): (Instant, i64)| at != age || then.elapsed() > PURGE_EVERY;
-        if self.retry.is_none() && self.purged.is_none_or(due) {
+        if self.purged.is_none_or(due) {
             self.purged = Some((Instant::now(), age));
             self.shared.busy.store(true, Ordering::Release);
             self.purge_logged(Now::read().wall.as_millisecond().saturating_sub(age));
@@ -269,25 +333,22 @@ impl Writer {
         }
     }
 
-    /// Returns those who wait to be told.
-    fn try_commit(&mut self) -> Result<Vec<oneshot::Sender<()>>, Error> {
+    fn try_commit(&mut self, pending: &Pending) -> Result<(), Error> {
+        #[cfg(test)]
+        drop(self.shared.hang.lock());
         if self.database.as_ref().is_some_and(|database| !database.is_in_place(&self.path)) {
             log::error!("{} was removed or replaced under the agent", self.path.display());
             self.database = None;
         }
         let database = match self.database.take() {
             Some(database) => database,
-            None => self.reopen()?,
+            None => self.reopen(pending.is_whole())?,
         };
         let database = self.database.insert(database);
-        match self.pending.write(&mut database.connection, database.boot) {
-            Ok(done) => {
-                self.lazy = None;
+        match pending.write(&mut database.connection, database.boot) {
+            Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                if std::mem::take(&mut self.pending.overflowed) {
-                    self.shared.wants_snapshot.store(true, Ordering::Release);
-                }
-                Ok(done)
+                Ok(())
             }
             Err(source) => {
                 if schema::is_corrupt(&source) {
@@ -300,7 +361,7 @@ impl Writer {
         }
     }
 
-    fn reopen(&mut self) -> Result<Database, Error> {
+    fn reopen(&mut self, whole: bool) -> Result<Database, Error> {
         let database = match Database::open(&self.path) {
             Err(Error::Open { source, .. }) if schema::is_corrupt(&source) => {
                 self.discard();
@@ -309,7 +370,7 @@ impl Writer {
             other => other?,
         };
         self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        if database.fresh && !self.pending.is_whole() {
+        if database.fresh && !whole {
             self.shared.wants_snapshot.store(true, Ordering::Release);
         }
         Ok(database)
