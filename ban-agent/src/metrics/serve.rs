@@ -1,23 +1,23 @@
-//! HTTP for whoever scrapes, over a port or a unix socket: `GET /metrics`, and nothing else. It knows what to answer, not how
-//! the agent is.
+//! HTTP for those who scrape, over a port or a unix socket: `GET /metrics`, and nothing else. It
+//! knows what to answer, not how the agent is.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::Arc,
     time::Duration,
 };
 
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONTENT_TYPE},
+    header::{ALLOW, CONTENT_TYPE, HOST},
     server::conn::http1,
     service::service_fn,
 };
@@ -25,11 +25,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+    time::Instant,
 };
 
-/// Scrapers that are connected at once; more wait.
+/// Scrapers that are connected at once; one more takes the place of the oldest.
 const CONNECTIONS: usize = 16;
+/// For so long nobody's place is taken: a scrape takes less.
+const OWN: Duration = Duration::from_millis(100);
+/// How long a connection may last in all; a scraper that keeps its own opens another then.
+const LIFETIME: Duration = Duration::from_secs(300);
 /// How long a request's head may take; an idle connection is closed as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an answer may take to be fetched and made.
@@ -120,26 +125,66 @@ impl Server {
         F: Fn() -> A + Clone + Send + Sync + 'static,
         A: Future<Output = Option<String>> + Send,
     {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut places = Places::default();
+        // over a port that only this host reaches, a page in somebody's browser may ask as well
+        let by_name = match &self.0 {
+            Listener::Tcp(listener) => {
+                !listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+            }
+            Listener::Unix(..) => true,
+        };
+        let mut failing = false;
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            places.make_room().await;
             let ask = ask.clone();
             let accepted = match &self.0 {
                 Listener::Tcp(listener) => {
-                    listener.accept().await.map(|(stream, _)| begin(stream, ask, place))
+                    listener.accept().await.map(|(stream, _)| begin(stream, ask, by_name))
                 }
                 Listener::Unix(listener, _) => {
-                    listener.accept().await.map(|(stream, _)| begin(stream, ask, place))
+                    listener.accept().await.map(|(stream, _)| begin(stream, ask, by_name))
                 }
             };
             match accepted {
-                Ok(()) => {}
+                Ok(connection) => {
+                    failing = false;
+                    places.0.push_back((Instant::now(), connection));
+                }
                 Err(error) => {
-                    log::warn!("metrics: {error}");
+                    if !std::mem::replace(&mut failing, true) {
+                        log::warn!("metrics: {error}");
+                    }
                     // out of descriptors: wait for some to be closed instead of spinning
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+}
+
+/// Who is connected, the oldest first.
+#[derive(Debug, Default)]
+struct Places(VecDeque<(Instant, JoinHandle<()>)>);
+
+impl Places {
+    /// Ends the oldest connection, if there is no place left: who neither reads nor leaves silences
+    /// nobody.
+    async fn make_room(&mut self) {
+        self.0.retain(|(_, connection)| !connection.is_finished());
+        while self.0.len() >= CONNECTIONS
+            && let Some((begun, mut connection)) = self.0.pop_front()
+        {
+            if tokio::time::timeout_at(begun + OWN, &mut connection).await.is_err() {
+                connection.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for (_, connection) in &self.0 {
+            connection.abort();
         }
     }
 }
@@ -172,19 +217,20 @@ async fn socket(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn begin<S, F, A>(stream: S, ask: F, place: OwnedSemaphorePermit)
+fn begin<S, F, A>(stream: S, ask: F, by_name: bool) -> JoinHandle<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> A + Send + Sync + 'static,
     A: Future<Output = Option<String>> + Send,
 {
     tokio::spawn(async move {
-        converse(stream, ask).await;
-        drop(place);
-    });
+        if tokio::time::timeout(LIFETIME, converse(stream, ask, by_name)).await.is_err() {
+            log::debug!("metrics: a connection has lasted for {LIFETIME:?}: closed");
+        }
+    })
 }
 
-async fn converse<S, F, A>(stream: S, ask: F)
+async fn converse<S, F, A>(stream: S, ask: F, by_name: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     F: Fn() -> A + Send + Sync,
@@ -192,7 +238,7 @@ where
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let asked = ask();
-        async move { Ok::<_, Infallible>(answer(&request, asked).await) }
+        async move { Ok::<_, Infallible>(answer(&request, asked, by_name).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(16 << 10);
@@ -204,8 +250,13 @@ where
 async fn answer(
     request: &Request<Incoming>,
     asked: impl Future<Output = Option<String>>,
+    by_name: bool,
 ) -> Response<String> {
     let plain = |status, text: &str| response(status, CONTENT_TYPE, "text/plain", text.to_owned());
+    if !by_name && !is_local(request) {
+        let text = "ask by address, or for localhost: no other name leads here\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
     if request.uri().path() != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }
@@ -216,6 +267,22 @@ async fn answer(
         Ok(Some(text)) => response(StatusCode::OK, CONTENT_TYPE, OPENMETRICS, text),
         _ => plain(StatusCode::SERVICE_UNAVAILABLE, "the agent is busy, or stopping\n"),
     }
+}
+
+/// Whether the request names this host by an address, or as localhost. A page that a browser has
+/// from elsewhere can make a name of its own lead here, and would read the answer ("DNS
+/// rebinding"); it cannot make the browser send another name than its own.
+fn is_local(request: &Request<Incoming>) -> bool {
+    let Some(host) = request.headers().get(HOST) else {
+        // every browser names one
+        return true;
+    };
+    let host = host.to_str().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 fn response(
@@ -245,7 +312,7 @@ mod tests {
     }
 
     async fn ask_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
-        let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{request}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -266,22 +333,77 @@ mod tests {
         let taken = Server::open(taken, None).await.unwrap_err();
         assert_eq!(taken.source.kind(), io::ErrorKind::AddrInUse);
         tokio::spawn(server.serve(|| async { Some("a 1\n# EOF\n".to_owned()) }));
-        let good = ask(port, "GET /metrics HTTP/1.1").await;
+        let good = ask(port, "GET /metrics HTTP/1.1\r\nHost: localhost:9938").await;
         assert!(good.starts_with("HTTP/1.1 200 OK\r\n"), "{good}");
         assert!(good.contains("content-type: application/openmetrics-text;"), "{good}");
         assert!(good.ends_with("\r\n\r\na 1\n# EOF\n"), "{good}");
-        let head = ask(port, "HEAD /metrics HTTP/1.1").await;
+        let head = ask(port, "HEAD /metrics HTTP/1.1\r\nHost: localhost:9938").await;
         assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
-        assert!(ask(port, "GET / HTTP/1.1").await.starts_with("HTTP/1.1 404 "));
-        assert!(ask(port, "POST /metrics HTTP/1.1").await.starts_with("HTTP/1.1 405 "));
+        assert!(
+            ask(port, "GET / HTTP/1.1\r\nHost: localhost:9938").await.starts_with("HTTP/1.1 404 ")
+        );
+        assert!(
+            ask(port, "POST /metrics HTTP/1.1\r\nHost: localhost:9938")
+                .await
+                .starts_with("HTTP/1.1 405 ")
+        );
         assert!(ask(port, "\u{1b}[2J").await.starts_with("HTTP/1.1 400 "));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_anybody_can_make_lead_here_is_not_answered() {
+        let (server, port) = local().await;
+        tokio::spawn(server.serve(|| async { Some("a 1\n# EOF\n".to_owned()) }));
+        for (host, expected) in [
+            ("localhost", "200"),
+            ("LOCALHOST:9938", "200"),
+            ("127.0.0.1:9938", "200"),
+            ("192.0.2.1", "200"),
+            ("[::1]:9938", "200"),
+            ("[::1]", "200"),
+            ("rebound.example:9938", "421"),
+            ("127.0.0.1.example", "421"),
+            ("localhost.example", "421"),
+            ("", "421"),
+        ] {
+            let answer = ask(port, &format!("GET /metrics HTTP/1.1\r\nHost: {host}")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{host}: {answer}");
+        }
+        assert!(ask(port, "GET /metrics HTTP/1.0").await.starts_with("HTTP/1.0 200 "));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_does_not_read_silences_nobody() {
+        let (server, port) = local().await;
+        let page = format!("{}\n# EOF\n", "a 1\n".repeat(50_000));
+        tokio::spawn(server.serve(move || {
+            let page = page.clone();
+            async { Some(page) }
+        }));
+        let mut deaf = Vec::new();
+        for _ in 0..3 * CONNECTIONS {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+            // it may be closed already
+            let _ = stream.write_all(requests.as_bytes()).await;
+            deaf.push(stream);
+        }
+        for _ in 0..3 {
+            let asked = ask(port, "GET /metrics HTTP/1.1\r\nHost: localhost");
+            let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
     }
 
     #[tokio::test]
     async fn an_agent_that_does_not_answer_is_said_so() {
         let (server, port) = local().await;
         tokio::spawn(server.serve(|| async { None }));
-        assert!(ask(port, "GET /metrics HTTP/1.1").await.starts_with("HTTP/1.1 503 "));
+        assert!(
+            ask(port, "GET /metrics HTTP/1.1\r\nHost: localhost:9938")
+                .await
+                .starts_with("HTTP/1.1 503 ")
+        );
     }
 
     #[tokio::test]
@@ -298,7 +420,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o660);
         let serving = tokio::spawn(server.serve(|| async { Some("a 1\n# EOF\n".to_owned()) }));
         let stream = UnixStream::connect(&path).await.unwrap();
-        let good = ask_over(stream, "GET /metrics HTTP/1.1").await;
+        let good = ask_over(stream, "GET /metrics HTTP/1.1\r\nHost: localhost:9938").await;
         assert!(good.starts_with("HTTP/1.1 200 OK\r\n"), "{good}");
         serving.abort();
         assert!(serving.await.unwrap_err().is_cancelled());
