@@ -8,6 +8,7 @@ mod duration;
 mod export;
 mod layer;
 mod listen;
+mod owner;
 mod raw;
 mod resolve;
 mod shipped;
@@ -179,7 +180,10 @@ pub struct Config {
 /// The first thing that is wrong, with its place.
 pub fn load(path: &Path) -> Result<Config, Error> {
     let layers = layer::read(path)?;
-    resolve::resolve(&layers)
+    let mut config = resolve::resolve(&layers)?;
+    config.warnings.extend(owner::warnings(&config.files));
+    config.warnings.extend(owner::of_sockets(&config.jails));
+    Ok(config)
 }
 
 /// The control socket that `path` and its `conf.d` name, or the default one. Also where something

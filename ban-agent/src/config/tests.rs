@@ -309,3 +309,21 @@ fn a_port_that_may_be_absent_is_warned_of() {
     );
     assert!(warnings(r"\[client <ADDR>:\d+\]").is_empty());
 }
+
+#[test]
+fn what_others_could_misuse_is_warned_of() {
+    let (folder, config) = load_text(
+        "[filters.web]\nfailregex = ['^<ADDR> no']\n\
+         [jails.log]\nfilter = \"web\"\nsyslog = \"unix:///run/x?mode=0666\"\n\
+         [jails.shut]\nfilter = \"web\"\nsyslog = \"unix:///run/y\"\n",
+    );
+    let config = config.unwrap();
+    let told = |config: &Config, what: &str| {
+        config.warnings.iter().filter(|warning| warning.contains(what)).count()
+    };
+    assert_eq!(told(&config, "everybody on this host"), 1, "{:?}", config.warnings);
+    assert_eq!(told(&config, "can be written by"), 0, "{:?}", config.warnings);
+    let path = folder.path().join("config.toml");
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    assert_eq!(told(&load(&path).unwrap(), "can be written by everybody"), 1);
+}

@@ -1,4 +1,5 @@
-//! Files that grow by whole lines, through rotation and full disks.
+//! Files that grow by whole lines, through rotation and full disks. A symbolic link in a file's place
+//! is not followed: it would have root write where somebody else points.
 
 use std::{
     fs::{File, OpenOptions},
@@ -65,7 +66,15 @@ impl Lines {
             None => {
                 // not for everybody: it tells who attacks, and how far they got
                 self.torn = false;
-                OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?
+                let mut options = OpenOptions::new();
+                options.create(true).append(true).mode(0o640);
+                options.custom_flags(libc::O_NOFOLLOW);
+                options.open(&self.path).map_err(|error| match error.raw_os_error() {
+                    Some(libc::ELOOP) => {
+                        io::Error::other("it is a symbolic link, and those are not followed")
+                    }
+                    _ => error,
+                })?
             }
         };
         Ok(self.file.insert(file))
@@ -73,7 +82,7 @@ impl Lines {
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), path.metadata()) {
+    match (file.metadata(), path.symlink_metadata()) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
     }
@@ -127,6 +136,25 @@ mod tests {
         let (lost, part) = events.wait().unwrap();
         assert_eq!(full.take(lost, &part), 3);
         assert!(full.lines.failing);
+    }
+
+    #[test]
+    fn a_link_is_not_followed_and_nobody_else_reads() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::TempDir::new().unwrap();
+        let (path, other) = (folder.path().join("log"), folder.path().join("other"));
+        std::fs::write(&other, "dear\n").unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let mut lines = Lines::new(path.clone());
+        assert!(!lines.append("one\n"));
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "dear\n");
+        std::fs::remove_file(&path).unwrap();
+        assert!(lines.append("two\n"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+        // put in its place while it is open
+        std::fs::rename(&path, folder.path().join("log.1")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("log.1"), &path).unwrap();
+        assert!(!lines.append("three\n"));
     }
 
     #[test]

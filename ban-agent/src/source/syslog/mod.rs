@@ -22,6 +22,9 @@ use super::{Batch, Error, Limits, Looked, Stats};
 
 /// Asked of the kernel for bursts; it gives at most `net.core.rmem_max`.
 const QUEUE: usize = 8 << 20;
+/// Of a unix socket, unless the configuration says otherwise: whoever can write to it can have
+/// addresses banned.
+const MODE: u32 = 0o660;
 /// No datagram is longer.
 const DATAGRAM: usize = 64 << 10;
 
@@ -92,7 +95,8 @@ impl Socket {
             let address: SocketAddr = address.parse().map_err(|_| refused(not_an_address()))?;
             Socket::Udp(UdpSocket::bind(address).await.map_err(refused)?)
         } else if let Some(path) = listen.strip_prefix("unix://") {
-            bind_unix(Path::new(path)).map_err(refused)?
+            let (path, mode) = place(path).map_err(refused)?;
+            bind_unix(Path::new(path), mode).map_err(refused)?
         } else {
             return Err(refused(not_an_address()));
         };
@@ -137,17 +141,27 @@ fn not_an_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// `/PATH`, or `/PATH?mode=0666`.
+fn place(text: &str) -> io::Result<(&str, u32)> {
+    let Some((path, options)) = text.split_once('?') else { return Ok((text, MODE)) };
+    let mode = options.strip_prefix("mode=").and_then(|mode| u32::from_str_radix(mode, 8).ok());
+    let mode = mode.filter(|mode| *mode <= 0o777);
+    let wrong = || {
+        let text = format!("'?{options}' is not ?mode=0660 or the like");
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    Ok((path, mode.ok_or_else(wrong)?))
+}
+
 /// A socket that nobody answers on any more is a dead agent's, and is replaced.
-fn bind_unix(path: &Path) -> io::Result<Socket> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
         && UnixDatagram::unbound()?.connect(path).is_err();
     if stale {
         fs::remove_file(path)?;
     }
     let socket = UnixDatagram::bind(path)?;
-    // As /dev/log: daemons that dropped their privileges write to it. Who may come near is the
-    // directory's business.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(Socket::Unix(socket, path.to_owned()))
 }
 
@@ -191,6 +205,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_may_write_is_for_the_operator_to_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (options, expected) in [("", 0o660), ("?mode=0666", 0o666), ("?mode=600", 0o600)] {
+            let socket =
+                Socket::bind(&format!("unix://{}{options}", path.display())).await.unwrap();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{options}");
+            drop(socket);
+        }
+    }
+
+    #[tokio::test]
     async fn udp() {
         // The port was free a moment ago; nobody else picks it out of all of them now.
         let free = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -202,8 +229,16 @@ mod tests {
 
     #[tokio::test]
     async fn bad_addresses() {
-        for listen in ["", "udp://", "udp://nowhere", "tcp://127.0.0.1:1", "unix:///no/such/dir/s"]
-        {
+        for listen in [
+            "",
+            "udp://",
+            "udp://nowhere",
+            "tcp://127.0.0.1:1",
+            "unix:///no/such/dir/s",
+            "unix:///tmp/s?mode=rw",
+            "unix:///tmp/s?mode=1777",
+            "unix:///tmp/s?group=adm",
+        ] {
             let error = Socket::bind(listen).await.unwrap_err();
             assert!(matches!(error, Error::Listen { .. }), "{listen}");
         }
