@@ -8,6 +8,7 @@ mod detach;
 mod doctor;
 mod failure;
 mod import;
+mod journal;
 mod list;
 mod output;
 mod replay;
@@ -17,11 +18,16 @@ mod status;
 mod test;
 mod watch;
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 pub use args::Cli;
 use args::Verb;
 use clap::{CommandFactory as _, Parser as _};
+use env_logger::WriteStyle;
 use failure::Failure;
 
 use crate::{
@@ -34,8 +40,11 @@ use crate::{
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging(&cli);
-    match dispatch(&cli) {
+    let last = logging(&cli);
+    let done = dispatch(&cli);
+    // what was logged comes before what is reported
+    drop(last);
+    match done {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
@@ -58,12 +67,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             output::raw(&config::export(&config::load(&cli.config)?))?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Reload => tell(cli, &Request::Reload),
+        Verb::Reload => ask(cli, &Request::Reload),
         Verb::Confirm { grace } => {
             let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            tell(cli, &Request::Confirm { again: grace.as_ref().map(millis) })
+            ask(cli, &Request::Confirm { again: grace.as_ref().map(millis) })
         }
-        Verb::Resume { jail } => tell(cli, &Request::Resume { jail: jail.clone() }),
+        Verb::Resume { jail } => ask(cli, &Request::Resume { jail: jail.clone() }),
         Verb::Doctor => doctor::run(cli),
         Verb::Detach => detach::run(cli),
         Verb::Completions { shell } => {
@@ -82,8 +91,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 /// A request whose answer is a sentence.
-fn tell(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
-    let document = call(&cli.socket(), request)?;
+fn ask(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
+    tell(cli, call(&cli.socket(), request)?)
+}
+
+/// Prints a sentence.
+fn tell(cli: &Cli, document: Document) -> Result<ExitCode, Failure> {
     if cli.json() {
         output::json(&document)?;
     } else if let Document::Text(Text { message, .. }) = &document {
@@ -93,8 +106,8 @@ fn tell(cli: &Cli, request: &Request) -> Result<ExitCode, Failure> {
 }
 
 /// `-q` errors only, `-v` debug, `-vv` trace; `RUST_LOG` wins. Under systemd the journal adds
-/// the time itself.
-fn logging(cli: &Cli) {
+/// the time itself. The agent waits for nobody who reads it.
+fn logging(cli: &Cli) -> Option<journal::Last> {
     let default = match (cli.quiet, cli.verbose, &cli.verb) {
         (true, ..) => "error",
         (_, 0, Verb::Run(_)) => "info",
@@ -116,7 +129,18 @@ fn logging(cli: &Cli) {
         let (time, style) = (out.timestamp(), out.default_level_style(level));
         writeln!(out, "[{time} {style}{level:<5}{style:#} {}] {message}", record.target())
     });
-    builder.target(env_logger::Target::Stderr).init();
+    let mut last = None;
+    if let Verb::Run(_) = &cli.verb
+        && let Ok((queue, thread)) = journal::start(std::io::stderr())
+    {
+        last = Some(thread);
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let style = if colours { WriteStyle::Always } else { WriteStyle::Never };
+        builder.target(env_logger::Target::Pipe(Box::new(queue))).write_style(style).init();
+    } else {
+        builder.target(env_logger::Target::Stderr).init();
+    }
+    last
 }
 
 /// As syslog counts.
