@@ -126,6 +126,14 @@ impl<'a> Agent<'a> {
         self.process.as_ref().map_or(0, Process::id)
     }
 
+    /// Its resident memory, in KiB.
+    pub fn memory(&self) -> Result<u64> {
+        let status = Path::new("/proc").join(self.id().to_string()).join("status");
+        let status = fs::read_to_string(status)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(line.context("no VmRSS")?.trim().trim_end_matches(" kB").trim().parse()?)
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.stage.file("agent.log")).unwrap_or_default()

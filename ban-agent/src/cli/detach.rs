@@ -1,25 +1,29 @@
-//! `ban-agent detach`: the emergency exit. It works with a running agent, which ends, and
-//! without one.
+//! `ban-agent detach`: the emergency exit. It works with a running agent, which ends, with one that
+//! hangs, and without one.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli,
     failure::{Failure, chain},
-    output, tell,
+    tell,
 };
 use crate::{
     config,
-    control::{CallError, Document, Request, SCHEMA, Text, call},
+    control::{CallError, Document, Request, SCHEMA, Text, call_within},
     kernel,
 };
 
+/// How long a running agent may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
-    match call(&cli.socket(), &Request::Status { jail: None }) {
-        Ok(_) => return tell(cli, &Request::Detach),
-        Err(CallError::NotRunning { .. }) => {}
+    let hangs = match call_within(&cli.socket(), &Request::Detach, PATIENCE) {
+        Ok(document) => return tell(cli, document),
+        Err(CallError::NotRunning { .. }) => None,
+        Err(error @ CallError::Hangs { .. }) => Some(error),
         Err(error) => return Err(error.into()),
-    }
+    };
     // a broken configuration must not keep anybody locked out
     let agent = match config::load(&cli.config) {
         Ok(config) => config.agent,
@@ -28,19 +32,21 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             config::shipped()?.agent
         }
     };
-    let removed = kernel::detach(&agent.pins).map_err(|error| {
+    let detach = if hangs.is_some() { kernel::detach_by_force } else { kernel::detach };
+    let removed = detach(&agent.pins).map_err(|error| {
         let hint = error.hint().unwrap_or_default();
         Failure::new(if error.is_permission() { 4 } else { 2 }, chain(&error)).hint(hint)
     })?;
-    let message = if removed.is_empty() {
+    let mut message = if removed.is_empty() {
         format!("nothing was attached under {}", agent.pins.display())
     } else {
         format!("detached from {}; no ban is enforced any more", removed.join(", "))
     };
-    if cli.json() {
-        output::json(&Document::Text(Text { schema: SCHEMA, message }))?;
-    } else {
-        output::print(&format!("{message}\n"))?;
+    if let Some(error) = hangs {
+        message.push_str(&format!(
+            "; {error}: end it (`systemctl stop ban-agent`, or kill -9), or it may attach again \
+             when it goes on"
+        ));
     }
-    Ok(ExitCode::SUCCESS)
+    tell(cli, Document::Text(Text { schema: SCHEMA, message }))
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::ServerError;
+use super::{ServerError, limits::Rank};
 
 /// Everybody who may open the socket, in `[agent] operators`.
 const EVERYBODY: &str = "*";
@@ -54,6 +54,14 @@ impl Access {
     #[must_use]
     pub fn may_change(&self, user: u32) -> bool {
         user == 0 || self.everybody || self.operators.contains(&user)
+    }
+
+    pub(super) fn rank(&self, user: u32) -> Rank {
+        match user {
+            0 => Rank::Root,
+            _ if self.may_change(user) => Rank::Operator,
+            _ => Rank::Reader,
+        }
     }
 }
 

@@ -1,12 +1,20 @@
 //! The CLI's end of the control socket: blocking, one call; or a watch, one line after the other.
+//! It waits for an agent that works, however long that takes, and not for one that hangs: an agent
+//! that lives says so once a second.
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{Document, Refusal, Reply, Request};
+
+/// How long an agent may be silent.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Why a call had no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +33,14 @@ pub enum CallError {
         /// The socket.
         path: PathBuf,
     },
+    /// Somebody listens, and says nothing.
+    #[error("the agent{} hangs: no answer over {}", shown(*pid), path.display())]
+    Hangs {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens.
+        pid: Option<i32>,
+    },
     /// The agent answered no.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -38,12 +54,16 @@ pub enum CallError {
     },
 }
 
+fn shown(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
 impl CallError {
     /// The documented exit code.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            CallError::NotRunning { .. } => 3,
+            CallError::NotRunning { .. } | CallError::Hangs { .. } => 3,
             CallError::NotPermitted { .. } => 4,
             CallError::Refused(refusal) => refusal.code,
             CallError::Broken { .. } => 2,
@@ -62,6 +82,11 @@ impl CallError {
             CallError::NotPermitted { .. } => {
                 Some("use sudo, or join the group that [agent] socket_group names, to read".into())
             }
+            CallError::Hangs { .. } => Some(
+                "its bans stay enforced; `systemctl restart ban-agent` ends it and starts another, \
+                 `ban-agent detach` ends all bans without it"
+                    .into(),
+            ),
             CallError::Refused(refusal) => refusal.hint.clone(),
             CallError::Broken { .. } => None,
         }
@@ -73,7 +98,15 @@ impl CallError {
 /// # Errors
 /// If nobody answers, or the answer is no.
 pub fn call(path: &Path, request: &Request) -> Result<Document, CallError> {
-    Ok(ask(path, request)?.0)
+    Ok(ask(path, request, None)?.0)
+}
+
+/// The same; the agent has to answer within `limit`, whether it lives or not.
+///
+/// # Errors
+/// If nobody answers, or the answer is no.
+pub fn call_within(path: &Path, request: &Request, limit: Duration) -> Result<Document, CallError> {
+    Ok(ask(path, request, Some(limit))?.0)
 }
 
 /// Watches the agent behind the socket `path`.
@@ -81,7 +114,12 @@ pub fn call(path: &Path, request: &Request) -> Result<Document, CallError> {
 /// # Errors
 /// If nobody answers, or the answer is no.
 pub fn watch(path: &Path, request: &Request) -> Result<Watch, CallError> {
-    let (_, lines) = ask(path, request)?;
+    let (_, lines) = ask(path, request, None)?;
+    // nothing may happen for long
+    lines
+        .get_ref()
+        .set_read_timeout(None)
+        .map_err(|error| CallError::Broken { path: path.to_owned(), message: error.to_string() })?;
     Ok(Watch { path: path.to_owned(), lines })
 }
 
@@ -107,23 +145,79 @@ impl Iterator for Watch {
     }
 }
 
-fn ask(path: &Path, request: &Request) -> Result<(Document, BufReader<UnixStream>), CallError> {
+fn ask(
+    path: &Path,
+    request: &Request,
+    limit: Option<Duration>,
+) -> Result<(Document, BufReader<UnixStream>), CallError> {
+    let end = limit.map(|limit| Instant::now() + limit);
+    let mut stream = connect(path)?;
+    let pid = rustix::net::sockopt::socket_peercred(&stream).ok();
+    let pid = pid.map(|credentials| credentials.pid.as_raw_nonzero().get());
     let broken = |message: String| CallError::Broken { path: path.to_owned(), message };
-    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => CallError::NotPermitted { path: path.to_owned() },
-        _ => CallError::NotRunning { path: path.to_owned(), source },
-    })?;
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            CallError::Hangs { path: path.to_owned(), pid }
+        }
+        _ => broken(error.to_string()),
+    };
+    stream.set_write_timeout(Some(SILENCE)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(|error| broken(error.to_string()))?;
-    let mut answer = String::new();
+    match stream.write_all(&line) {
+        // it has said why before it hung up
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        written => written.map_err(failed)?,
+    }
     let mut reader = BufReader::new(stream);
-    reader.read_line(&mut answer).map_err(|error| broken(error.to_string()))?;
-    if answer.is_empty() {
+    let answer = answer(&mut reader, end).map_err(failed)?;
+    if answer.last() != Some(&b'\n') {
         return Err(broken("the agent ended before it answered".into()));
     }
-    match serde_json::from_str(&answer).map_err(|error| broken(error.to_string()))? {
+    match serde_json::from_slice(&answer).map_err(|error| broken(error.to_string()))? {
         Reply::Done(document) => Ok((document, reader)),
         Reply::Error(refusal) => Err(refusal.into()),
     }
+}
+
+/// One line, as long as it goes on growing, and not after `end`.
+fn answer(reader: &mut BufReader<UnixStream>, end: Option<Instant>) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        reader.get_ref().set_read_timeout(Some(left.unwrap_or(SILENCE).min(SILENCE)))?;
+        let some = match reader.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let line = memchr::memchr(b'\n', some).map(|end| end + 1);
+        let length = line.unwrap_or(some.len());
+        answer.extend_from_slice(some.get(..length).unwrap_or_default());
+        reader.consume(length);
+        if line.is_some() || length == 0 {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Connects; who listens, and takes nobody in any more, is not waited for.
+fn connect(path: &Path) -> Result<UnixStream, CallError> {
+    let (tell, told) = mpsc::channel();
+    let own = path.to_owned();
+    let connecting = thread::Builder::new().spawn(move || {
+        // nobody may wait for it any more
+        let _ = tell.send(UnixStream::connect(own));
+    });
+    let connected = match connecting.map(|_| told.recv_timeout(SILENCE)) {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(_)) => return Err(CallError::Hangs { path: path.to_owned(), pid: None }),
+        Err(error) => Err(error),
+    };
+    connected.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => CallError::NotPermitted { path: path.to_owned() },
+        _ => CallError::NotRunning { path: path.to_owned(), source },
+    })
 }

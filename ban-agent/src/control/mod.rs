@@ -6,19 +6,27 @@
 
 mod access;
 mod client;
+mod conversation;
+mod limits;
 mod listeners;
 mod server;
 mod watch;
 
 pub use access::Access;
-pub use client::{CallError, Watch, call, watch};
+pub use client::{CallError, Watch, call, call_within, watch};
+pub use conversation::{Asked, Call, Page, Queues, Roll, Rolled};
 use ipnet::IpNet;
 use jiff::Timestamp;
 pub use listeners::{Events, HookStatus, Latency};
 use serde::{Deserialize, Serialize};
-pub use server::{Call, Server, ServerError};
+pub use server::{Server, ServerError};
 
-use crate::{alarm::Alarm, source::Counters, store::import::Former};
+use crate::{
+    alarm::Alarm,
+    event::escape,
+    source::Counters,
+    store::{self, import::Former},
+};
 
 /// Longest request; a block list of a million prefixes fits.
 pub const MAX_REQUEST: u64 = 64 << 20;
@@ -403,6 +411,20 @@ pub struct Evidence {
     pub reason: Option<String>,
     /// The log lines, escaped.
     pub lines: Vec<String>,
+}
+
+/// For people: what an attacker wrote is inert from here on.
+impl From<store::Evidence> for Evidence {
+    fn from(evidence: store::Evidence) -> Evidence {
+        Evidence {
+            jail: evidence.holder.to_string(),
+            at: evidence.at,
+            prefix: evidence.prefix,
+            failures: evidence.failures,
+            reason: evidence.reason.map(|reason| escape(reason.as_bytes())),
+            lines: evidence.lines.iter().map(|line| escape(line)).collect(),
+        }
+    }
 }
 
 /// What `ban` and `unban` changed.

@@ -1,31 +1,28 @@
-//! The daemon's end of the control socket. It checks who asks and hands requests on; it decides
-//! nothing else.
+//! The daemon's end of the control socket: opens it, and gives each connection that finds a place a
+//! task of its own. It decides nothing else.
 
 use std::{
-    io,
-    os::unix::fs::{PermissionsExt as _, chown},
+    io::{self, Write as _},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::Semaphore,
 };
 
-use super::{Access, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request, watch};
-use crate::event::{Bus, Wanted};
+use super::{
+    Access, Queues, Refusal, Reply,
+    conversation::Conversation,
+    limits::{Limits, Rank},
+};
+use crate::{event::Bus, store::Recall};
 
-/// A request, and where its answer goes.
-#[derive(Debug)]
-pub struct Call {
-    /// What is asked.
-    pub request: Request,
-    /// Takes one answer.
-    pub reply: oneshot::Sender<Reply>,
-    /// Who asks: a user id.
-    pub user: Option<u32>,
-}
+/// Lists that are told at once to those who may only look, and to the others: each costs memory.
+const LISTS: usize = 4;
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +30,9 @@ pub enum ServerError {
     /// Somebody answers on it.
     #[error("another agent listens on {}", .0.display())]
     Busy(PathBuf),
+    /// There is something else.
+    #[error("{} exists and is no socket: it is left alone", .0.display())]
+    Occupied(PathBuf),
     /// It cannot be made.
     #[error("cannot listen on {}: {source}", path.display())]
     Listen {
@@ -61,7 +61,7 @@ impl Server {
     /// Opens the socket at `path`, mode 0660, for root and the group of `access`.
     ///
     /// # Errors
-    /// If another agent listens there, or it cannot be made.
+    /// If another agent listens there, something else is there, or it cannot be made.
     pub async fn open(path: &Path, access: Access) -> Result<Server, ServerError> {
         let failed = |source| ServerError::Listen { path: path.to_owned(), source };
         if UnixStream::connect(path).await.is_ok() {
@@ -70,9 +70,13 @@ impl Server {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        match std::fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
-            _ => {}
+        match std::fs::symlink_metadata(path) {
+            // as a crash leaves it
+            Ok(there) if there.file_type().is_socket() => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Ok(_) => return Err(ServerError::Occupied(path.to_owned())),
+            Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
@@ -80,25 +84,69 @@ impl Server {
         Ok(Server { listener, path: path.to_owned(), access })
     }
 
-    /// Takes connections until `calls` is closed; watchers hear what is on `bus`.
-    pub async fn serve(self, calls: mpsc::Sender<Call>, bus: Bus) {
+    /// Takes connections until `queues` are closed; watchers hear what is on `bus`, and what the disk
+    /// remembers is asked of `recall`.
+    pub async fn serve(self, queues: Queues, bus: Bus, recall: Option<Recall>) {
+        let limits = Limits::of_this_process();
+        let lists = [(); 2].map(|()| Arc::new(Semaphore::new(LISTS)));
+        let [readers, operators] = lists;
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
-                () = calls.closed() => return,
+                () = queues.closed() => return,
                 accepted = self.listener.accept() => accepted,
             };
+            let accepted = accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)));
             match accepted {
-                Ok((stream, _)) => {
-                    let access = self.access.clone();
-                    tokio::spawn(converse(stream, access, calls.clone(), bus.clone()));
+                Ok((user, stream)) => {
+                    failing = false;
+                    let rank = self.access.rank(user);
+                    let Some(place) = limits.enter(user, rank) else {
+                        turn_away(stream);
+                        continue;
+                    };
+                    let lists = if rank == Rank::Reader { &readers } else { &operators };
+                    let conversation = Conversation {
+                        user,
+                        rank,
+                        queue: queues.of(rank),
+                        lists: Arc::clone(lists),
+                        bus: bus.clone(),
+                        recall: recall.clone(),
+                    };
+                    tokio::spawn(async move {
+                        if let Err(error) = conversation.hold(stream).await {
+                            log::debug!("control socket: {error}");
+                        }
+                        drop(place);
+                    });
                 }
                 Err(error) => {
-                    log::warn!("control socket: {error}");
+                    if !std::mem::replace(&mut failing, true) {
+                        log::warn!("control socket: {error}");
+                    }
                     // out of descriptors: wait for some to be closed instead of spinning
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
+    }
+}
+
+/// Says that there is no place, without waiting for anything.
+fn turn_away(stream: UnixStream) {
+    let refusal = Reply::Error(Refusal {
+        code: 2,
+        message: "too many connections to the agent at once".into(),
+        hint: Some("end those that wait, such as `ban-agent watch`, and try again".into()),
+    });
+    let told = stream.into_std().and_then(|mut stream| {
+        let mut line = serde_json::to_vec(&refusal)?;
+        line.push(b'\n');
+        stream.write_all(&line)
+    });
+    if let Err(error) = told {
+        log::debug!("control socket: {error}");
     }
 }
 
@@ -110,86 +158,26 @@ impl Drop for Server {
     }
 }
 
-/// What becomes of a connection once its request is read.
-enum Answer {
-    /// This, and it ends.
-    Reply(Reply),
-    /// Events, as long as it lasts.
-    Watch(Wanted),
-}
-
-async fn converse(mut stream: UnixStream, access: Access, calls: mpsc::Sender<Call>, bus: Bus) {
-    let talked = match answer(&mut stream, &access, &calls).await {
-        Ok(Answer::Reply(reply)) => send(&mut stream, &reply).await,
-        Ok(Answer::Watch(wanted)) => watch::serve(stream, &bus, wanted).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = talked {
-        log::debug!("control socket: {error}");
-    }
-}
-
-pub(super) async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
-    stream.write_all(&line).await
-}
-
-async fn answer(
-    stream: &mut UnixStream,
-    access: &Access,
-    calls: &mpsc::Sender<Call>,
-) -> io::Result<Answer> {
-    let peer = stream.peer_cred()?;
-    let may_change = access.may_change(peer.uid());
-    // who only reads sends no block list
-    let longest = if may_change { MAX_REQUEST } else { MAX_QUESTION };
-    let mut line = Vec::new();
-    BufReader::new(stream.take(longest)).read_until(b'\n', &mut line).await?;
-    let refuse = |code, message: String, hint: Option<&str>| {
-        let hint = hint.map(Into::into);
-        Ok(Answer::Reply(Reply::Error(Refusal { code, message, hint })))
-    };
-    if line.last() != Some(&b'\n') {
-        return refuse(2, "the request is too long or was cut off".into(), None);
-    }
-    let request: Request = match serde_json::from_slice(&line) {
-        Ok(request) => request,
-        Err(error) => {
-            return refuse(
-                2,
-                format!("cannot read the request: {error}"),
-                Some("the agent may be of another version: restart it"),
-            );
-        }
-    };
-    if request.changes() && !may_change {
-        return refuse(
-            4,
-            "not permitted: you may look, but only root and the operators change anything".into(),
-            Some("use sudo, or have your user named in [agent] operators"),
-        );
-    }
-    if let Request::Watch { failures, drops } = request {
-        return Ok(Answer::Watch(Wanted { failures, drops }));
-    }
-    let (reply, answer) = oneshot::channel();
-    if calls.send(Call { request, reply, user: Some(peer.uid()) }).await.is_err() {
-        return refuse(3, "the agent is stopping".into(), None);
-    }
-    match answer.await {
-        Ok(reply) => Ok(Answer::Reply(reply)),
-        Err(_) => refuse(3, "the agent is stopping".into(), None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::{
-        control::{CallError, Document, SCHEMA, Text, call, watch},
+        clock::Boot,
+        control::{
+            Asked, Ban, CallError, Document, List, Request, Rolled, SCHEMA, Text, call,
+            call_within, watch,
+        },
         event::{Event, What},
+        net::IpNet,
     };
+
+    /// For a core, and its end.
+    fn queues() -> (Queues, mpsc::Receiver<Asked>) {
+        let (operators, asked) = mpsc::channel(1);
+        (Queues { readers: operators.clone(), operators }, asked)
+    }
 
     #[tokio::test]
     async fn a_call_gets_its_answer_and_a_second_agent_is_refused() {
@@ -197,13 +185,13 @@ mod tests {
         let path = folder.path().join("control.sock");
         let server = Server::open(&path, Access::default()).await.unwrap();
         assert!(matches!(Server::open(&path, Access::default()).await, Err(ServerError::Busy(_))));
-        let (sender, mut calls) = mpsc::channel(1);
-        let serving = tokio::spawn(server.serve(sender, Bus::default()));
+        let (sender, mut calls) = queues();
+        let serving = tokio::spawn(server.serve(sender, Bus::default(), None));
         let asked = {
             let path = path.clone();
             tokio::task::spawn_blocking(move || call(&path, &Request::Reload))
         };
-        let taken = calls.recv().await.unwrap();
+        let Asked::Call(taken) = calls.recv().await.unwrap() else { panic!("no call") };
         assert_eq!(taken.request, Request::Reload);
         let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
         taken.reply.send(Reply::Done(text.clone())).unwrap();
@@ -221,9 +209,9 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
         let server = Server::open(&path, Access::default()).await.unwrap();
-        let (sender, _calls) = mpsc::channel(1);
+        let (sender, _calls) = queues();
         let bus = Bus::default();
-        tokio::spawn(server.serve(sender, bus.clone()));
+        tokio::spawn(server.serve(sender, bus.clone(), None));
         let watching = {
             let path = path.clone();
             let request = Request::Watch { failures: false, drops: true };
@@ -253,13 +241,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_watcher_that_does_not_read_is_cut_off() {
-        use std::io::{Read as _, Write as _};
+        use std::io::Read as _;
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
         let server = Server::open(&path, Access::default()).await.unwrap();
-        let (sender, _calls) = mpsc::channel(1);
+        let (sender, _calls) = queues();
         let bus = Bus::default();
-        tokio::spawn(server.serve(sender, bus.clone()));
+        tokio::spawn(server.serve(sender, bus.clone(), None));
         let stuck = tokio::task::spawn_blocking(move || {
             let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
             stream.write_all(b"{\"verb\":\"watch\",\"failures\":true,\"drops\":false}\n").unwrap();
@@ -272,7 +260,7 @@ mod tests {
         let resumed = || Event::now(What::Resumed { jail: "x".repeat(100).into() });
         while bus.wants_failures() {
             bus.publish((0..1000).map(|_| resumed()).collect());
-            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert!(bus.lost().iter().any(|(kind, lost)| *kind == "watch" && *lost > 0));
         let mut rest = Vec::new();
@@ -281,12 +269,12 @@ mod tests {
 
     #[tokio::test]
     async fn junk_is_answered_and_hurts_nobody() {
-        use std::io::{Read as _, Write as _};
+        use std::io::Read as _;
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("control.sock");
         let server = Server::open(&path, Access::default()).await.unwrap();
-        let (sender, _calls) = mpsc::channel(1);
-        tokio::spawn(server.serve(sender, Bus::default()));
+        let (sender, _calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
         let answer = tokio::task::spawn_blocking(move || {
             let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
             stream.write_all(b"{\"verb\":\"\x00\xff\"}\n").unwrap();
@@ -297,5 +285,195 @@ mod tests {
         .await
         .unwrap();
         assert!(answer.contains("\"code\":2"), "{answer}");
+    }
+
+    /// A core that says who is banned until it is dropped.
+    async fn tell(mut calls: mpsc::Receiver<Asked>, bans: usize) {
+        while let Some(asked) = calls.recv().await {
+            match asked {
+                Asked::Call(call) => drop(call.reply.send(Reply::Error(Refusal {
+                    code: 1,
+                    message: "no".into(),
+                    hint: None,
+                }))),
+                Asked::Roll(roll) => {
+                    let bans = (0..u32::try_from(bans).unwrap()).rev().map(|number| {
+                        let address = std::net::Ipv4Addr::from(number);
+                        (Boot::NEVER, IpNet::from(std::net::IpAddr::from(address)))
+                    });
+                    let list = List { schema: SCHEMA, bans: Vec::new(), alarms: Vec::new() };
+                    let _ = roll.reply.send(Ok(Rolled { list, bans: bans.collect() }));
+                }
+                Asked::Page(page) => {
+                    let bans = page.prefixes.iter().map(|prefix| Ban {
+                        address: prefix.addr().to_string(),
+                        prefix: 32,
+                        family: 4,
+                        holders: Vec::new(),
+                        until: None,
+                        packets: 0,
+                        bytes: 0,
+                        ports: Vec::new(),
+                    });
+                    let _ = page.reply.send(Ok(bans.collect()));
+                }
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_list_comes_in_pages_and_in_order() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        tokio::spawn(tell(calls, 1000));
+        for (limit, expected) in [(None, 1000), (Some(3), 3), (Some(0), 0), (Some(256), 256)] {
+            let path = path.clone();
+            let request = Request::List { jail: None, limit };
+            let listed = tokio::task::spawn_blocking(move || call(&path, &request).unwrap());
+            let Document::List(list) = listed.await.unwrap() else { panic!("no list") };
+            assert_eq!(list.bans.len(), expected, "{limit:?}");
+            assert!(list.bans.iter().zip(0u32..).all(|(ban, number)| {
+                ban.address == std::net::Ipv4Addr::from(number).to_string()
+            }));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_asks_by_halves_is_cut_off_and_who_leaves_is_forgotten() {
+        use std::io::Read as _;
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, mut calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        let half = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || {
+                let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+                stream.write_all(b"{\"verb\":").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                answer
+            })
+        };
+        let answer = half.await.unwrap();
+        assert!(answer.contains("did not arrive in time"), "{answer}");
+
+        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        stream.write_all(b"{\"verb\":\"reload\"}\n").unwrap();
+        let mut asked = calls.recv().await.unwrap();
+        assert!(!asked.is_forgotten());
+        drop(stream);
+        let Asked::Call(call) = &mut asked else { panic!("no call") };
+        call.reply.closed().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_has_no_more_to_say_still_hears_the_answer() {
+        use std::io::Read as _;
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, mut calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"verb\":\"reload\"}\n").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let Asked::Call(call) = calls.recv().await.unwrap() else { panic!("no call") };
+        // long enough to be told that somebody lives
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
+        call.reply.send(Reply::Done(text)).unwrap();
+        let answer = asking.await.unwrap();
+        assert!(answer.starts_with(" {"), "{answer:?}");
+        assert!(serde_json::from_str::<Reply>(&answer).is_ok(), "{answer:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_agent_that_hangs_is_told_from_one_that_works_for_long() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("hung.sock");
+        let hung = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let asking = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
+        let error = asking.await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::Hangs { pid: Some(_), .. }), "{error}");
+        assert_eq!(error.code(), 3);
+        drop(hung);
+
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, mut calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        let within = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || {
+                call_within(&path, &Request::Detach, Duration::from_millis(1200))
+            })
+        };
+        let unheard = calls.recv().await.unwrap();
+        let error = within.await.unwrap().unwrap_err();
+        assert!(
+            matches!(error, CallError::Hangs { .. }),
+            "it lives, but has no more time: {error}"
+        );
+        drop(unheard);
+        let asking = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
+        let Asked::Call(late) = calls.recv().await.unwrap() else { panic!("no call") };
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
+        late.reply.send(Reply::Done(text.clone())).unwrap();
+        assert_eq!(asking.await.unwrap().unwrap(), text);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        std::fs::write(&path, "dear").unwrap();
+        let refused = Server::open(&path, Access::default()).await;
+        assert!(matches!(refused, Err(ServerError::Occupied(_))), "{refused:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"dear");
+        std::fs::remove_file(&path).unwrap();
+        // as a crash leaves it
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(Server::open(&path, Access::default()).await.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_connections_than_there_are_places_are_turned_away() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        tokio::spawn(tell(calls, 10));
+        let crowd: Vec<_> =
+            (0..200).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect();
+        let refused = {
+            let path = path.clone();
+            let asking = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
+            asking.await.unwrap().unwrap_err()
+        };
+        assert!(refused.to_string().contains("too many connections"), "{refused}");
+        drop(crowd);
+        tokio::time::timeout(Duration::from_secs(60), async {
+            loop {
+                let path = path.clone();
+                let asking = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
+                if asking.await.unwrap().unwrap_err().to_string() == "no" {
+                    return;
+                }
+            }
+        })
+        .await
+        .unwrap();
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Document, Reply, SCHEMA, Text, server::send};
+use super::{Document, Reply, SCHEMA, Text, conversation::send};
 use crate::event::{Bus, Observer, Part, Wanted, document, lost};
 
 /// How long a watcher may take to read what it has.

@@ -57,11 +57,12 @@ impl Core {
                 Err(refusal) => Reply::Error(refusal),
             },
             Request::Status { jail } => self.status(jail.as_deref(), now),
-            Request::List { jail, limit } => self.list(jail.as_deref(), limit, now),
             Request::Show { address } => self.show(address, now),
             Request::Drift => self.drift(),
             // the socket's end serves it; nothing else asks
-            Request::Watch { .. } => text("events are told over the socket alone".into()),
+            Request::Watch { .. } | Request::List { .. } => {
+                text("told over the socket alone".into())
+            }
             Request::Reload => match self.reload() {
                 Ok(()) => text(format!("reloaded: {} jails run", self.config.jails.len())),
                 Err(error) => Reply::Error(Refusal {

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Error, Options,
+    Error, Options, QUEUE,
     actions::Actions,
     alarms::{self, Alarms},
     answer::text,
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     clock::Now,
     config::{self, Agent, Config},
-    control::{Refusal, Reply},
+    control::{Asked, Refusal, Reply},
     event::{Action, Bus, Event},
     hook,
     jail::Breaker,
@@ -54,6 +54,9 @@ const BATCH: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
 /// Failed kernel steps after which a try is given up until the next one.
 const FAILURES: u32 = 16;
+/// While there is other work, those who may only look wait so many times as long as the answer
+/// before took.
+const READERS_WAIT: u32 = 9;
 
 /// Everything that the agent decides with.
 pub(super) struct Core {
@@ -100,6 +103,8 @@ pub(super) struct Core {
     /// Counters that decide whether a ban is extended.
     pub(super) looks: Looks,
     leaving: Option<Leaving>,
+    /// Until when other work goes before those who may only look.
+    readers_due: Instant,
 }
 
 /// Why the core ends.
@@ -139,6 +144,8 @@ impl Core {
     ) -> Core {
         let trouble = Arc::new(Notify::new());
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
+        let mut store = store;
+        store.set_max_bans(max_bans);
         Core {
             ledger: Ledger::new(max_bans),
             actions: Actions::new(options.agent.max_actions, options.agent.dry_run),
@@ -168,6 +175,7 @@ impl Core {
             probation: Probation::new(trial, &options.agent.state, now),
             looks: Looks::default(),
             leaving: None,
+            readers_due: Instant::now(),
         }
     }
 
@@ -175,6 +183,7 @@ impl Core {
     pub(super) async fn run(
         mut self,
         mut messages: mpsc::Receiver<Message>,
+        mut questions: mpsc::Receiver<Asked>,
         mut handled: mpsc::UnboundedReceiver<Handled>,
     ) -> Result<(), Error> {
         let mut deadline = Deadline::new().map_err(|error| Error::System("make a timer", error))?;
@@ -191,6 +200,8 @@ impl Core {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trouble = Arc::clone(&self.trouble);
         while self.leaving.is_none() {
+            // what was handled by now: its sentences are among the messages that are taken next
+            let handled_by_now = handled.len();
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
             let next = next.into_iter().chain(self.probation.deadline());
             let next = next.chain(self.looks.next()).min();
@@ -228,15 +239,33 @@ impl Core {
                         break;
                     }
                     self.handle(batch.drain(..));
+                    // else they would pile up under a flood of messages
+                    for _ in 0..handled_by_now {
+                        if let Ok(handled) = handled.try_recv() {
+                            self.record(handled);
+                        }
+                    }
+                    // a flood of messages does not silence those who look, but they get no more
+                    // than a small part of the time
+                    if Instant::now() >= self.readers_due
+                        && let Ok(asked) = questions.try_recv()
+                    {
+                        self.question(asked);
+                    }
                 }
-                Some(Handled { positions, counted }) = handled.recv() => {
-                    self.store.handled(positions.clone(), counted);
-                    self.positions.extend(positions);
+                Some(handled) = handled.recv() => {
+                    // its sentences may have come since the messages were looked at
+                    while batch.len() < QUEUE && let Ok(message) = messages.try_recv() {
+                        batch.push(message);
+                    }
+                    self.handle(batch.drain(..));
+                    self.record(handled);
                 }
+                Some(asked) = questions.recv() => self.question(asked),
             }
             self.alarms.due = true;
         }
-        drop(messages);
+        drop((messages, questions));
         self.leave().await
     }
 
@@ -315,6 +344,9 @@ impl Core {
                 }
                 // a reader that gave up needs no answer
                 Message::Survey(reader) => drop(reader.send(self.survey())),
+                Message::Call(call) if call.reply.is_closed() => {}
+                Message::Roll(roll) => drop(roll.reply.send(self.roll(roll.jail.as_deref(), now))),
+                Message::Page(page) => drop(page.reply.send(self.bans(&page.prefixes, now))),
                 Message::Call(call) => {
                     // a call sees, and is answered after, everything that came before it
                     self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
@@ -341,6 +373,21 @@ impl Core {
         if allow {
             self.allow();
         }
+    }
+
+    /// Lines were handled, and everything that came of them was.
+    fn record(&mut self, Handled { positions, counted }: Handled) {
+        self.store.handled(positions.clone(), counted);
+        self.positions.extend(positions);
+    }
+
+    /// Answers somebody who may only look, if he still waits.
+    fn question(&mut self, asked: Asked) {
+        let begun = Instant::now();
+        if !asked.is_forgotten() {
+            self.handle(std::iter::once(asked.into()));
+        }
+        self.readers_due = Instant::now() + begun.elapsed() * READERS_WAIT;
     }
 
     /// Takes the program off, answers `reply`, and ends.
@@ -525,9 +572,14 @@ impl Core {
         if self.config.geoip != former.geoip {
             log::warn!("[geoip] changed: it takes effect at the next start");
         }
-        let geo = self.bus.observer().geo().clone();
-        // tens of megabytes: not here
-        drop(std::thread::spawn(move || geo.refresh()));
+        if former.geoip.is_some() {
+            let geo = self.bus.observer().geo().clone();
+            // tens of megabytes: not here
+            let reading = std::thread::Builder::new().name("geoip".into());
+            if let Err(error) = reading.spawn(move || geo.refresh()) {
+                log::warn!("the GeoIP database is not read again: {error}");
+            }
+        }
         if self.config.hooks != former.hooks {
             log::warn!("[hooks] changed: it takes effect at the next start");
         }
@@ -550,6 +602,8 @@ impl Core {
                 return;
             }
         }
-        self.ledger.set_max_bans(usize::try_from(max_bans).unwrap_or(usize::MAX));
+        let max_bans = usize::try_from(max_bans).unwrap_or(usize::MAX);
+        self.ledger.set_max_bans(max_bans);
+        self.store.set_max_bans(max_bans);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use tokio::sync::oneshot;
 
 use crate::{
-    control::Call,
+    control::{Asked, Call, Page, Roll},
     jail::{Count, Sentence},
     metrics::Snapshot,
     net::IpNet,
@@ -31,6 +31,10 @@ pub(super) enum Message {
     Survey(oneshot::Sender<Snapshot>),
     /// The CLI asks.
     Call(Call),
+    /// Who is banned?
+    Roll(Roll),
+    /// More of some bans.
+    Page(Page),
     /// Own addresses, gateways or SSH sessions changed.
     Surroundings(Surroundings),
     /// A network interface came, went or changed.
@@ -39,6 +43,16 @@ pub(super) enum Message {
     Reload,
     /// SIGTERM or SIGINT: end, and leave the bans enforced.
     Stop,
+}
+
+impl From<Asked> for Message {
+    fn from(asked: Asked) -> Message {
+        match asked {
+            Asked::Call(call) => Message::Call(call),
+            Asked::Roll(roll) => Message::Roll(roll),
+            Asked::Page(page) => Message::Page(page),
+        }
+    }
 }
 
 /// All jails have handled the lines of a source up to a position.

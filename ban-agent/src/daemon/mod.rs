@@ -45,9 +45,10 @@ use tokio::{
 pub use self::trial::Grace;
 use self::{core::Core, message::Message, sinks::Sinks, trial::Trial, wiring::Wiring};
 use crate::{
+    children,
     clock::Now,
     config::{self, Config},
-    control::{Access, Call, Server, ServerError},
+    control::{Access, Queues, Server, ServerError},
     event::{Bus, Geo, Observer},
     filter,
     kernel::{self, Xdp},
@@ -111,6 +112,10 @@ impl Error {
                 4
             }
             Error::Config(_) | Error::Filter(_) => 78,
+            // no start after this one would end otherwise
+            Error::Store(
+                store::Error::Newer { .. } | store::Error::Foreign(_) | store::Error::NotAFile(_),
+            ) => 78,
             _ => 2,
         }
     }
@@ -124,6 +129,9 @@ impl Error {
             Error::Control(ServerError::Busy(_)) => {
                 Some("stop it first, or give this one its own --socket and [agent] pins".into())
             }
+            Error::Control(ServerError::Occupied(_)) => {
+                Some("name another place with --socket or [agent] socket".into())
+            }
             Error::Control(ServerError::Group(_)) => {
                 Some("create it with `groupadd --system NAME`, or drop [agent] socket_group".into())
             }
@@ -133,6 +141,11 @@ impl Error {
             Error::Control(ServerError::Listen { .. }) => {
                 Some("run as root, or name another place with --socket".into())
             }
+            Error::Store(store::Error::Newer { .. }) => Some(
+                "nothing was attached; run the later version again, or move the file away: the bans \
+                 that the kernel holds stay"
+                    .into(),
+            ),
             Error::Store(_) => {
                 Some("nothing was attached; name another file with [agent] state".into())
             }
@@ -170,6 +183,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Messages that may wait for the core: a burst of sentences, and no more.
 const QUEUE: usize = 1024;
+
+/// Requests that may wait for the core, of those who may change something and of the others.
+const ASKING: usize = 16;
 
 /// Runs the agent until SIGTERM, SIGINT or `detach`. Enforcement outlives it.
 ///
@@ -212,11 +228,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let sender = sender.clone();
         tokio::spawn(server.serve(move || survey(sender.clone())));
     }
-    let (calls, mut asked) = mpsc::channel::<Call>(16);
-    let serving = tokio::spawn(server.serve(calls, bus.clone()));
+    let (operators, mut asked) = mpsc::channel(ASKING);
+    let (readers, questions) = mpsc::channel(ASKING);
+    let queues = Queues { operators, readers };
+    let recall = Some(core.store.recall());
+    let serving = tokio::spawn(server.serve(queues, bus.clone(), recall));
     tokio::spawn(async move {
-        while let Some(call) = asked.recv().await {
-            if sender.send(Message::Call(call)).await.is_err() {
+        while let Some(asked) = asked.recv().await {
+            if sender.send(asked.into()).await.is_err() {
                 return;
             }
         }
@@ -225,10 +244,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     kernel::give_back();
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
-    let result = core.run(messages, handled).await;
+    let result = core.run(messages, questions, handled).await;
     bus.close();
     sinks.finish().await;
     serving.abort();
+    // commands of a jail's `ignorecommand`, and what was cut off just now
+    children::end_all().await;
     result
 }
 

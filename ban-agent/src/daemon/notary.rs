@@ -1,7 +1,10 @@
 //! Reports what happened once the store has it, in order: nobody hears of a ban that a crash
 //! could lose.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -18,6 +21,10 @@ use crate::{
 const NOT_DURABLE: &str =
     "in force, but not on disk: the store is degraded, and a reboot would undo it";
 
+/// Events that may wait for the disk. Beyond it nobody waits for it any more: what has happened is
+/// told although a reboot could undo it.
+const WAITING: usize = 100_000;
+
 /// An answer that waits for the store.
 pub(super) type Receipt = (oneshot::Sender<Reply>, Reply);
 
@@ -33,9 +40,25 @@ pub(super) struct Deed {
     pub(super) receipt: Option<Receipt>,
 }
 
+impl Deed {
+    /// What it takes of [`WAITING`].
+    fn weight(&self) -> usize {
+        1 + self.events.len() + self.orders.len()
+    }
+}
+
+/// What waits for the reporting task.
+#[derive(Debug, Default)]
+struct Crowd {
+    waiting: AtomicUsize,
+    too_many: Notify,
+}
+
 /// The reporting task.
 pub(super) struct Notary {
+    /// Never long: see [`WAITING`].
     deeds: mpsc::UnboundedSender<Deed>,
+    crowd: Arc<Crowd>,
     task: JoinHandle<()>,
 }
 
@@ -44,10 +67,26 @@ impl Notary {
     pub(super) fn start(bus: Bus, trouble: Arc<Notify>, patience: Patience) -> Notary {
         let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
         let reporter = Reporter::new(bus);
+        let crowd = Arc::new(Crowd::default());
+        let its = Arc::clone(&crowd);
         let task = tokio::spawn(async move {
-            while let Some(Deed { durable, events, orders, receipt }) = queue.recv().await {
+            while let Some(deed) = queue.recv().await {
+                let weight = deed.weight();
+                let Deed { mut durable, events, orders, receipt } = deed;
                 // if not, the store is degraded: the kernel has it all the same
-                let durable = patience.durable(durable).await;
+                let crowded = || its.waiting.load(Ordering::Relaxed) > WAITING;
+                let durable = if crowded() {
+                    durable.try_recv().is_ok()
+                } else {
+                    let mut waited = std::pin::pin!(patience.durable(durable));
+                    loop {
+                        tokio::select! {
+                            durable = &mut waited => break durable,
+                            () = its.too_many.notified() => if crowded() { break false },
+                        }
+                    }
+                };
+                its.waiting.fetch_sub(weight, Ordering::Relaxed);
                 if !durable {
                     trouble.notify_one();
                 }
@@ -63,11 +102,15 @@ impl Notary {
                 }
             }
         });
-        Notary { deeds, task }
+        Notary { deeds, crowd, task }
     }
 
     /// Reports once the store has it.
     pub(super) fn report(&self, deed: Deed) {
+        let weight = deed.weight();
+        if self.crowd.waiting.fetch_add(weight, Ordering::Relaxed) + weight > WAITING {
+            self.crowd.too_many.notify_one();
+        }
         if self.deeds.send(deed).is_err() {
             log::error!("the reporting task is gone");
         }

@@ -12,40 +12,33 @@ use super::{
     restore::agrees,
 };
 use crate::{
-    clock::{Boot, Now},
+    clock::Now,
     control::{
-        self, Ban, Document, Drift, Fill, Interface, JailStatus, List, Refusal, Reply, SCHEMA,
-        Show, SourceStatus, Status,
+        self, Ban, Document, Drift, Fill, Interface, JailStatus, List, Refusal, Reply, Rolled,
+        SCHEMA, Show, SourceStatus, Status,
     },
     event::{Shown, escape},
     kernel::{Hits, Place},
     ledger::{self, Claim, Holder, Looks},
     net::IpNet,
-    store,
 };
 
 impl Core {
-    pub(super) fn list(&mut self, jail: Option<&str>, limit: Option<usize>, now: Now) -> Reply {
+    /// Who is banned; the socket's end puts them in order and asks for more of them, page by page.
+    pub(super) fn roll(&mut self, jail: Option<&str>, now: Now) -> Result<Rolled, Refusal> {
         let holder = jail.map(holder_named);
-        let mut chosen: Vec<(Boot, IpNet)> = self
+        let bans = self
             .ledger
             .iter()
             .filter(|ban| holder.as_ref().is_none_or(|holder| ban.is_held_by(holder)))
             .map(|ban| (ban.until(), ban.prefix))
             .collect();
-        chosen.sort_unstable();
-        chosen.truncate(limit.unwrap_or(usize::MAX));
-        let prefixes: Vec<IpNet> = chosen.iter().map(|(_, prefix)| *prefix).collect();
-        match self.bans(&prefixes, now) {
-            Ok(bans) => {
-                done(Document::List(List { schema: SCHEMA, bans, alarms: self.alarms(now) }))
-            }
-            Err(refusal) => Reply::Error(refusal),
-        }
+        let alarms = self.alarms(now);
+        Ok(Rolled { list: List { schema: SCHEMA, bans: Vec::new(), alarms }, bans })
     }
 
     /// The bans of exactly these prefixes, with their counters.
-    fn bans(&mut self, prefixes: &[IpNet], now: Now) -> Result<Vec<Ban>, Refusal> {
+    pub(super) fn bans(&mut self, prefixes: &[IpNet], now: Now) -> Result<Vec<Ban>, Refusal> {
         let hits = self.xdp.hits(prefixes).map_err(|error| Refusal {
             code: 2,
             message: format!("cannot read the maps: {error:#}"),
@@ -70,16 +63,15 @@ impl Core {
         };
         let protected =
             self.ledger.refusal(address, &Holder::Manual, false).map(|refusal| refusal.to_string());
-        let evidence =
-            covering.iter().flat_map(|prefix| self.store.evidence(*prefix)).map(shown).collect();
         done(Document::Show(Show {
             schema: SCHEMA,
             address: Shown(address).to_string(),
             banned: !bans.is_empty(),
             protected,
             bans,
-            evidence,
-            history: self.store.history(address),
+            // the socket's end asks the disk
+            evidence: Vec::new(),
+            history: 0,
         }))
     }
 
@@ -266,18 +258,6 @@ impl Core {
         let mut prefixes = HashSet::new();
         self.xdp.each_held(&mut |held| _ = prefixes.insert(held.prefix))?;
         Ok(prefixes)
-    }
-}
-
-/// Evidence for people: what an attacker wrote is inert from here on.
-fn shown(evidence: store::Evidence) -> control::Evidence {
-    control::Evidence {
-        jail: evidence.holder.to_string(),
-        at: evidence.at,
-        prefix: evidence.prefix,
-        failures: evidence.failures,
-        reason: evidence.reason.map(|reason| escape(reason.as_bytes())),
-        lines: evidence.lines.iter().map(|line| escape(line)).collect(),
     }
 }
 

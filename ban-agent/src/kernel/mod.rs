@@ -42,7 +42,7 @@ pub use self::{
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},
     model::Memory,
-    pins::{Ahead, Pinned, check_bpffs, detach},
+    pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},
     xdp::{Attached, Events, Options, Xdp},
 };
 use crate::{

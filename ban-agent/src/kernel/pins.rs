@@ -97,15 +97,7 @@ impl Pinned {
     /// # Errors
     /// The first failure.
     pub fn remove(self) -> Result<Vec<String>, Error> {
-        let mut detached = Vec::new();
-        for version in versions(&self.root) {
-            detached.extend(remove_version(&version)?);
-        }
-        fs::remove_dir(&self.root)
-            .map_err(|e| Error::call("rmdir", self.root.display().to_string(), e))?;
-        detached.sort();
-        detached.dedup();
-        Ok(detached)
+        remove(&self.root)
     }
 
     /// Removes what a failed start has made: the maps that were not there before, and the folders
@@ -188,6 +180,29 @@ pub fn detach(root: &Path) -> Result<Vec<String>, Error> {
         return Ok(Vec::new());
     }
     Pinned::open(root)?.remove()
+}
+
+/// The same although an agent may be running on them: one that hangs.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn detach_by_force(root: &Path) -> Result<Vec<String>, Error> {
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    check_bpffs(root)?;
+    remove(root)
+}
+
+fn remove(root: &Path) -> Result<Vec<String>, Error> {
+    let mut detached = Vec::new();
+    for version in versions(root) {
+        detached.extend(remove_version(&version)?);
+    }
+    fs::remove_dir(root).map_err(|e| Error::call("rmdir", root.display().to_string(), e))?;
+    detached.sort();
+    detached.dedup();
+    Ok(detached)
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

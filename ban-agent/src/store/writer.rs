@@ -54,7 +54,7 @@ enum Work {
     /// Put the file aside.
     Discard,
     /// Write this.
-    Commit(Pending),
+    Commit(Box<Pending>),
 }
 
 impl Queue {
@@ -116,14 +116,15 @@ impl Queue {
             }
             if inbox.closed {
                 // tried once more: whether it works or not
-                return (!inbox.pending.is_empty()).then(|| Work::Commit(inbox.pending.take()));
+                return (!inbox.pending.is_empty())
+                    .then(|| Work::Commit(Box::new(inbox.pending.take())));
             }
             let now = Instant::now();
             inbox = match inbox.due(now) {
                 None => self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
                 Some(due) if due <= now => {
                     inbox.lazy = None;
-                    return Some(Work::Commit(inbox.pending.take()));
+                    return Some(Work::Commit(Box::new(inbox.pending.take())));
                 }
                 Some(due) => {
                     let waited = self.wake.wait_timeout(inbox, due.duration_since(now));
@@ -288,7 +289,7 @@ impl Writer {
         while let Some(work) = self.queue.next() {
             match work {
                 Work::Discard => self.discard(),
-                Work::Commit(pending) => self.commit(pending),
+                Work::Commit(pending) => self.commit(*pending),
             }
         }
     }
