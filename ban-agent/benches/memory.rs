@@ -99,7 +99,7 @@ fn address(number: u32) -> Ipv4Addr {
 fn claim(number: u32, now: Now) -> Claim {
     let until = now.boot.plus(3_600_000 + u64::from(number.wrapping_mul(40_503)));
     let holder = Holder::Jail("sshd".into());
-    Claim { prefix: host(address(number).into()), holder, until, ports: Vec::new() }
+    Claim { prefix: host(address(number).into()), holder, until, ports: Vec::new(), derived: false }
 }
 
 fn report(what: &str, begun: Instant) {

@@ -46,8 +46,13 @@ fn a_million_bans_take_at_most_150_bytes_each() {
         let v6 = Ipv6Addr::from(u128::from(scattered) << 64 | 0x2001_0db8 << 96);
         for address in [Ipv4Addr::from(scattered).into(), v6.into()] {
             let until = Boot(u64::from(scattered) + 1);
-            let claim =
-                Claim { prefix: host(address), holder: holder.clone(), until, ports: Vec::new() };
+            let claim = Claim {
+                prefix: host(address),
+                holder: holder.clone(),
+                until,
+                ports: Vec::new(),
+                derived: false,
+            };
             ledger.claim(&claim, false, Boot(0), &mut Plan::default());
         }
     }

@@ -27,6 +27,7 @@ fn claim(number: u32) -> Claim {
         holder: Holder::Jail("sshd".into()),
         until: Boot::NEVER,
         ports: Vec::new(),
+        derived: false,
     }
 }
 

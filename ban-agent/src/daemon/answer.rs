@@ -94,8 +94,13 @@ impl Core {
         };
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         for prefix in targets {
-            let claim =
-                Claim { prefix: *prefix, holder: holder.clone(), until, ports: ports.clone() };
+            let claim = Claim {
+                prefix: *prefix,
+                holder: holder.clone(),
+                until,
+                ports: ports.clone(),
+                derived: false,
+            };
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
             if let Some(action) = begun(&change) {
                 self.tell_banned(&claim, &change, None, now);
@@ -140,7 +145,7 @@ impl Core {
             // as wide as the jail would ban; fail2ban's database does not tell
             let ports = self.wiring.jail(&former.jail).map(|spec| spec.ports.clone());
             let ports = ports.unwrap_or_default();
-            let claim = Claim { prefix: former.prefix, holder, until, ports };
+            let claim = Claim { prefix: former.prefix, holder, until, ports, derived: false };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
             if matches!(change, Change::New | Change::Joined | Change::Extended) {
                 self.tell_restored(&claim, now);

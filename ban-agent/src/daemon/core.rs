@@ -74,7 +74,7 @@ pub(super) struct Core {
     pub(super) pending: HashSet<IpNet>,
     pub(super) kernel_error: Option<String>,
     /// The kernel's allow list is not that of the ledger.
-    allow_due: bool,
+    pub(super) allow_due: bool,
     pub(super) started: Timestamp,
     /// How long lines took to become bans.
     pub(super) latency: Latency,
@@ -509,11 +509,12 @@ impl Core {
     /// The allow list first: it wins. Then one ban after the other, so that one that the kernel
     /// refuses holds no other back.
     fn write_pending(&mut self, now: Now) -> anyhow::Result<()> {
-        if self.allow_due {
-            self.xdp.allow(&self.ledger.never_dropped())?;
-            self.allow_due = false;
-        }
         let mut failed: Option<anyhow::Error> = None;
+        if self.allow_due {
+            // a list that the kernel does not take keeps no ban from it
+            failed = self.xdp.allow(&self.ledger.never_dropped()).err();
+            self.allow_due = failed.is_some();
+        }
         let mut failures = 0;
         for prefix in std::mem::take(&mut self.pending) {
             let op = match self.ledger.get(prefix) {
@@ -584,15 +585,20 @@ impl Core {
             log::warn!("[hooks] changed: it takes effect at the next start");
         }
         self.sample();
-        let mut plan = Plan::default();
-        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
-        self.allow();
-        self.commit(plan, Vec::new(), None, Now::read());
+        self.take_allowed(Now::read());
         Ok(())
     }
 
+    /// From now on the configuration's allow list counts.
+    pub(super) fn take_allowed(&mut self, now: Now) {
+        let mut plan = Plan::default();
+        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
+        self.allow();
+        self.commit(plan, Vec::new(), None, now);
+    }
+
     /// Makes room for as many bans as the configuration says.
-    fn resize(&mut self) {
+    pub(super) fn resize(&mut self) {
         let max_bans = self.config.agent.max_bans;
         match self.xdp.resize(max_bans) {
             Ok(false) => {}

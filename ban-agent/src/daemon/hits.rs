@@ -92,7 +92,7 @@ impl Core {
             self.tell_banned(&claim, &change, None, now);
             self.store.claim(&claim, None, now);
             events.extend(begun(&change).map(|action| event(action, &claim, now)));
-            self.widen(&jail, claim, now, plan, events);
+            self.widen(claim, now, plan, events);
         }
         let left = Duration::from_millis(new.0.saturating_sub(until.unwrap_or(Boot(0)).0));
         let left = config::format_duration(left);

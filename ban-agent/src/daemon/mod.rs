@@ -22,6 +22,8 @@ mod lookup;
 mod message;
 mod notary;
 mod order;
+#[cfg(test)]
+mod pairs;
 mod probation;
 mod restore;
 mod sentence;

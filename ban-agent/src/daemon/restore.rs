@@ -4,7 +4,7 @@ use super::{core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     event::Action,
-    ledger::{self, Change, Claim, Enforced, Holder, Op, Plan},
+    ledger::{self, Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan},
     net::{IpNet, Ports},
 };
 
@@ -25,6 +25,7 @@ impl Core {
         self.actions.apply(&self.config.jails);
         self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
+        let mut guarded = Plan::default();
         let Core { store, ledger, .. } = self;
         let loaded = store.load(now, |claim| {
             match ledger.restore(&claim, now.boot, &mut plan) {
@@ -38,6 +39,8 @@ impl Core {
                 Change::Over => gone.push(claim),
                 Change::Refused(refusal) => {
                     log::warn!("{} is not banned any more: {refusal}", claim.prefix);
+                    let ended = Ended { claim: claim.clone(), cause: Cause::Allowed, last: true };
+                    guarded.ended.push(ended);
                     gone.push(claim);
                 }
             }
@@ -48,6 +51,10 @@ impl Core {
             self.store.release(claim);
             self.tell_unbanned(claim, false, now);
         }
+        // their networks with them
+        let known = guarded.ended.len();
+        self.narrow(&mut guarded, now);
+        plan.ended.extend(guarded.ended.drain(known..));
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
         self.positions = loaded.positions;
         self.wiring.resume(loaded.counts);
@@ -122,7 +129,7 @@ impl Core {
             let Enforced { all, scoped, ports } = ban.enforced;
             for (until, ports) in [(all, Ports::new()), (scoped, ports)] {
                 let holder = Holder::Jail(ADOPTED.into());
-                let claim = Claim { prefix: ban.prefix, holder, until, ports };
+                let claim = Claim { prefix: ban.prefix, holder, until, ports, derived: false };
                 let change = ledger.claim(&claim, false, now.boot, plan);
                 if matches!(change, Change::New | Change::Joined) {
                     store.manual(&claim, Some("held by the kernel, lost by the store"), now);

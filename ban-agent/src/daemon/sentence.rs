@@ -8,8 +8,8 @@ use super::{answer::begun, core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
     event::{Action, Event, What},
-    jail::Sentence,
-    ledger::{Cause, Change, Claim, Holder, Plan},
+    jail::{self, Sentence, Widen},
+    ledger::{Change, Claim, Holder, Plan},
     net::IpNet,
     protect::Watcher,
 };
@@ -34,8 +34,13 @@ impl Core {
             let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
             now.boot_of(end)
         });
-        let mut claim =
-            Claim { prefix: sentence.prefix, holder, until, ports: sentence.ports.clone() };
+        let mut claim = Claim {
+            prefix: sentence.prefix,
+            holder,
+            until,
+            ports: sentence.ports.clone(),
+            derived: false,
+        };
         if !self.admits(&jail, &claim, &sentence, now) {
             return;
         }
@@ -59,7 +64,7 @@ impl Core {
             }
             events.push(event);
             self.watch_hits_of(&claim, now);
-            return self.widen(&jail, claim, now, plan, events);
+            return self.widen(claim, now, plan, events);
         }
         match change {
             Change::New | Change::Joined | Change::Extended | Change::Unchanged(_) => {}
@@ -80,13 +85,12 @@ impl Core {
     /// Bans the networks that have enough banned members by now.
     pub(super) fn widen(
         &mut self,
-        jail: &str,
         mut claim: Claim,
         now: Now,
         plan: &mut Plan,
         events: &mut Vec<Event>,
     ) {
-        let Some(rule) = self.wiring.jail(jail).and_then(|spec| spec.widen.clone()) else { return };
+        let Some(rule) = widening(&self.config.jails, &claim.holder) else { return };
         while let Some(wider) = self.ledger.widened(&claim, &rule, &self.onlink) {
             let change = self.ledger.claim(&wider, false, now.boot, plan);
             if !matches!(change, Change::New | Change::Joined | Change::Extended) {
@@ -107,16 +111,10 @@ impl Core {
 
     /// Takes back the wider claims of claims that were ended before their time.
     pub(super) fn narrow(&mut self, plan: &mut Plan, now: Now) {
-        let mut at = 0;
-        while let Some(ended) = plan.ended.get(at) {
-            at += 1;
-            let Holder::Jail(jail) = &ended.claim.holder else { continue };
-            let rule = self.wiring.jail(jail).and_then(|spec| spec.widen.clone());
-            let (Some(rule), true) = (rule, ended.cause != Cause::Expired) else { continue };
-            let ended = ended.claim.clone();
-            if let Some(shorter) = self.ledger.narrow(&ended, &rule, plan) {
-                self.store.claim(&shorter, None, now);
-            }
+        let jails = &self.config.jails;
+        let rule = |holder: &Holder| widening(jails, holder);
+        for shorter in self.ledger.narrow(rule, plan) {
+            self.store.claim(&shorter, None, now);
         }
     }
 
@@ -178,6 +176,12 @@ impl Core {
         let former = self.store.former_bans(sentence.prefix, jail, &spec.increment);
         spec.bantime_for(former, dice())
     }
+}
+
+/// How a holder widens its bans.
+fn widening(jails: &[jail::Spec], holder: &Holder) -> Option<Widen> {
+    let Holder::Jail(name) = holder else { return None };
+    jails.iter().find(|jail| jail.name == *name)?.widen.clone()
 }
 
 /// From 0 to 1, for `bantime.rndtime`; not secret.

@@ -3,6 +3,10 @@
 //! Order is what keeps law 1: a ban's entry is written before its gate bit, and the ban is
 //! acknowledged after both; when it goes, the entry goes before the bit.
 
+use std::collections::{HashMap, HashSet};
+
+#[cfg(test)]
+use ban_common::PORT_SETS;
 use ban_common::{Ban, Count, GATE_WORDS, PortSet, ROWS, SITE_LENGTHS, SLOTS, Verdict};
 
 use super::{
@@ -11,10 +15,12 @@ use super::{
     clock::JiffyClock,
     error::Error,
     gates::{GateV4, GateV6},
+    hash::Map,
     load::Loaded,
     ports::PortSets,
+    raw::{Ground, Kernel, MapKey, Raw},
     settings::{Controls, Known},
-    tables::{AllowV4, Entries, Key, LpmV6, Tables},
+    tables::{AllowV4, Drift, Entries, Key, LpmV6, Tables, Written},
     words::{GateWords, duplicate},
 };
 use crate::{
@@ -29,20 +35,37 @@ const GATE: (usize, usize) = (8, GATE_WORDS);
 const CHUNK: usize = 8_192;
 
 /// The maps of the running program, and what we know to be in them.
-pub(super) struct Maps {
-    tables: Tables,
-    gate_v4: GateV4<GateWords>,
-    gate_v6: GateV6<GateWords>,
+pub(super) struct Maps<G: Ground = Kernel> {
+    tables: Tables<G>,
+    gate_v4: GateV4<G::Words>,
+    gate_v6: GateV6<G::Words>,
     known: Known,
     sets: PortSets,
-    port_sets: Table<u32, PortSet>,
-    allow_v4: Table<AllowV4, u32>,
-    allow_v6: Table<LpmV6, u32>,
-    verdicts: aya::maps::PerCpuArray<aya::maps::MapData, Count>,
+    /// Sets of entries of which not even the kernel says whether they were written: nobody else
+    /// may use these before the next step for the same prefix.
+    unsure: Map<Key, Vec<u32>>,
+    port_sets: G::Table<u32, PortSet>,
+    allow_v4: G::Table<AllowV4, u32>,
+    allow_v6: G::Table<LpmV6, u32>,
+    verdicts: G::Verdicts,
     /// The settings.
-    pub(super) controls: Controls,
+    pub(super) controls: Controls<G::Cells>,
     /// How deadlines are written.
     pub(super) clock: JiffyClock,
+    /// Deadlines by another clock of which not all could be written yet.
+    converted: Option<(JiffyClock, Entries)>,
+}
+
+/// The maps as such.
+pub(super) struct Parts<G: Ground> {
+    pub(super) tables: Tables<G>,
+    pub(super) gate_v4: G::Words,
+    pub(super) gate_v6: G::Words,
+    pub(super) port_sets: G::Table<u32, PortSet>,
+    pub(super) allow_v4: G::Table<AllowV4, u32>,
+    pub(super) allow_v6: G::Table<LpmV6, u32>,
+    pub(super) verdicts: G::Verdicts,
+    pub(super) settings: Controls<G::Cells>,
 }
 
 impl Known {
@@ -75,8 +98,7 @@ impl Known {
 }
 
 impl Maps {
-    /// The maps that `loaded` uses, with everything that is in them already: gates computed
-    /// anew, deadlines converted if the machine slept since they were written.
+    /// The maps that `loaded` uses; see [`Maps::over`].
     ///
     /// # Errors
     /// If a map cannot be used.
@@ -87,18 +109,66 @@ impl Maps {
         let verdicts = duplicate("verdicts", verdicts)?;
         let verdicts = aya::maps::PerCpuArray::try_from(aya::maps::Map::PerCpuArray(verdicts))
             .map_err(|e| map_error("verdicts", e))?;
-        let mut maps = Maps {
+        let parts = Parts {
             tables: Tables::new(loaded)?,
-            gate_v4: GateV4::new(GateWords::new("gate_v4", loaded.map("gate_v4")?, GATE)?),
-            gate_v6: GateV6::new(GateWords::new("gate_v6", loaded.map("gate_v6")?, GATE)?),
-            known: Known::default(),
-            sets: PortSets::default(),
+            gate_v4: GateWords::new("gate_v4", loaded.map("gate_v4")?, GATE)?,
+            gate_v6: GateWords::new("gate_v6", loaded.map("gate_v6")?, GATE)?,
             port_sets: Table::new("port_sets", loaded.map("port_sets")?)?,
             allow_v4: Table::new("allow_v4", loaded.map("allow_v4")?)?,
             allow_v6: Table::new("allow_v6", loaded.map("allow_v6")?)?,
             verdicts,
-            controls: Controls::new(loaded)?,
+            settings: Controls::new(loaded)?,
+        };
+        Maps::over(parts, clock)
+    }
+
+    /// Counters of the interfaces in `slots`, summed up; of all that ever were, if `None`.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub(super) fn verdicts(&self, slot: Option<u32>) -> Result<Verdicts, Error> {
+        let sum = |row: u32| -> Result<Count, Error> {
+            let mut total = Count::default();
+            let slots = slot.map_or(0..SLOTS, |slot| slot..slot + 1);
+            for slot in slots {
+                let index = slot * ROWS + row;
+                let counts = self.verdicts.get(&index, 0).map_err(|e| map_error("verdicts", e))?;
+                for count in counts.iter() {
+                    total.packets += count.packets;
+                    total.bytes += count.bytes;
+                }
+            }
+            Ok(total)
+        };
+        let mut counts = Vec::with_capacity(Verdict::ALL.len());
+        for verdict in Verdict::ALL {
+            counts.push((verdict, Hits::from(sum(verdict as u32)?)));
+        }
+        Ok(Verdicts { counts, events_lost: sum(Count::LOST_ROW)?.packets })
+    }
+}
+
+impl<G: Ground> Maps<G> {
+    /// Takes over what is in these maps: gates computed anew, deadlines converted if the machine
+    /// slept since they were written.
+    ///
+    /// # Errors
+    /// If a map cannot be used.
+    pub(super) fn over(parts: Parts<G>, clock: JiffyClock) -> Result<Maps<G>, Error> {
+        let mut maps = Maps {
+            tables: parts.tables,
+            gate_v4: GateV4::new(parts.gate_v4),
+            gate_v6: GateV6::new(parts.gate_v6),
+            known: Known::default(),
+            sets: PortSets::default(),
+            unsure: Map::default(),
+            port_sets: parts.port_sets,
+            allow_v4: parts.allow_v4,
+            allow_v6: parts.allow_v6,
+            verdicts: parts.verdicts,
+            controls: parts.settings,
             clock,
+            converted: None,
         };
         maps.adopt()?;
         Ok(maps)
@@ -107,17 +177,23 @@ impl Maps {
     /// Takes over what is in the maps.
     fn adopt(&mut self) -> Result<(), Error> {
         let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
+        let (sets, port_sets) = (&mut self.sets, &self.port_sets);
         let mut unread = None;
-        self.tables.each(|key, ban| {
-            match key.prefix() {
-                Some(IpNet::V4(net)) => gate_v4.note(net),
-                Some(IpNet::V6(net)) => _ = gate_v6.note(net),
-                None => {}
-            }
-            known.add(&key);
-            let set = self.sets.adopt(ban.port_set, || self.port_sets.get(&ban.port_set));
-            unread = unread.take().or(set.err());
-        })?;
+        self.tables.each(
+            |_, _| {},
+            |drift| {
+                let Drift::Came(key, set) = drift else { return };
+                match key.prefix() {
+                    Some(IpNet::V4(net)) => gate_v4.note(net),
+                    Some(IpNet::V6(net)) => _ = gate_v6.note(net),
+                    None => {}
+                }
+                known.add(&key);
+                let set = u32::from(set);
+                let adopted = sets.adopt(set, || port_sets.get(&set));
+                unread = unread.take().or(adopted.err());
+            },
+        )?;
         unread.map_or(Ok(()), Err)?;
         self.show_counts();
         self.gate_v4.rewrite();
@@ -127,7 +203,8 @@ impl Maps {
         if let Some(noted) = noted
             && self.clock.differs(&noted)
         {
-            self.rewrite_deadlines(&noted)?;
+            let clock = std::mem::replace(&mut self.clock, noted);
+            return self.set_clock(clock);
         }
         self.controls.clock(&self.clock);
         Ok(())
@@ -141,23 +218,80 @@ impl Maps {
     /// Moves to another measurement of the clocks: every deadline is written again.
     ///
     /// # Errors
-    /// If a map cannot be written.
+    /// If a map cannot be written: then the old measurement counts, and the next call goes on with
+    /// what this one has converted, for nothing may be converted twice.
     pub(super) fn set_clock(&mut self, clock: JiffyClock) -> Result<(), Error> {
-        let old = std::mem::replace(&mut self.clock, clock);
-        self.rewrite_deadlines(&old)?;
+        let (clock, entries) = match self.converted.take() {
+            Some(converted) => converted,
+            None => (clock, self.converted_to(&clock)?),
+        };
+        if let Err(error) = self.tables.set(&entries, |_, _, _| {}) {
+            self.converted = Some((clock, entries));
+            return Err(error);
+        }
+        self.clock = clock;
         self.controls.clock(&self.clock);
         Ok(())
     }
 
-    fn rewrite_deadlines(&mut self, old: &JiffyClock) -> Result<(), Error> {
+    /// All bans, with their deadlines by another clock.
+    fn converted_to(&mut self, clock: &JiffyClock) -> Result<Entries, Error> {
         let mut entries = Entries::default();
-        let convert = |deadline| old.convert(deadline, &self.clock);
-        self.tables.each(|key, ban| {
+        let from = self.clock;
+        let convert = |deadline| from.convert(deadline, clock);
+        self.each_known(|_, key, ban| {
             let ends_jiffies = convert(ban.ends_jiffies);
             let ports_end_jiffies = convert(ban.ports_end_jiffies);
             entries.push(key, Ban { ends_jiffies, ports_end_jiffies, ..ban });
         })?;
-        self.tables.set(&entries, |_| {})
+        Ok(entries)
+    }
+
+    /// Shows `visit` every ban in the maps. What somebody else has put there or taken away since
+    /// is known from then on.
+    fn each_known(&mut self, mut visit: impl FnMut(&PortSets, Key, Ban)) -> Result<(), Error> {
+        let mut drifted = Vec::new();
+        let sets = &self.sets;
+        self.tables.each(|key, ban| visit(sets, key, ban), |drift| drifted.push(drift))?;
+        if drifted.is_empty() {
+            return Ok(());
+        }
+        let mut unread = None;
+        for drift in drifted {
+            match drift {
+                Drift::Came(key, set) => {
+                    let set = u32::from(set);
+                    let adopted = self.sets.adopt(set, || self.port_sets.get(&set));
+                    unread = unread.or(adopted.err());
+                    self.has_come(&key);
+                }
+                Drift::Went(key, set) => {
+                    self.sets.release(set.into());
+                    self.has_gone(&key);
+                }
+            }
+        }
+        self.show_counts();
+        self.rest();
+        unread.map_or(Ok(()), Err)
+    }
+
+    fn has_come(&mut self, key: &Key) {
+        self.known.add(key);
+        match key.prefix() {
+            Some(IpNet::V4(net)) => self.gate_v4.add(net),
+            Some(IpNet::V6(net)) => self.gate_v6.add(net),
+            None => {}
+        }
+    }
+
+    fn has_gone(&mut self, key: &Key) {
+        self.known.remove(key);
+        match key.prefix() {
+            Some(IpNet::V4(net)) => self.gate_v4.remove(net),
+            Some(IpNet::V6(net)) => self.gate_v6.remove(net),
+            None => {}
+        }
     }
 
     /// Applies `ops` in order.
@@ -191,67 +325,85 @@ impl Maps {
 
     fn set(&mut self, ops: &[Op], now: Now) -> Result<(), Error> {
         let mut entries = Entries::default();
-        let mut released = Vec::new();
-        let mut taken = Vec::new();
-        for op in ops {
-            let Op::Set(prefix, enforced) = op else { continue };
-            let key = Key::of(*prefix);
-            let old = self.tables.get(&key)?.unwrap_or_default();
-            released.push(old.port_set);
-            let port_set = self.take_ports(enforced)?;
-            taken.push(port_set);
-            entries.push(key, self.ban(*prefix, enforced, port_set, old, now));
+        for (prefix, enforced) in last_of_each(ops) {
+            if let Err(error) = self.prepare(prefix, enforced, now, &mut entries) {
+                entries.sets().into_iter().for_each(|set| self.sets.release(set));
+                return Err(error);
+            }
         }
-        let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
-        let mut fresh = Vec::new();
-        let written = self.tables.set(&entries, |key| fresh.push(key));
-        fresh.iter().for_each(|key| known.add(key));
-        self.controls.counts(known);
+        let (mut fresh, mut unused) = (Vec::new(), Vec::new());
+        let unsure = &mut self.unsure;
+        let result = self.tables.set(&entries, |key, ban, written| {
+            match written {
+                Written::Fresh => fresh.push(key),
+                Written::Replaced(old) => unused.push(old.into()),
+                Written::Not => unused.push(ban.port_set),
+                Written::Unknown => unsure.entry(key).or_default().push(ban.port_set),
+            }
+            if matches!(written, Written::Fresh | Written::Replaced(_)) && !unsure.is_empty() {
+                unused.extend(unsure.remove(&key).unwrap_or_default());
+            }
+        });
+        fresh.iter().for_each(|key| self.known.add(key));
+        self.controls.counts(&self.known);
         self.controls.scoped(self.sets.users());
         for key in fresh {
             match key.prefix() {
-                Some(IpNet::V4(net)) => gate_v4.add(net),
-                Some(IpNet::V6(net)) => gate_v6.add(net),
+                Some(IpNet::V4(net)) => self.gate_v4.add(net),
+                Some(IpNet::V6(net)) => self.gate_v6.add(net),
                 None => {}
             }
         }
-        let unused = if written.is_ok() { released } else { taken };
-        unused.into_iter().for_each(|number| self.sets.release(number));
-        written
+        // what was replaced is not used any more, what was not written never was
+        unused.into_iter().for_each(|set| self.sets.release(set));
+        self.controls.scoped(self.sets.users());
+        result
+    }
+
+    /// Takes the port set of a ban and makes its entry, with what it has counted so far.
+    fn prepare(
+        &mut self,
+        prefix: IpNet,
+        enforced: &Enforced,
+        now: Now,
+        entries: &mut Entries,
+    ) -> Result<(), Error> {
+        let key = Key::of(prefix);
+        let old = self.tables.get(&key)?.unwrap_or_default();
+        let port_set = self.take_ports(enforced)?;
+        entries.push(key, self.ban(prefix, enforced, port_set, old, now));
+        Ok(())
     }
 
     fn clear(&mut self, ops: &[Op]) -> Result<(), Error> {
-        let mut keys = Vec::with_capacity(ops.len());
-        for op in ops {
-            let Op::Clear(prefix) = op else { continue };
-            let key = Key::of(*prefix);
-            if self.sets.users() > 0
-                && let Some(ban) = self.tables.get(&key)?
-            {
-                self.sets.release(ban.port_set);
+        let keys: Vec<Key> = ops.iter().map(|op| Key::of(op.prefix())).collect();
+        let (mut gone, mut unused) = (Vec::new(), Vec::new());
+        let unsure = &mut self.unsure;
+        let result = self.tables.remove(&keys, |key, set| {
+            if !unsure.is_empty() {
+                unused.extend(unsure.remove(&key).unwrap_or_default());
             }
-            keys.push(key);
-        }
-        let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
-        let result = self.tables.remove(&keys, |key| {
-            known.remove(&key);
-            match key.prefix() {
-                Some(IpNet::V4(net)) => gate_v4.remove(net),
-                Some(IpNet::V6(net)) => gate_v6.remove(net),
-                None => {}
+            if let Some(set) = set {
+                unused.push(set.into());
+                gone.push(key);
             }
         });
+        gone.iter().for_each(|key| self.has_gone(key));
+        unused.into_iter().for_each(|set| self.sets.release(set));
         self.show_counts();
         result
     }
 
+    /// The port set of a ban, one user more; 0: all ports.
     fn take_ports(&mut self, enforced: &Enforced) -> Result<u32, Error> {
         if enforced.scoped == Boot(0) || enforced.ports.is_empty() {
             return Ok(0);
         }
         let (number, entry) = self.sets.take(&enforced.ports)?;
-        if let Some(set) = entry {
-            self.port_sets.set(&number, &set)?;
+        let written = entry.map_or(Ok(()), |set| self.port_sets.set_all(&[number], &[set]));
+        if let Err(error) = written {
+            self.sets.release(number);
+            return Err(error);
         }
         Ok(number)
     }
@@ -283,7 +435,7 @@ impl Maps {
         ban.bytes = ban.bytes.saturating_add(more.bytes);
         let mut entries = Entries::default();
         entries.push(key, ban);
-        self.tables.set(&entries, |_| {})
+        self.tables.set(&entries, |_, _, _| {})
     }
 
     /// Counters of `prefixes`, in their order.
@@ -303,12 +455,13 @@ impl Maps {
     /// # Errors
     /// If a map cannot be read.
     pub(super) fn each_held(&mut self, now: Now, visit: &mut dyn FnMut(Held)) -> Result<(), Error> {
-        self.tables.each(|key, ban| {
+        let clock = self.clock;
+        self.each_known(|sets, key, ban| {
             let Some(prefix) = key.prefix() else { return };
             let enforced = Enforced {
-                all: self.clock.boot_of(ban.ends_jiffies),
-                scoped: self.clock.boot_of(ban.ports_end_jiffies),
-                ports: self.sets.ports(ban.port_set),
+                all: clock.boot_of(ban.ends_jiffies),
+                scoped: clock.boot_of(ban.ports_end_jiffies),
+                ports: sets.ports(ban.port_set),
             };
             visit(Held {
                 prefix,
@@ -331,36 +484,28 @@ impl Maps {
                 IpNet::V6(net) => v6.push(LpmV6::new(*net)),
             }
         }
-        replace(&self.allow_v4, &v4)?;
-        replace(&self.allow_v6, &v6)?;
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        self.controls.allowed(number(v4.len()), number(v6.len()));
+        let (new_v4, new_v6) = (number(v4.len()), number(v6.len()));
+        let (old_v4, old_v6) = self.controls.known_allowed();
+        // whatever fails: the program looks for what may be there
+        self.controls.allowed(old_v4.max(new_v4), old_v6.max(new_v6));
+        replace(&self.allow_v4, &v4).and(replace(&self.allow_v6, &v6))?;
+        self.controls.allowed(new_v4, new_v6);
         Ok(())
     }
 
-    /// Counters of the interfaces in `slots`, summed up; of all that ever were, if `None`.
-    ///
-    /// # Errors
-    /// If the map cannot be read.
-    pub(super) fn verdicts(&self, slot: Option<u32>) -> Result<Verdicts, Error> {
-        let sum = |row: u32| -> Result<Count, Error> {
-            let mut total = Count::default();
-            let slots = slot.map_or(0..SLOTS, |slot| slot..slot + 1);
-            for slot in slots {
-                let index = slot * ROWS + row;
-                let counts = self.verdicts.get(&index, 0).map_err(|e| map_error("verdicts", e))?;
-                for count in counts.iter() {
-                    total.packets += count.packets;
-                    total.bytes += count.bytes;
-                }
-            }
-            Ok(total)
-        };
-        let mut counts = Vec::with_capacity(Verdict::ALL.len());
-        for verdict in Verdict::ALL {
-            counts.push((verdict, Hits::from(sum(verdict as u32)?)));
+    /// Panics unless every port set has as many users as there are bans that name it.
+    #[cfg(test)]
+    pub(super) fn check_sets(&self) {
+        let mut users = vec![0; PORT_SETS as usize];
+        let unsure = self.unsure.values().flatten().copied();
+        let known = self.tables.sets().into_iter().map(u32::from);
+        known.chain(unsure).for_each(|set| users[set as usize] += 1);
+        let counted = self.sets.all_users();
+        for (at, users) in users.iter().enumerate().skip(1) {
+            let counted = counted.get(at - 1).copied().unwrap_or(0);
+            assert_eq!(counted, *users, "users of port set {at}");
         }
-        Ok(Verdicts { counts, events_lost: sum(Count::LOST_ROW)?.packets })
     }
 
     /// How many bans of a family fit.
@@ -370,15 +515,38 @@ impl Maps {
     }
 }
 
-fn replace<K: aya::Pod + Default + Eq + std::hash::Hash>(
-    table: &Table<K, u32>,
-    keys: &[K],
-) -> Result<(), Error> {
+/// The last op of each prefix: it says all.
+fn last_of_each(ops: &[Op]) -> Vec<(IpNet, &Enforced)> {
+    let sets = ops.iter().filter_map(|op| match op {
+        Op::Set(prefix, enforced) => Some((*prefix, enforced)),
+        Op::Clear(_) => None,
+    });
+    if ops.len() < 2 {
+        return sets.collect();
+    }
+    let mut at = HashMap::with_capacity(ops.len());
+    let mut last: Vec<(IpNet, &Enforced)> = Vec::with_capacity(ops.len());
+    for (prefix, enforced) in sets {
+        match at.get(&prefix).and_then(|at: &usize| last.get_mut(*at)) {
+            Some(earlier) => earlier.1 = enforced,
+            None => {
+                at.insert(prefix, last.len());
+                last.push((prefix, enforced));
+            }
+        }
+    }
+    last
+}
+
+fn replace<K: MapKey>(table: &impl Raw<K, u32>, keys: &[K]) -> Result<(), Error> {
     table.set_all(keys, &vec![1; keys.len()])?;
-    let wanted: std::collections::HashSet<&K> = keys.iter().collect();
-    let there = table.all()?;
-    let old: Vec<K> =
-        there.into_iter().map(|(key, _)| key).filter(|key| !wanted.contains(key)).collect();
+    let wanted: HashSet<&K> = keys.iter().collect();
+    let mut old = Vec::new();
+    table.each(&mut |key, _| {
+        if !wanted.contains(&key) {
+            old.push(key);
+        }
+    })?;
     table.remove_all(&old)
 }
 
@@ -386,8 +554,142 @@ fn map_error(name: &'static str, source: aya::maps::MapError) -> Error {
     Error::Map { name, source: Box::new(source) }
 }
 
-impl std::fmt::Debug for Maps {
+impl<G: Ground> std::fmt::Debug for Maps<G> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Maps").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use ban_common::Verdict;
+
+    use super::super::{Double, Enforcer as _};
+    use super::*;
+    use crate::net::{parse_ports, parse_prefix};
+
+    const HOUR: Boot = Boot(3_600_000);
+
+    fn now() -> Now {
+        Now { boot: Boot(1_000), wall: jiff::Timestamp::UNIX_EPOCH }
+    }
+
+    fn scoped(prefix: &str, ports: &str, until: u64) -> Op {
+        let ports = parse_ports(ports).unwrap();
+        let enforced = Enforced { all: Boot(0), scoped: Boot(until), ports };
+        Op::Set(parse_prefix(prefix).unwrap(), enforced)
+    }
+
+    fn drops(double: &Double, source: &str, port: u16) -> bool {
+        let to = Some((crate::net::Proto::Tcp, port));
+        double.judge(0, source.parse().unwrap(), to, Boot(2_000)) == Verdict::Drop
+    }
+
+    fn double() -> Double {
+        Double::new(1, 1_000, PathBuf::new())
+    }
+
+    #[test]
+    fn a_prefix_that_is_written_twice_at_once_takes_no_ports_from_another() {
+        let mut double = double();
+        let both = [scoped("192.0.2.1", "tcp/22", HOUR.0), scoped("192.0.2.2", "tcp/22", HOUR.0)];
+        double.apply(&both, now()).unwrap();
+        let twice = [
+            scoped("192.0.2.2", "tcp/22,80", HOUR.0),
+            scoped("192.0.2.2", "tcp/22,80", HOUR.0 + 1_000),
+        ];
+        double.apply(&twice, now()).unwrap();
+        double.check();
+        double.apply(&[scoped("192.0.2.3", "tcp/25", HOUR.0)], now()).unwrap();
+        double.check();
+        assert!(drops(&double, "192.0.2.1", 22), "its ports are another's now");
+        assert!(!drops(&double, "192.0.2.1", 25));
+        assert!(drops(&double, "192.0.2.2", 80) && drops(&double, "192.0.2.3", 25));
+    }
+
+    #[test]
+    fn steps_that_fail_leak_no_port_set() {
+        let ops = [
+            scoped("192.0.2.1", "tcp/22", HOUR.0),
+            scoped("192.0.2.2", "tcp/25", HOUR.0),
+            scoped("10.0.0.0/8", "tcp/25", HOUR.0),
+            scoped("2001:db8::/64", "tcp/80", HOUR.0),
+        ];
+        let clear: Vec<Op> = ops.iter().map(|op| Op::Clear(op.prefix())).collect();
+        for (after, times) in (0..24).flat_map(|after| (1..6).map(move |times| (after, times))) {
+            let mut double = double();
+            double.apply(&[scoped("192.0.2.1", "tcp/443", HOUR.0)], now()).unwrap();
+            double.faults().set(after, times);
+            let mut tries = 0;
+            while double.apply(&ops, now()).is_err() {
+                double.check();
+                tries += 1;
+            }
+            double.check();
+            assert!(tries <= times, "{after} {times}");
+            assert!(drops(&double, "192.0.2.1", 22) && drops(&double, "2001:db8::9", 80));
+            double.faults().set(after, times);
+            while double.apply(&clear, now()).is_err() {
+                double.check();
+            }
+            double.check();
+            assert!(!drops(&double, "192.0.2.1", 22) && !drops(&double, "10.1.1.1", 25));
+        }
+    }
+
+    #[test]
+    fn too_many_port_lists_at_once_leak_none() {
+        let mut double = double();
+        let sets = |from: u32| (from..from + 90).map(|n| (format!("10.0.0.{n}"), 1_000 + n));
+        let ops: Vec<Op> =
+            sets(0).map(|(prefix, port)| scoped(&prefix, &format!("tcp/{port}"), HOUR.0)).collect();
+        double.apply(&ops, now()).unwrap();
+        let more: Vec<Op> = sets(100)
+            .map(|(prefix, port)| scoped(&prefix, &format!("tcp/{port}"), HOUR.0))
+            .collect();
+        for _ in 0..3 {
+            double.apply(&more, now()).unwrap_err();
+            double.check();
+        }
+        assert!(drops(&double, "10.0.0.1", 1_001), "those before keep their ports");
+    }
+
+    #[test]
+    fn a_clock_that_could_not_be_written_at_once_is_not_applied_twice() {
+        let mut double = double();
+        let ops: Vec<Op> =
+            (0..9).map(|n| scoped(&format!("10.0.0.{n}"), "tcp/22", HOUR.0)).collect();
+        double.apply(&ops, now()).unwrap();
+        let before: Vec<_> = double.held().unwrap();
+        assert!(double.sleeps(10_000, 5), "must fail at first");
+        let mut after = double.held().unwrap();
+        after.sort_by_key(|held| held.prefix);
+        for (before, after) in before.iter().map(|held| held.enforced.scoped).zip(after) {
+            assert!(after.enforced.scoped.0.abs_diff(before.0) < 20, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_took_away_or_put_there_is_counted_right() {
+        let mut double = double();
+        let ops = [
+            scoped("10.0.0.0/8", "tcp/22", HOUR.0),
+            scoped("192.0.2.0/25", "tcp/22", HOUR.0),
+            scoped("2001:db8::/64", "tcp/22", HOUR.0),
+        ];
+        double.apply(&ops, now()).unwrap();
+        let put = double.drift("192.0.2.0/25", "198.51.100.0/25");
+        assert!(put, "there was an entry to move");
+        double.held().unwrap();
+        double.check();
+        assert!(drops(&double, "198.51.100.1", 22), "it has no gate");
+        double.apply(&[Op::Clear(parse_prefix("198.51.100.0/25").unwrap())], now()).unwrap();
+        double.check();
+        assert!(drops(&double, "10.1.1.1", 22), "the trie is not looked into any more");
+        double.apply(&ops, now()).unwrap();
+        double.check();
+        assert!(drops(&double, "192.0.2.1", 22));
     }
 }

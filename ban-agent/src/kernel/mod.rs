@@ -6,6 +6,8 @@
 pub mod batch;
 mod card;
 mod clock;
+#[cfg(test)]
+mod double;
 mod error;
 mod gates;
 mod hash;
@@ -20,6 +22,7 @@ pub mod memory;
 mod model;
 mod pins;
 mod ports;
+mod raw;
 mod resize;
 mod settings;
 mod sys;
@@ -32,6 +35,8 @@ use std::net::IpAddr;
 use ban_common::{Count, Verdict};
 use jiff::Timestamp;
 
+#[cfg(test)]
+pub(crate) use self::double::{Double, To};
 pub use self::{
     card::Card,
     clock::JiffyClock,

@@ -39,10 +39,17 @@ impl PortSets {
 
     /// One user less of set `number`.
     pub(super) fn release(&mut self, number: u32) {
-        let index = (number as usize).checked_sub(1);
-        if let Some((_, users)) = index.and_then(|index| self.used.get_mut(index)) {
-            *users = users.saturating_sub(1);
+        let Some(index) = (number as usize).checked_sub(1) else { return };
+        match self.used.get_mut(index) {
+            Some((_, users)) if *users > 0 => *users -= 1,
+            _ => log::error!("port set {number} was let go of, and nobody uses it: a bug"),
         }
+    }
+
+    /// By number, from 1 on: how many use it.
+    #[cfg(test)]
+    pub(super) fn all_users(&self) -> Vec<u32> {
+        self.used.iter().map(|(_, users)| *users).collect()
     }
 
     /// Notes a user of a set that is in the map already; `entry` reads it.

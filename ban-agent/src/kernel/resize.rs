@@ -3,11 +3,12 @@
 //! both hold the same bans, so a crash at any point loses none.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use aya::maps::MapData;
+use ban_common::Ban;
 
 use super::{
     Hits, Xdp,
@@ -27,7 +28,7 @@ impl Xdp {
     /// `false` if they hold that many already, or more bans than that are there.
     ///
     /// # Errors
-    /// If the kernel refuses; the old maps stay in use then, unless they have been swapped.
+    /// If the kernel refuses; the old maps stay in use then, on all interfaces.
     pub fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {
         let folder = self.pins.maps();
         let Some((next, old)) = Next::make(&folder, max_bans)? else { return Ok(false) };
@@ -43,21 +44,37 @@ impl Xdp {
         let late = next.fill(old)?;
         let Some(first) = programs.first() else { return Ok(false) };
         let maps = Maps::new(first, clock)?;
-        for (on, program) in self.attached.iter().zip(programs.iter_mut().skip(1)) {
-            self.swap(on, program)?;
+        let mut former = std::mem::take(&mut self.programs);
+        let both = former.iter_mut().skip(1).zip(programs.iter_mut().skip(1));
+        let mut steps: Vec<_> = self.attached.iter().zip(both).collect();
+        let swapped = all_or_none(
+            &mut steps,
+            |(on, (_, program))| self.swap(on, program).and_then(|there| must_be_there(on, there)),
+            |(on, (former, _))| self.swap(on, former).map(|_| ()),
+        );
+        let swapped = swapped.and_then(|()| {
+            next.take_over().inspect_err(|_| {
+                // the pins are the old maps' still
+                take_back(&mut steps, |(on, (former, _))| self.swap(on, former).map(|_| ()));
+            })
+        });
+        drop(steps);
+        if let Err(error) = swapped {
+            self.programs = former;
+            return Err(error);
         }
         self.maps = maps;
         self.programs = programs;
         self.options.max_bans = max_bans;
-        next.take_over()?;
         late.carry(&mut self.maps);
         Ok(true)
     }
 
-    /// Puts `program` in the place of the one that runs on an interface.
-    pub(super) fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<(), Error> {
+    /// Puts `program` in the place of the one that runs on an interface; `false` if none of ours
+    /// is found there.
+    pub(super) fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<bool, Error> {
         if on.place.is_none() || on.ifindex == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let failed = |e| Error::call("swap the program", on.name.clone(), e);
         let program = program.program()?.fd().map_err(|source| Error::Program {
@@ -65,13 +82,42 @@ impl Xdp {
             source: Box::new(source),
         })?;
         if let Some((_, link)) = self.held.iter().find(|(name, _)| *name == on.name) {
-            return link.update(program).map_err(failed);
+            return link.update(program).map_err(failed).map(|()| true);
         }
         match Link::open(&self.pins.link(&on.name)).map_err(failed)? {
-            Some(link) => link.update(program).map_err(failed),
-            None => Ok(()),
+            Some(link) => link.update(program).map_err(failed).map(|()| true),
+            None => Ok(false),
         }
     }
+}
+
+/// Does `step` to each, or to none: what was done before a failure is taken `back`.
+pub(super) fn all_or_none<T>(
+    of: &mut [T],
+    mut step: impl FnMut(&mut T) -> Result<(), Error>,
+    back: impl FnMut(&mut T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for at in 0..of.len() {
+        let failed = of.get_mut(at).and_then(|one| step(one).err());
+        if let Some(error) = failed {
+            take_back(of.get_mut(..at).unwrap_or_default(), back);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn take_back<T>(of: &mut [T], mut back: impl FnMut(&mut T) -> Result<(), Error>) {
+    for one in of.iter_mut().rev() {
+        if let Err(error) = back(one) {
+            log::error!("an interface keeps maps that nobody writes any more: {error}");
+        }
+    }
+}
+
+fn must_be_there(on: &Attached, there: bool) -> Result<(), Error> {
+    let gone = || Error::call("swap the program", on.name.clone(), io::ErrorKind::NotFound.into());
+    if there { Ok(()) } else { Err(gone()) }
 }
 
 /// Makes the maps pinned in `folder` hold `max_bans`, before any program of ours uses them. What
@@ -104,14 +150,15 @@ impl Late {
 
     fn add(mut self, maps: &mut Maps) -> Result<(), Error> {
         let mut late = Vec::new();
-        self.old.each(|key, ban| {
+        let each = |key, ban: Ban| {
             let copied = self.copied.get(&key).copied().unwrap_or_default();
             let packets = ban.packets.saturating_sub(copied.packets);
             if packets > 0 {
                 let bytes = ban.bytes.saturating_sub(copied.bytes);
                 late.push((key, Hits { packets, bytes }));
             }
-        })?;
+        };
+        self.old.each(each, |_| {})?;
         late.into_iter().try_for_each(|(key, hits)| maps.count(key, hits))
     }
 }
@@ -139,7 +186,7 @@ impl Next {
             return Ok(None);
         }
         let mut old = Tables::new(&Loaded::new(folder, max_bans, 0)?)?;
-        old.each(|_, _| {})?;
+        old.each(|_, _| {}, |_| {})?;
         if old.largest() > max_bans as usize {
             log::warn!(
                 "max_bans = {max_bans} is less than the {} bans that are held: the maps keep \
@@ -166,23 +213,43 @@ impl Next {
         let mut new = Tables::new(&Loaded::over(|name| self.pin(name), self.max_bans, 0)?)?;
         let mut entries = Entries::default();
         let mut copied = Map::default();
-        old.each(|key, ban| {
+        let copy = |key, ban: Ban| {
             if ban.packets > 0 {
                 copied.insert(key, Hits { packets: ban.packets, bytes: ban.bytes });
             }
             entries.push(key, ban);
-        })?;
-        new.set(&entries, |_| {})?;
+        };
+        old.each(copy, |_| {})?;
+        new.set(&entries, |_, _, _| {})?;
         Ok(Late { old, copied })
     }
 
-    /// Moves the pins over the old ones.
+    /// Moves the pins over the old ones; all of them, or none.
     fn take_over(self) -> Result<(), Error> {
-        for name in SIZED {
-            let pin = self.pin(name);
-            fs::rename(&pin, self.folder.join(name)).map_err(failed("rename", &pin))?;
-        }
-        Ok(())
+        let open = |name| {
+            let pin = self.folder.join(name);
+            let map = MapData::from_pin(&pin);
+            map.map_err(|source| Error::Map { name, source: Box::new(source) })
+        };
+        let mut old = SIZED.map(|name| (name, open(name)));
+        all_or_none(
+            &mut old,
+            |(name, old)| {
+                if let Err(error) = old {
+                    // nothing to come back to, and so nothing to replace
+                    return Err(std::mem::replace(error, Error::Missing { name }));
+                }
+                let pin = self.pin(name);
+                fs::rename(&pin, self.folder.join(*name)).map_err(failed("rename", &pin))
+            },
+            |(name, old)| {
+                let Ok(old) = old else { return Ok(()) };
+                let pin = self.pin(name);
+                let pinned = old.pin(&pin);
+                pinned.map_err(|e| Error::call("pin", *name, io::Error::other(e)))?;
+                fs::rename(&pin, self.folder.join(*name)).map_err(failed("rename", &pin))
+            },
+        )
     }
 }
 
@@ -194,7 +261,7 @@ impl Drop for Next {
     }
 }
 
-fn failed(call: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.display().to_string();
     move |e| Error::call(call, path, e)
 }

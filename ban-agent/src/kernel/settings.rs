@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use ban_common::{SLOTS, Settings};
 
-use super::{clock::JiffyClock, error::Error, load::Loaded, mapped::Mapped};
+use super::{clock::JiffyClock, error::Error, load::Loaded, mapped::Mapped, raw::Cells};
 
 /// How many prefixes there are of each kind that costs the program a lookup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Known {
 
 /// The one entry of the map `settings`.
 #[derive(Debug)]
-pub(super) struct Controls(Mapped);
+pub(super) struct Controls<C = Mapped>(pub(super) C);
 
 impl Controls {
     /// Maps the settings that `loaded` reads.
@@ -31,7 +31,9 @@ impl Controls {
     pub(super) fn new(loaded: &Loaded) -> Result<Controls, Error> {
         Ok(Controls(Mapped::new("settings", loaded.map("settings")?, (size_of::<Settings>(), 1))?))
     }
+}
 
+impl<C: Cells> Controls<C> {
     fn write_u32(&self, offset: usize, value: u32) {
         let index = offset / 8;
         let shift = if offset.is_multiple_of(8) == cfg!(target_endian = "little") { 0 } else { 32 };
@@ -83,6 +85,13 @@ impl Controls {
     pub(super) fn allowed(&self, v4: u32, v6: u32) {
         self.write_u32(offset_of!(Settings, allow_v4), v4);
         self.write_u32(offset_of!(Settings, allow_v6), v6);
+    }
+
+    /// At most so many prefixes does the allow list hold.
+    #[must_use]
+    pub(super) fn known_allowed(&self) -> (u32, u32) {
+        let read = |offset| self.read_u32(offset);
+        (read(offset_of!(Settings, allow_v4)), read(offset_of!(Settings, allow_v6)))
     }
 
     /// Notes how deadlines are to be read.

@@ -1,18 +1,19 @@
 //! The ban maps, side by side: which prefix lives where, and how it gets there in batches.
 
-use std::hash::Hash;
-
 use aya::Pod;
-use ban_common::{Ban, NetV4, SITE_LENGTHS, Site};
+use ban_common::{Ban, NetV4, PORT_SETS, SITE_LENGTHS, Site};
 
 use super::{
     batch::Table,
     error::Error,
     gates::GATE_LENGTH,
-    hash::Set,
+    hash::Map,
     load::{Loaded, entries},
+    raw::{Ground, Kernel, MapKey, Raw as _},
 };
 use crate::net::IpNet;
+
+const _: () = assert!(PORT_SETS <= 256, "numbers of port sets are kept in a byte");
 
 /// Trie key for an IPv4 prefix.
 #[repr(C)]
@@ -53,6 +54,12 @@ impl AllowV4 {
     /// The key of `net`.
     pub(super) fn new(net: ipnet::Ipv4Net) -> AllowV4 {
         AllowV4 { length: net.prefix_len().into(), address: net.network().octets() }
+    }
+
+    /// Its prefix.
+    #[cfg(test)]
+    pub(super) fn prefix(self) -> IpNet {
+        IpNet::new(self.address.into(), u8::try_from(self.length).unwrap()).unwrap()
     }
 }
 
@@ -127,57 +134,142 @@ fn halves(octets: [u8; 16]) -> [[u8; 8]; 2] {
     out
 }
 
-/// One map, and which keys we know to be in it.
-#[derive(Debug)]
-struct Side<K> {
+/// One map, and what we know to be in it.
+struct Side<G: Ground, K: MapKey> {
     name: &'static str,
-    table: Table<K, Ban>,
+    table: G::Table<K, Ban>,
     /// How many entries it may have.
     max: u32,
-    held: Set<K>,
+    /// Its keys, each with the port set of its ban; 0: none.
+    held: Map<K, u8>,
 }
 
-impl<K: Pod + Default + Eq + Hash> Side<K> {
-    fn new(name: &'static str, loaded: &Loaded) -> Result<Side<K>, Error> {
-        let table = Table::new(name, loaded.map(name)?)?;
-        let max = table.max_entries() / entries(name, 1);
-        Ok(Side { name, table, max, held: Set::default() })
+/// What became of an entry that was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It was not there before.
+    Fresh,
+    /// It took the place of one with this port set.
+    Replaced(u8),
+    /// It is not there; what was there before still is.
+    Not,
+    /// It may be there, or what was there before: the map cannot even be read.
+    Unknown,
+}
+
+/// What the map holds otherwise than we knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drift {
+    /// A ban with this port set is there.
+    Came(Key, u8),
+    /// A ban with this port set is not there any more.
+    Went(Key, u8),
+}
+
+/// A port set's number as it is kept; one that no agent writes is none.
+fn set_of(ban: &Ban) -> u8 {
+    u8::try_from(ban.port_set).ok().filter(|number| u32::from(*number) < PORT_SETS).unwrap_or(0)
+}
+
+impl<G: Ground, K: MapKey> Side<G, K> {
+    fn new(name: &'static str, table: G::Table<K, Ban>, max: u32) -> Side<G, K> {
+        Side { name, table, max, held: Map::default() }
     }
 
     fn get(&self, key: &K) -> Result<Option<Ban>, Error> {
-        if self.held.contains(key) { self.table.get(key) } else { Ok(None) }
+        if self.held.contains_key(key) { self.table.get(key) } else { Ok(None) }
     }
 
-    /// Writes `entries`; the keys that were not there before.
-    fn set(&mut self, entries: &[(K, Ban)]) -> Result<Vec<K>, Error> {
+    /// Writes `entries`, no key twice; tells `done` what became of each.
+    fn set(
+        &mut self,
+        entries: &[(K, Ban)],
+        mut done: impl FnMut(K, &Ban, Written),
+    ) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let max = self.max as usize;
         // Counting what is new is worth it only where it can matter.
         if self.held.len() + entries.len() > max {
-            let fresh = entries.iter().filter(|(key, _)| !self.held.contains(key)).count();
-            if self.held.len() + fresh > max {
+            let fresh = entries.iter().filter(|(key, _)| !self.held.contains_key(key)).count();
+            if fresh > 0 && self.held.len() + fresh > max {
+                entries.iter().for_each(|(key, ban)| done(*key, ban, Written::Not));
                 return Err(Error::Full { name: self.name, max: self.max });
             }
         }
         let (keys, values): (Vec<K>, Vec<Ban>) = entries.iter().copied().unzip();
-        self.table.set_all(&keys, &values)?;
-        Ok(keys.into_iter().filter(|key| self.held.insert(*key)).collect())
+        let result = self.table.set_all(&keys, &values);
+        for (key, ban) in entries {
+            if result.is_err() {
+                // it stopped somewhere: only the map knows where
+                match self.table.get(key) {
+                    Ok(Some(there)) if is_written(&there, ban) => {}
+                    Ok(_) => {
+                        done(*key, ban, Written::Not);
+                        continue;
+                    }
+                    Err(_) => {
+                        done(*key, ban, Written::Unknown);
+                        continue;
+                    }
+                }
+            }
+            match self.held.insert(*key, set_of(ban)) {
+                None => done(*key, ban, Written::Fresh),
+                Some(old) => done(*key, ban, Written::Replaced(old)),
+            }
+        }
+        result
     }
 
-    /// Removes `keys`; those that were there.
-    fn remove(&mut self, keys: &[K]) -> Result<Vec<K>, Error> {
-        self.table.remove_all(keys)?;
-        Ok(keys.iter().copied().filter(|key| self.held.remove(key)).collect())
+    /// Removes `keys`; tells `gone` of each that is not there any more, and its port set if it was
+    /// there before.
+    fn remove(&mut self, keys: &[K], mut gone: impl FnMut(K, Option<u8>)) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let result = self.table.remove_all(keys);
+        for key in keys {
+            if result.is_ok() || matches!(self.table.get(key), Ok(None)) {
+                gone(*key, self.held.remove(key));
+            }
+        }
+        result
     }
 
-    fn each(&mut self, mut visit: impl FnMut(K, Ban)) -> Result<(), Error> {
-        let mut held = Set::with_capacity_and_hasher(self.held.len(), Default::default());
-        self.table.each(|key, ban| {
-            held.insert(key);
-            visit(key, ban);
+    fn each(
+        &mut self,
+        of: impl Fn(K) -> Key,
+        visit: &mut dyn FnMut(Key, Ban),
+        drift: &mut dyn FnMut(Drift),
+    ) -> Result<(), Error> {
+        let mut held = Map::with_capacity_and_hasher(self.held.len(), Default::default());
+        let known = &self.held;
+        self.table.each(&mut |key, ban| {
+            let set = set_of(&ban);
+            // a key that is shown twice has come once
+            if held.insert(key, set).is_none() && known.get(&key) != Some(&set) {
+                if let Some(other) = known.get(&key) {
+                    drift(Drift::Went(of(key), *other));
+                }
+                drift(Drift::Came(of(key), set));
+            }
+            visit(of(key), ban);
         })?;
+        for (key, set) in &self.held {
+            if !held.contains_key(key) {
+                drift(Drift::Went(of(*key), *set));
+            }
+        }
         self.held = held;
         Ok(())
     }
+}
+
+/// Whether the entry that is there is the one that was to be written; it may have counted since.
+fn is_written(there: &Ban, ban: &Ban) -> bool {
+    Ban { packets: ban.packets, bytes: ban.bytes, ..*there } == *ban
 }
 
 /// Entries by map, in the order in which they came.
@@ -191,6 +283,15 @@ pub(super) struct Entries {
 }
 
 impl Entries {
+    /// The port set of each.
+    pub(super) fn sets(&self) -> Vec<u32> {
+        fn of<K>(entries: &[(K, Ban)]) -> impl Iterator<Item = u32> {
+            entries.iter().map(|(_, ban)| ban.port_set)
+        }
+        let v6 = of(&self.v6).chain(of(&self.site)).chain(of(&self.net_v6));
+        of(&self.v4).chain(of(&self.net_v4)).chain(v6).collect()
+    }
+
     /// Appends an entry.
     pub(super) fn push(&mut self, key: Key, ban: Ban) {
         match key {
@@ -204,13 +305,22 @@ impl Entries {
 }
 
 /// All ban maps.
-#[derive(Debug)]
-pub(super) struct Tables {
-    v4: Side<[u8; 4]>,
-    net_v4: Side<LpmV4>,
-    v6: Side<[u8; 16]>,
-    site: Side<Site>,
-    net_v6: Side<LpmV6>,
+pub(super) struct Tables<G: Ground = Kernel> {
+    v4: Side<G, [u8; 4]>,
+    net_v4: Side<G, LpmV4>,
+    v6: Side<G, [u8; 16]>,
+    site: Side<G, Site>,
+    net_v6: Side<G, LpmV6>,
+}
+
+/// The ban maps as such.
+#[cfg(test)]
+pub(super) struct Sheets<G: Ground> {
+    pub(super) v4: G::Table<[u8; 4], Ban>,
+    pub(super) net_v4: G::Table<LpmV4, Ban>,
+    pub(super) v6: G::Table<[u8; 16], Ban>,
+    pub(super) site: G::Table<Site, Ban>,
+    pub(super) net_v6: G::Table<LpmV6, Ban>,
 }
 
 impl Tables {
@@ -219,13 +329,32 @@ impl Tables {
     /// # Errors
     /// If a map is missing or of another layout.
     pub(super) fn new(loaded: &Loaded) -> Result<Tables, Error> {
+        fn side<K: MapKey>(name: &'static str, on: &Loaded) -> Result<Side<Kernel, K>, Error> {
+            let table = Table::new(name, on.map(name)?)?;
+            let max = table.max_entries() / entries(name, 1);
+            Ok(Side::new(name, table, max))
+        }
         Ok(Tables {
-            v4: Side::new("ban_v4", loaded)?,
-            net_v4: Side::new("net_v4", loaded)?,
-            v6: Side::new("ban_v6", loaded)?,
-            site: Side::new("site_v6", loaded)?,
-            net_v6: Side::new("net_v6", loaded)?,
+            v4: side("ban_v4", loaded)?,
+            net_v4: side("net_v4", loaded)?,
+            v6: side("ban_v6", loaded)?,
+            site: side("site_v6", loaded)?,
+            net_v6: side("net_v6", loaded)?,
         })
+    }
+}
+
+impl<G: Ground> Tables<G> {
+    /// These maps, for `max` bans each.
+    #[cfg(test)]
+    pub(super) fn over(sheets: Sheets<G>, max: u32) -> Tables<G> {
+        Tables {
+            v4: Side::new("ban_v4", sheets.v4, max),
+            net_v4: Side::new("net_v4", sheets.net_v4, max),
+            v6: Side::new("ban_v6", sheets.v6, max),
+            site: Side::new("site_v6", sheets.site, max),
+            net_v6: Side::new("net_v6", sheets.net_v6, max),
+        }
     }
 
     /// The entry of `key`.
@@ -242,54 +371,73 @@ impl Tables {
         }
     }
 
-    /// Writes `entries`, calls `fresh` for each that was not there before.
+    /// Writes `entries`, no key twice; tells `done` what became of each.
     ///
     /// # Errors
-    /// The first failure; `fresh` has been called for all that were written before.
+    /// The first failure; the other maps were written all the same.
     pub(super) fn set(
         &mut self,
         entries: &Entries,
-        mut fresh: impl FnMut(Key),
+        mut done: impl FnMut(Key, &Ban, Written),
     ) -> Result<(), Error> {
-        self.v4.set(&entries.v4)?.into_iter().for_each(|key| fresh(Key::V4(key)));
-        self.net_v4.set(&entries.net_v4)?.into_iter().for_each(|key| fresh(Key::NetV4(key)));
-        self.v6.set(&entries.v6)?.into_iter().for_each(|key| fresh(Key::V6(key)));
-        self.site.set(&entries.site)?.into_iter().for_each(|key| fresh(Key::Site(key)));
-        self.net_v6.set(&entries.net_v6)?.into_iter().for_each(|key| fresh(Key::NetV6(key)));
-        Ok(())
+        let v4 = self.v4.set(&entries.v4, |key, ban, what| done(Key::V4(key), ban, what));
+        let net_v4 =
+            self.net_v4.set(&entries.net_v4, |key, ban, what| done(Key::NetV4(key), ban, what));
+        let v6 = self.v6.set(&entries.v6, |key, ban, what| done(Key::V6(key), ban, what));
+        let site = self.site.set(&entries.site, |key, ban, what| done(Key::Site(key), ban, what));
+        let net_v6 =
+            self.net_v6.set(&entries.net_v6, |key, ban, what| done(Key::NetV6(key), ban, what));
+        v4.and(net_v4).and(v6).and(site).and(net_v6)
     }
 
-    /// Removes `keys`, calls `gone` for each that was there.
+    /// Removes `keys`; tells `gone` of each that is not there any more, and its port set if it was
+    /// there before.
     ///
     /// # Errors
-    /// The first failure; `gone` has been called for all that were removed before.
-    pub(super) fn remove(&mut self, keys: &[Key], mut gone: impl FnMut(Key)) -> Result<(), Error> {
+    /// The first failure; the other maps were written all the same.
+    pub(super) fn remove(
+        &mut self,
+        keys: &[Key],
+        mut gone: impl FnMut(Key, Option<u8>),
+    ) -> Result<(), Error> {
         let mut entries = Entries::default();
         keys.iter().for_each(|key| entries.push(*key, Ban::default()));
         fn only<K: Copy>(entries: &[(K, Ban)]) -> Vec<K> {
             entries.iter().map(|(key, _)| *key).collect()
         }
-        self.v4.remove(&only(&entries.v4))?.into_iter().for_each(|key| gone(Key::V4(key)));
-        let net_v4 = self.net_v4.remove(&only(&entries.net_v4))?;
-        net_v4.into_iter().for_each(|key| gone(Key::NetV4(key)));
-        self.v6.remove(&only(&entries.v6))?.into_iter().for_each(|key| gone(Key::V6(key)));
-        self.site.remove(&only(&entries.site))?.into_iter().for_each(|key| gone(Key::Site(key)));
-        let net_v6 = self.net_v6.remove(&only(&entries.net_v6))?;
-        net_v6.into_iter().for_each(|key| gone(Key::NetV6(key)));
-        Ok(())
+        let v4 = self.v4.remove(&only(&entries.v4), |key, set| gone(Key::V4(key), set));
+        let net_v4 =
+            self.net_v4.remove(&only(&entries.net_v4), |key, set| gone(Key::NetV4(key), set));
+        let v6 = self.v6.remove(&only(&entries.v6), |key, set| gone(Key::V6(key), set));
+        let site = self.site.remove(&only(&entries.site), |key, set| gone(Key::Site(key), set));
+        let net_v6 =
+            self.net_v6.remove(&only(&entries.net_v6), |key, set| gone(Key::NetV6(key), set));
+        v4.and(net_v4).and(v6).and(site).and(net_v6)
     }
 
-    /// Shows `visit` everything in the maps, in one pass; from now on that is what we know to be
-    /// there.
+    /// Shows `visit` everything in the maps, in one pass, and `drift` what is not as we knew it;
+    /// from now on that is what we know to be there.
     ///
     /// # Errors
     /// If a map cannot be read.
-    pub(super) fn each(&mut self, mut visit: impl FnMut(Key, Ban)) -> Result<(), Error> {
-        self.v4.each(|key, ban| visit(Key::V4(key), ban))?;
-        self.net_v4.each(|key, ban| visit(Key::NetV4(key), ban))?;
-        self.v6.each(|key, ban| visit(Key::V6(key), ban))?;
-        self.site.each(|key, ban| visit(Key::Site(key), ban))?;
-        self.net_v6.each(|key, ban| visit(Key::NetV6(key), ban))
+    pub(super) fn each(
+        &mut self,
+        mut visit: impl FnMut(Key, Ban),
+        mut drift: impl FnMut(Drift),
+    ) -> Result<(), Error> {
+        self.v4.each(Key::V4, &mut visit, &mut drift)?;
+        self.net_v4.each(Key::NetV4, &mut visit, &mut drift)?;
+        self.v6.each(Key::V6, &mut visit, &mut drift)?;
+        self.site.each(Key::Site, &mut visit, &mut drift)?;
+        self.net_v6.each(Key::NetV6, &mut visit, &mut drift)
+    }
+
+    /// The port set of every ban that we know to be there.
+    #[cfg(test)]
+    pub(super) fn sets(&self) -> Vec<u8> {
+        let v4 = self.v4.held.values().chain(self.net_v4.held.values());
+        let v6 = self.v6.held.values().chain(self.site.held.values());
+        v4.chain(v6).chain(self.net_v6.held.values()).copied().collect()
     }
 
     /// How many entries the fullest map holds.

@@ -13,13 +13,32 @@ use crate::{
 pub(super) struct Packed {
     pub(super) until: Boot,
     pub(super) holder: u32,
-    pub(super) ports: u32,
+    /// The number of the ports, and whether the claim is derived.
+    ports: u32,
 }
+
+/// The bit of [`Packed::ports`] that says that the claim is derived.
+const DERIVED: u32 = 1 << 31;
 
 impl Packed {
     /// Whether both are the same claim, whenever they end.
     pub(super) fn is(&self, other: &Packed) -> bool {
         self.holder == other.holder && self.ports == other.ports
+    }
+
+    /// Whether it follows from claims on members of its prefix.
+    pub(super) fn is_derived(&self) -> bool {
+        self.ports & DERIVED != 0
+    }
+
+    /// The number of its ports.
+    fn list(&self) -> u32 {
+        self.ports & !DERIVED
+    }
+
+    /// The same claim, derived or not.
+    pub(super) fn derived(self, derived: bool) -> Packed {
+        Packed { ports: self.list() | if derived { DERIVED } else { 0 }, ..self }
     }
 }
 
@@ -68,7 +87,7 @@ impl Claims {
     pub(super) fn enforced(&self, names: &Names) -> Enforced {
         let mut enforced = Enforced { all: Boot(0), scoped: Boot(0), ports: Vec::new() };
         for claim in self.iter() {
-            let ports = names.ports(claim.ports);
+            let ports = names.ports(claim.list());
             if ports.is_empty() {
                 enforced.all = enforced.all.max(claim.until);
             } else {
@@ -105,7 +124,7 @@ impl Names {
         self.holder_numbers.get(holder).copied()
     }
 
-    /// A claim of these, if there ever was one.
+    /// A claim of these that is not derived, if there ever was one.
     pub(super) fn find(&self, holder: &Holder, ports: &Ports) -> Option<Packed> {
         let holder = self.number_of(holder)?;
         let ports = match self.port_numbers.get(ports) {
@@ -115,13 +134,14 @@ impl Names {
         Some(Packed { until: Boot::default(), holder, ports })
     }
 
-    pub(super) fn pack(&mut self, holder: &Holder, ports: &Ports, until: Boot) -> Packed {
+    pub(super) fn pack(&mut self, claim: &Claim) -> Packed {
+        let Claim { holder, ports, until, derived, .. } = claim;
         let holder = number(&mut self.holders, &mut self.holder_numbers, holder);
         let ports = match self.port_numbers.get(ports) {
             Some(&number) => number,
             None => number(&mut self.ports, &mut self.port_numbers, &sorted(ports)),
         };
-        Packed { until, holder, ports }
+        Packed { until: *until, holder, ports }.derived(*derived)
     }
 
     pub(super) fn unpack(&self, prefix: IpNet, claim: &Packed) -> Claim {
@@ -129,7 +149,8 @@ impl Names {
             prefix,
             holder: self.holder(claim.holder).clone(),
             until: claim.until,
-            ports: self.ports(claim.ports).to_vec(),
+            ports: self.ports(claim.list()).to_vec(),
+            derived: claim.is_derived(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The ledger itself: every live claim, and the deadline of each in one order.
+//! The ledger itself: every live claim, and who makes room when there are too many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,25 +6,25 @@ use super::{
     Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan, Protected, Refusal,
     allow::Guard,
     ban::{Claims, Names, Packed},
+    order::{Ends, Order},
 };
 use crate::{
     clock::Boot,
     net::{IpNet, Ports, PrefixMap},
 };
 
-/// Deadlines looked at to find a ban that may make room. Beyond them the table is as good as
-/// full: what a claim costs must not depend on how it was filled.
-const EVICTION_LOOKS: usize = 64;
-
 /// All live claims.
 #[derive(Debug)]
 pub struct Ledger {
     bans: PrefixMap<Claims>,
-    deadlines: Deadlines,
+    /// IPv4, IPv6.
+    orders: [Order; 2],
     names: Names,
     guard: Guard,
     /// Claims by number of the holder: IPv4, IPv6.
     held: BTreeMap<u32, [usize; 2]>,
+    /// Claims that follow from others.
+    derived: usize,
     max_bans: usize,
     evicted: u64,
     refused: u64,
@@ -58,11 +58,18 @@ impl Ban<'_> {
         self.claims.iter().any(|claim| Some(claim.holder) == number)
     }
 
-    /// End of the claim of `holder` on exactly these ports, if it has one.
+    /// End of the claims of `holder` on exactly these ports, if it has one.
     #[must_use]
     pub fn end_of(&self, holder: &Holder, ports: &Ports) -> Option<Boot> {
         let wanted = self.names.find(holder, ports)?;
-        self.claims.iter().find(|claim| claim.is(&wanted)).map(|claim| claim.until)
+        let ends = self.claims.iter().filter(|claim| claim.derived(false).is(&wanted));
+        ends.map(|claim| claim.until).max()
+    }
+
+    /// Its claims that follow from others.
+    pub fn derived(&self) -> impl Iterator<Item = Claim> {
+        let derived = self.claims.iter().filter(|claim| claim.is_derived());
+        derived.map(|claim| self.names.unpack(self.prefix, claim))
     }
 
     /// What the kernel has to hold for it.
@@ -78,10 +85,11 @@ impl Ledger {
     pub fn new(max_bans: usize) -> Ledger {
         Ledger {
             bans: PrefixMap::default(),
-            deadlines: Deadlines::default(),
+            orders: Order::both(),
             names: Names::default(),
             guard: Guard::default(),
             held: BTreeMap::new(),
+            derived: 0,
             max_bans,
             evicted: 0,
             refused: 0,
@@ -103,7 +111,7 @@ impl Ledger {
         if let Some(refusal) = self.refusal(claim.prefix, &claim.holder, force) {
             return Change::Refused(refusal);
         }
-        self.put(claim, plan)
+        self.put(claim, now, plan)
     }
 
     /// Claims what was claimed in an earlier run. It goes on unless it would have ended in this one:
@@ -117,35 +125,31 @@ impl Ledger {
         {
             return Change::Refused(refusal);
         }
-        self.put(claim, plan)
+        self.put(claim, now, plan)
     }
 
-    fn put(&mut self, claim: &Claim, plan: &mut Plan) -> Change {
+    fn put(&mut self, claim: &Claim, now: Boot, plan: &mut Plan) -> Change {
         let prefix = claim.prefix.trunc();
-        let packed = self.names.pack(&claim.holder, &claim.ports, claim.until);
+        let packed = self.names.pack(claim);
         let Some(claims) = self.bans.get_mut(prefix) else {
-            return self.first_claim(prefix, packed, plan);
+            return self.first_claim(prefix, packed, now, plan);
         };
-        let before = claims.enforced(&self.names);
-        let (change, old) = match claims.find(&packed) {
+        let (ends, before) = (Ends::of(claims, &self.names), claims.enforced(&self.names));
+        let change = match claims.find(&packed) {
             Some(same) if same.until >= packed.until => return Change::Unchanged(same.until),
             Some(same) => {
-                (Change::Extended, Some(std::mem::replace(&mut same.until, packed.until)))
+                same.until = packed.until;
+                Change::Extended
             }
             None => {
                 claims.push(packed);
-                (Change::Joined, None)
+                Change::Joined
             }
         };
-        let joined = change == Change::Joined;
         let after = claims.enforced(&self.names);
-        let stale = old.filter(|old| claims.iter().all(|claim| claim.until != *old));
-        if let Some(stale) = stale {
-            self.forget_deadline(stale, prefix);
-        }
-        self.remember_deadline(packed.until, prefix);
-        if joined {
-            *self.tally(prefix, packed.holder) += 1;
+        self.reorder(prefix, Some(&ends));
+        if change == Change::Joined {
+            self.count(prefix, &packed);
         }
         if before != after {
             plan.ops.push(Op::Set(prefix, after));
@@ -173,6 +177,7 @@ impl Ledger {
     /// Lets go of exactly this claim, whatever its end.
     pub(super) fn release_claim(&mut self, claim: &Claim, plan: &mut Plan) {
         if let Some(wanted) = self.names.find(&claim.holder, &claim.ports) {
+            let wanted = wanted.derived(claim.derived);
             self.end(claim.prefix.trunc(), Cause::Released, |other| other.is(&wanted), plan);
         }
     }
@@ -182,15 +187,11 @@ impl Ledger {
         let prefix = claim.prefix.trunc();
         let Some(wanted) = self.names.find(&claim.holder, &claim.ports) else { return };
         let Some(claims) = self.bans.get_mut(prefix) else { return };
-        let before = claims.enforced(&self.names);
-        let Some(same) = claims.find(&wanted) else { return };
-        let old = std::mem::replace(&mut same.until, until);
-        let stale = claims.iter().all(|claim| claim.until != old);
+        let (ends, before) = (Ends::of(claims, &self.names), claims.enforced(&self.names));
+        let Some(same) = claims.find(&wanted.derived(claim.derived)) else { return };
+        same.until = until;
         let after = claims.enforced(&self.names);
-        if stale {
-            self.forget_deadline(old, prefix);
-        }
-        self.remember_deadline(until, prefix);
+        self.reorder(prefix, Some(&ends));
         if before != after {
             plan.ops.push(Op::Set(prefix, after));
         }
@@ -198,7 +199,7 @@ impl Ledger {
 
     /// Ends the claims whose time is up.
     pub fn expire(&mut self, now: Boot, plan: &mut Plan) {
-        while let Some((deadline, prefix)) = self.deadlines.first()
+        while let Some((deadline, prefix)) = self.first_end()
             && deadline <= now
         {
             self.end(prefix, Cause::Expired, |claim| claim.until <= now, plan);
@@ -208,7 +209,16 @@ impl Ledger {
     /// When [`Ledger::expire`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Boot> {
-        self.deadlines.first().map(|(deadline, _)| deadline)
+        self.first_end().map(|(deadline, _)| deadline)
+    }
+
+    fn first_end(&self) -> Option<(Boot, IpNet)> {
+        self.orders.iter().filter_map(Order::first).min()
+    }
+
+    /// Whether a claim follows from others.
+    pub(super) fn has_derived(&self) -> bool {
+        self.derived > 0
     }
 
     /// Replaces the allow list; claims inside it end at once.
@@ -310,31 +320,33 @@ impl Ledger {
         Ban { prefix, claims, names: &self.names }
     }
 
-    fn first_claim(&mut self, prefix: IpNet, packed: Packed, plan: &mut Plan) -> Change {
-        if self.bans.len_of_family(prefix) >= self.max_bans && !self.evict(prefix, plan) {
+    fn first_claim(&mut self, prefix: IpNet, packed: Packed, now: Boot, plan: &mut Plan) -> Change {
+        let full = self.bans.len_of_family(prefix) >= self.max_bans;
+        if full && !self.evict(prefix, &packed, now, plan) {
             self.refused += 1;
             return Change::Refused(Refusal::Full(self.max_bans));
         }
         let claims = Claims::new(packed);
         plan.ops.push(Op::Set(prefix, claims.enforced(&self.names)));
         self.bans.insert(prefix, claims);
-        self.remember_deadline(packed.until, prefix);
-        *self.tally(prefix, packed.holder) += 1;
+        self.reorder(prefix, None);
+        self.count(prefix, &packed);
         Change::New
     }
 
-    /// Ends the ban of the family of `like` that expires soonest. Permanent bans and what the
-    /// operator claims stay: an attacker with many addresses must not push them out.
-    fn evict(&mut self, like: IpNet, plan: &mut Plan) -> bool {
-        let manual = self.names.number_of(&Holder::Manual);
-        let order = self.deadlines.of(like).iter().take(EVICTION_LOOKS);
-        let mut candidates = order.filter(|(deadline, prefix)| {
-            self.bans.get(*prefix).is_some_and(|claims| {
-                claims.until() == *deadline
-                    && claims.iter().all(|claim| Some(claim.holder) != manual)
-            })
-        });
-        let Some(&(_, victim)) = candidates.next() else { return false };
+    /// Ends a ban of the family of `prefix` to make room for one. Half of the room belongs to the
+    /// jails, half to the operator: who holds more than his half yields to the other. A ban by hand
+    /// never pushes out another one, whatever the jails do.
+    fn evict(&mut self, prefix: IpNet, claim: &Packed, now: Boot, plan: &mut Plan) -> bool {
+        let [v4, v6] = &self.orders;
+        let order = if matches!(prefix, IpNet::V4(_)) { v4 } else { v6 };
+        let by_hand = Some(claim.holder) == self.names.number_of(&Holder::Manual);
+        let victim = match (order.by_hand() > self.max_bans / 2, by_hand) {
+            (true, true) => None,
+            (true, false) => order.yielding_by_hand(),
+            (false, _) => order.yielding(now, &self.bans, &self.names),
+        };
+        let Some(victim) = victim else { return false };
         self.evicted += 1;
         self.end(victim, Cause::Evicted, |_| true, plan) > 0
     }
@@ -368,15 +380,16 @@ impl Ledger {
         if ended.is_empty() {
             return 0;
         }
-        let before = claims.enforced(&self.names);
+        let (ends, before) = (Ends::of(claims, &self.names), claims.enforced(&self.names));
         for claim in &ended {
-            self.forget_deadline(claim.until, prefix);
+            self.derived -= usize::from(claim.is_derived());
             *self.tally(prefix, claim.holder) -= 1;
             let claim = self.names.unpack(prefix, claim);
             plan.ended.push(Ended { claim, cause, last: kept.is_none() });
         }
         let Some(kept) = kept else {
             self.bans.remove(prefix);
+            self.reorder(prefix, Some(&ends));
             plan.ops.push(Op::Clear(prefix));
             return ended.len();
         };
@@ -384,12 +397,23 @@ impl Ledger {
         if before != after {
             plan.ops.push(Op::Set(prefix, after));
         }
-        // An ended claim may have shared its end with one that stays.
-        for claim in kept.iter() {
-            self.remember_deadline(claim.until, prefix);
-        }
         self.bans.insert(prefix, kept);
+        self.reorder(prefix, Some(&ends));
         ended.len()
+    }
+
+    /// A ban is not any more as it was `before`.
+    fn reorder(&mut self, prefix: IpNet, before: Option<&Ends>) {
+        let after = self.bans.get(prefix).map(|claims| Ends::of(claims, &self.names));
+        let [v4, v6] = &mut self.orders;
+        let order = if matches!(prefix, IpNet::V4(_)) { v4 } else { v6 };
+        order.change(prefix, before, after.as_ref(), &self.bans, &self.names);
+    }
+
+    /// A claim was made.
+    fn count(&mut self, prefix: IpNet, claim: &Packed) {
+        self.derived += usize::from(claim.is_derived());
+        *self.tally(prefix, claim.holder) += 1;
     }
 
     fn tally(&mut self, prefix: IpNet, holder: u32) -> &mut usize {
@@ -397,30 +421,9 @@ impl Ledger {
         if matches!(prefix, IpNet::V4(_)) { v4 } else { v6 }
     }
 
-    fn remember_deadline(&mut self, until: Boot, prefix: IpNet) {
-        if until != Boot::NEVER {
-            self.deadlines.of(prefix).insert((until, prefix));
-        }
-    }
-
-    fn forget_deadline(&mut self, until: Boot, prefix: IpNet) {
-        self.deadlines.of(prefix).remove(&(until, prefix));
-    }
-}
-
-/// One entry for each end and prefix, by family; permanent claims have none.
-#[derive(Debug, Default)]
-struct Deadlines {
-    v4: BTreeSet<(Boot, IpNet)>,
-    v6: BTreeSet<(Boot, IpNet)>,
-}
-
-impl Deadlines {
-    fn of(&mut self, prefix: IpNet) -> &mut BTreeSet<(Boot, IpNet)> {
-        if matches!(prefix, IpNet::V4(_)) { &mut self.v4 } else { &mut self.v6 }
-    }
-
-    fn first(&self) -> Option<(Boot, IpNet)> {
-        self.v4.first().into_iter().chain(self.v6.first()).min().copied()
+    /// How many of the jails' bans each network holds, if it is more than one.
+    #[cfg(test)]
+    pub(crate) fn weights(&self) -> BTreeMap<IpNet, u32> {
+        self.orders.iter().flat_map(Order::weights).collect()
     }
 }

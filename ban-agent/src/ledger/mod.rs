@@ -4,6 +4,7 @@ mod allow;
 mod ban;
 mod book;
 mod hits;
+mod order;
 #[cfg(test)]
 mod tests;
 mod widen;
@@ -40,7 +41,8 @@ impl fmt::Display for Holder {
 }
 
 /// One holder's reason to ban a prefix. Identified by all but its end: a holder may claim some
-/// ports of a prefix for a while and all of its traffic for another.
+/// ports of a prefix for a while and all of its traffic for another, and what follows from its claims
+/// on members of a network is another claim than one on the network itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// What is banned.
@@ -51,6 +53,8 @@ pub struct Claim {
     pub until: Boot,
     /// On which ports; empty: all traffic.
     pub ports: Ports,
+    /// Whether it follows from the holder's claims on members of the prefix, and ends with them.
+    pub derived: bool,
 }
 
 impl Claim {

@@ -16,7 +16,7 @@ fn jail(name: &str) -> Holder {
 }
 
 fn claim(prefix: &str, holder: Holder, until: u64) -> Claim {
-    Claim { prefix: net(prefix), holder, until: Boot(until), ports: Vec::new() }
+    Claim { prefix: net(prefix), holder, until: Boot(until), ports: Vec::new(), derived: false }
 }
 
 /// A kernel that does what it is told.
@@ -135,6 +135,7 @@ fn claims() -> impl Strategy<Value = Claim> {
         holder,
         until,
         ports,
+        derived: false,
     })
 }
 
@@ -267,7 +268,7 @@ fn what_nothing_may_push_out_is_not_pushed_out() {
     let mut ledger = Ledger::new(2);
     let mut plan = Plan::default();
     ledger.claim(&claim("192.0.2.1", Holder::Manual, 10), false, Boot(0), &mut plan);
-    ledger.claim(&claim("192.0.2.2", jail("a"), u64::MAX), false, Boot(0), &mut plan);
+    ledger.claim(&claim("192.0.3.2", jail("a"), u64::MAX), false, Boot(0), &mut plan);
     let mut plan = Plan::default();
     let change = ledger.claim(&claim("192.0.2.3", jail("a"), 99), false, Boot(0), &mut plan);
     assert_eq!(change, Change::Refused(Refusal::Full(2)));
@@ -303,4 +304,76 @@ fn the_kernel_passes_what_is_protected_until_it_is_banned_by_force() {
     assert_eq!(ledger.never_dropped(), [net("10.0.0.0/8"), net("192.0.2.1")]);
     ledger.claim(&claim("192.0.2.1", Holder::Manual, 9), true, Boot(0), &mut plan);
     assert_eq!(ledger.never_dropped(), [net("10.0.0.0/8")]);
+}
+
+/// A full family of IPv6: one victim elsewhere, and an attacker with as many /64s as there is room.
+#[test]
+fn an_attacker_with_a_network_lifts_nobody_elses_ban() {
+    let mut ledger = Ledger::new(1_000);
+    let mut plan = Plan::default();
+    let victim = claim("fd77::2", jail("a"), 10);
+    ledger.claim(&victim, false, Boot(0), &mut plan);
+    let other = claim("2001:db8:77::1", jail("a"), 11);
+    ledger.claim(&other, false, Boot(0), &mut plan);
+    for number in 0..5_000_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        // over eight /48s of one /32
+        let site = number % 8;
+        let prefix = format!("2001:db8:{site:x}:{:x}::/64", u32::from(high) << 8 | u32::from(low));
+        let new = claim(&prefix, jail("a"), 1_000 + u64::from(number));
+        assert_eq!(ledger.claim(&new, false, Boot(0), &mut plan), Change::New, "{prefix}");
+    }
+    assert_eq!((ledger.len(), ledger.evicted(), ledger.refused()), (1_000, 4_002, 0));
+    assert!(ledger.get(victim.prefix).is_some(), "nobody else's ban is lifted");
+    assert!(ledger.get(other.prefix).is_some(), "not even in the same /32");
+}
+
+#[test]
+fn two_claims_on_each_address_leave_room_all_the_same() {
+    let mut ledger = Ledger::new(200);
+    let mut plan = Plan::default();
+    for number in 0..300_u64 {
+        let prefix = format!("10.{}.{}.1", number / 200, number % 200);
+        for (name, until) in [("sshd", 1_200), ("sshd-hourly", 86_400)] {
+            let new = claim(&prefix, jail(name), until + number);
+            ledger.claim(&new, false, Boot(0), &mut plan);
+        }
+    }
+    assert_eq!((ledger.len(), ledger.evicted(), ledger.refused()), (200, 100, 0));
+    assert!(ledger.get(net("10.0.0.1")).is_none(), "the ban that ends soonest makes room");
+    assert!(ledger.get(net("10.1.99.1")).is_some());
+}
+
+#[test]
+fn a_block_list_that_fills_the_table_yields_to_a_jail_down_to_its_half() {
+    let mut ledger = Ledger::new(10);
+    let mut plan = Plan::default();
+    for number in 0..10 {
+        let listed = claim(&format!("10.0.{number}.1"), Holder::Manual, u64::MAX);
+        assert_eq!(ledger.claim(&listed, false, Boot(0), &mut plan), Change::New);
+    }
+    let listed = claim("10.0.10.1", Holder::Manual, u64::MAX);
+    let full = Change::Refused(Refusal::Full(10));
+    assert_eq!(ledger.claim(&listed, false, Boot(0), &mut plan), full, "not one by hand");
+    assert_eq!(ledger.refused(), 1);
+    for number in 0..20 {
+        let attacker = claim(&format!("192.0.{number}.1"), jail("a"), 100 + number);
+        assert_eq!(ledger.claim(&attacker, false, Boot(0), &mut plan), Change::New);
+    }
+    let by_hand = ledger.iter().filter(|ban| ban.is_held_by(&Holder::Manual)).count();
+    assert_eq!((ledger.len(), by_hand), (10, 5), "half of the room stays the operator's");
+}
+
+#[test]
+fn a_ban_that_is_over_makes_room_before_a_crowd_does() {
+    let mut ledger = Ledger::new(3);
+    let mut plan = Plan::default();
+    for (prefix, until) in [("192.0.2.1", 5), ("198.51.100.1", 50), ("198.51.100.2", 40)] {
+        ledger.claim(&claim(prefix, jail("a"), until), false, Boot(0), &mut plan);
+    }
+    ledger.claim(&claim("203.0.113.1", jail("a"), 99), false, Boot(6), &mut plan);
+    assert!(ledger.get(net("192.0.2.1")).is_none());
+    ledger.claim(&claim("203.0.113.200", jail("a"), 99), false, Boot(6), &mut plan);
+    assert!(ledger.get(net("198.51.100.2")).is_none(), "then the crowd's that ends soonest");
+    assert_eq!(ledger.len(), 3);
 }

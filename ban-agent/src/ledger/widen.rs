@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Claim, Ledger, Plan};
+use super::{Cause, Claim, Ended, Holder, Ledger, Plan};
 use crate::{
     clock::Boot,
     jail::Widen,
@@ -21,33 +21,53 @@ impl Ledger {
         {
             return None;
         }
-        let until = nth(self.ends(prefix, members, claim), rule)?;
-        Some(Claim { prefix, until, ..claim.clone() })
+        let until = nth(self.ends(prefix, members, claim), rule.members.max(2))?;
+        Some(Claim { prefix, until, derived: true, ..claim.clone() })
     }
 
-    /// Takes back what followed from `ended`, a claim that was ended before its time: the wider
-    /// claim ends, too, or earlier if enough members are left. In the latter case it is returned.
-    /// A wider claim that outlives what its members gave it was made by somebody, and stays.
-    pub fn narrow(&mut self, ended: &Claim, rule: &Widen, plan: &mut Plan) -> Option<Claim> {
-        let (prefix, members) = step(rule, ended.prefix)?;
-        let until = self.get(prefix)?.end_of(&ended.holder, &ended.ports)?;
-        let left = self.ends(prefix, members, ended);
-        let with_it = left.iter().copied().chain([ended.until]).collect();
-        if nth(with_it, rule)?.plus(ROUNDING) < until {
-            return None;
-        }
-        let wider = Claim { prefix, until, ..ended.clone() };
-        match nth(left, rule) {
-            Some(shorter) if shorter >= until => None,
-            Some(shorter) => {
-                self.shorten(&wider, shorter, plan);
-                Some(Claim { until: shorter, ..wider })
+    /// Takes back what followed from claims in `plan` that were lifted, or must not be any more: the
+    /// wider claims end, too, or earlier if enough members are left. Each is looked at once, after
+    /// all that has ended; those that now end earlier are returned. `rule`: how a holder widens.
+    ///
+    /// What made room for another still counts for its network: nobody is let go of because
+    /// others came.
+    pub fn narrow(
+        &mut self,
+        rule: impl Fn(&Holder) -> Option<Widen>,
+        plan: &mut Plan,
+    ) -> Vec<Claim> {
+        let (mut from, mut shorter) = (0, Vec::new());
+        while self.has_derived() && from < plan.ended.len() {
+            let ended = plan.ended.get(from..).unwrap_or_default();
+            let lifted = |ended: &&Ended| matches!(ended.cause, Cause::Released | Cause::Allowed);
+            let mut wider: Vec<Claim> = ended
+                .iter()
+                .filter(lifted)
+                .flat_map(|ended| self.derived_from(&ended.claim))
+                .collect();
+            wider.sort_by_key(|claim| (u8::MAX - claim.prefix.prefix_len(), claim.prefix));
+            wider.dedup_by(|a, b| Claim { until: b.until, ..a.clone() } == *b);
+            from = plan.ended.len();
+            for claim in wider {
+                let (count, lengths) = members(rule(&claim.holder).as_ref(), claim.prefix);
+                match nth(self.ends(claim.prefix, lengths, &claim), count) {
+                    Some(until) if until >= claim.until => {}
+                    Some(until) => {
+                        self.shorten(&claim, until, plan);
+                        shorter.push(Claim { until, ..claim });
+                    }
+                    None => self.release_claim(&claim, plan),
+                }
             }
-            None => {
-                self.release_claim(&wider, plan);
-                None
-            }
         }
+        shorter
+    }
+
+    /// The claims around `claim` that may follow from it.
+    fn derived_from(&self, claim: &Claim) -> Vec<Claim> {
+        let around = self.covering(claim.prefix).flat_map(|ban| ban.derived().collect::<Vec<_>>());
+        let same = |wider: &Claim| wider.holder == claim.holder && wider.ports == claim.ports;
+        around.filter(|wider| wider.prefix != claim.prefix && same(wider)).collect()
     }
 
     /// Ends of the claims like `claim` on the members of `prefix`.
@@ -59,26 +79,36 @@ impl Ledger {
     }
 }
 
-/// A wider claim came from the store by the wall clock, its members each by its own rounding: so
-/// many ms may be between them.
-const ROUNDING: u64 = 10;
-
-/// Until when there are members enough, if there are.
-fn nth(mut ends: Vec<Boot>, rule: &Widen) -> Option<Boot> {
+/// Until when there are `count` members, if there are.
+fn nth(mut ends: Vec<Boot>, count: usize) -> Option<Boot> {
     ends.sort_unstable_by(|a, b| b.cmp(a));
-    ends.get(rule.members.max(2).checked_sub(1)?).copied()
+    ends.get(count.checked_sub(1)?).copied()
+}
+
+/// How many members `network` takes, and of which lengths. Where the rule is gone, at least two.
+fn members(rule: Option<&Widen>, network: IpNet) -> (usize, RangeInclusive<u8>) {
+    let lengths = rule.map(|rule| lengths(rule, network)).unwrap_or_default();
+    let narrower = lengths.iter().copied().filter(|length| *length > network.prefix_len()).min();
+    let longest = narrower.unwrap_or(network.max_prefix_len());
+    let count = rule.map_or(2, |rule| rule.members.max(2));
+    (count, network.prefix_len().saturating_add(1)..=longest)
+}
+
+/// The lengths that a ban of `prefix` is widened to, the longest first.
+fn lengths(rule: &Widen, prefix: IpNet) -> Vec<u8> {
+    match prefix {
+        IpNet::V4(_) => rule.v4.clone(),
+        IpNet::V6(_) => {
+            rule.translators.lengths(prefix, &rule.v4).unwrap_or_else(|| rule.v6.clone())
+        }
+    }
 }
 
 /// The network that `prefix` would be widened to, and the lengths of that network's members.
 fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, RangeInclusive<u8>)> {
     let translators = rule.translators.lengths(prefix, &rule.v4);
-    let lengths = match (prefix, &translators) {
-        (IpNet::V4(_), _) => &rule.v4,
-        (IpNet::V6(_), Some(lengths)) => lengths,
-        (IpNet::V6(_), None) => &rule.v6,
-    };
     let mut narrower = prefix.max_prefix_len();
-    for &length in lengths {
+    for length in lengths(rule, prefix) {
         if length < prefix.prefix_len() {
             let wider = IpNet::new(prefix.addr(), length).ok()?.trunc();
             // strangers are not banned together
@@ -118,8 +148,13 @@ mod tests {
         let mut widened = Vec::new();
         for (prefix, until) in bans {
             let holder = Holder::Jail(jail.into());
-            let claim =
-                Claim { prefix: net(prefix), holder, until: Boot(*until), ports: Vec::new() };
+            let claim = Claim {
+                prefix: net(prefix),
+                holder,
+                until: Boot(*until),
+                ports: Vec::new(),
+                derived: false,
+            };
             let mut next = Some(claim);
             let mut first = true;
             while let Some(claim) = next {
@@ -155,6 +190,7 @@ mod tests {
             holder: Holder::Jail("a".into()),
             until: Boot(9),
             ports: ports.clone(),
+            derived: false,
         });
         for claim in &members {
             ledger.claim(claim, false, Boot(0), &mut plan);
@@ -217,8 +253,8 @@ mod tests {
         let mut let_go = |text: &str| {
             let mut plan = Plan::default();
             ledger.release(net(text), Some(&holder), &mut plan);
-            let ended = plan.ended[0].claim.clone();
-            let shorter = ledger.narrow(&ended, &rule(), &mut plan).map(|claim| claim.until.0);
+            let shorter = ledger.narrow(|_| Some(rule()), &mut plan);
+            let shorter = shorter.first().map(|claim| claim.until.0);
             let wider = ledger.get(net("192.0.2.0/24")).map(|ban| ban.until().0);
             assert_eq!(plan.ended.len(), if wider.is_some() { 1 } else { 2 });
             (shorter, wider)
@@ -243,13 +279,43 @@ mod tests {
             holder: holder.clone(),
             until: Boot(99_999),
             ports: Vec::new(),
+            derived: false,
         };
         let mut plan = Plan::default();
         ledger.claim(&wider, false, Boot(0), &mut plan);
         ledger.release(net("192.0.2.1"), Some(&holder), &mut plan);
-        let ended = plan.ended[0].claim.clone();
-        assert_eq!(ledger.narrow(&ended, &rule(), &mut plan), None);
-        assert_eq!(ledger.get(wider.prefix).unwrap().until(), Boot(99_999));
+        assert_eq!(ledger.narrow(|_| Some(rule()), &mut plan), []);
+        let ban = ledger.get(wider.prefix).unwrap();
+        assert_eq!((ban.until(), ban.derived().count()), (Boot(99_999), 0));
+    }
+
+    #[test]
+    fn members_that_are_let_go_at_once_take_their_networks_along() {
+        let none = PrefixSet::default();
+        let hosts = |subnets: std::ops::Range<u32>| {
+            subnets.flat_map(|net| (1..5).map(move |host| format!("2001:db8:0:{net}::{host}")))
+        };
+        let bans: Vec<(String, u64)> = hosts(0..4).map(|text| (text, 50)).collect();
+        let bans: Vec<(&str, u64)> = bans.iter().map(|(text, end)| (text.as_str(), *end)).collect();
+        for (lifted, left) in [(1, 21), (2, 14), (4, 0)] {
+            let mut ledger = Ledger::new(100);
+            widened(&mut ledger, "a", &bans, &none);
+            assert_eq!(ledger.len(), 21);
+            let mut plan = Plan::default();
+            for host in hosts(0..lifted).filter(|host| lifted > 1 || host.ends_with('1')) {
+                ledger.release(net(&host), None, &mut plan);
+            }
+            assert_eq!(ledger.narrow(|_| Some(rule()), &mut plan), []);
+            // two subnets are not enough for the /48
+            let left = if lifted == 1 { left - 1 } else { left - u32::from(lifted == 2) * 4 };
+            assert_eq!(ledger.len(), left as usize, "{lifted}");
+        }
+        let mut ledger = Ledger::new(100);
+        widened(&mut ledger, "a", &bans, &none);
+        let mut plan = Plan::default();
+        ledger.set_allowed(&hosts(0..4).map(|host| net(&host)).collect::<Vec<_>>(), &mut plan);
+        ledger.narrow(|_| None, &mut plan);
+        assert!(ledger.is_empty(), "the allow list takes all of them in, and no rule is left");
     }
 
     #[test]

@@ -302,8 +302,8 @@ impl Pending {
         let mut claims: Vec<_> = self
             .claims
             .iter()
-            .map(|(Key { prefix, holder, ports }, span)| {
-                (prefix.to_string(), holder_text(holder), ports_text(ports), span)
+            .map(|(Key { prefix, holder, ports, derived }, span)| {
+                (prefix.to_string(), holder_text(holder), ports_text(ports, *derived), span)
             })
             .collect();
         // In the table's order: neighbours share a page.

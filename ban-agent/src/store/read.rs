@@ -42,8 +42,8 @@ pub(super) fn claims(
             continue;
         };
         let until = span.end(row.get::<_, i64>(6)? == this_boot, now);
-        let Key { prefix, holder, ports } = key;
-        each(Claim { prefix, holder, until, ports });
+        let Key { prefix, holder, ports, derived } = key;
+        each(Claim { prefix, holder, until, ports, derived });
     }
     Ok(skipped)
 }

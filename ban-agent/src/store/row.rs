@@ -14,7 +14,11 @@ pub(super) struct Key {
     pub(super) prefix: IpNet,
     pub(super) holder: Holder,
     pub(super) ports: Ports,
+    pub(super) derived: bool,
 }
+
+/// Before the ports of a claim that follows from others.
+const DERIVED: &str = "widened";
 
 /// When a claim began and ends, by both clocks. `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub(super) struct Span {
 
 impl Key {
     pub(super) fn of(claim: &Claim) -> Key {
-        let Claim { prefix, holder, ports, .. } = claim.canonical();
-        Key { prefix, holder, ports }
+        let Claim { prefix, holder, ports, derived, .. } = claim.canonical();
+        Key { prefix, holder, ports, derived }
     }
 }
 
@@ -65,12 +69,15 @@ pub(super) fn holder_of(text: &str) -> Option<Holder> {
     }
 }
 
-pub(super) fn ports_text(ports: &Ports) -> String {
-    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+pub(super) fn ports_text(ports: &Ports, derived: bool) -> String {
+    let mark = derived.then(|| DERIVED.to_owned()).into_iter();
+    mark.chain(ports.iter().map(ToString::to_string)).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn key_of(prefix: &str, holder: Holder, ports: &str) -> Option<Key> {
-    let rules: Result<Vec<Ports>, _> = ports.split_whitespace().map(parse_ports).collect();
+    let mut words = ports.split_whitespace().peekable();
+    let derived = words.next_if_eq(&DERIVED).is_some();
+    let rules: Result<Vec<Ports>, _> = words.map(parse_ports).collect();
     let ports = rules.ok()?.into_iter().flatten().collect();
-    Some(Key { prefix: parse_prefix(prefix).ok()?, holder, ports })
+    Some(Key { prefix: parse_prefix(prefix).ok()?, holder, ports, derived })
 }

@@ -24,7 +24,13 @@ fn start() -> Now {
 }
 
 fn claim(prefix: &str, holder: Holder, until: Boot) -> Claim {
-    Claim { prefix: parse_prefix(prefix).unwrap(), holder, until, ports: Vec::new() }
+    Claim {
+        prefix: parse_prefix(prefix).unwrap(),
+        holder,
+        until,
+        ports: Vec::new(),
+        derived: false,
+    }
 }
 
 fn jail(name: &str) -> Holder {

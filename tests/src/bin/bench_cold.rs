@@ -100,6 +100,7 @@ fn fill(path: &Path, bans: u32) -> Result<()> {
             holder: Holder::Jail("sshd".into()),
             until: now.boot.plus(3_600_000 + u64::from(number) * 82),
             ports: Vec::new(),
+            derived: false,
         };
         store.claim(&claim, None, now);
     }

@@ -333,17 +333,19 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
     // the other family has room
     bench.sentence("door", "2001:db8::1");
     assert_eq!(total(&bench), 4);
-    // what the operator holds for ever makes none
+    // half of it by hand, and the rest for ever: none makes any
     let mut plan = Default::default();
     for ban in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         bench.core.ledger.release(parse_prefix(ban).unwrap(), None, &mut plan);
     }
-    for ban in ["192.0.2.8", "192.0.2.9"] {
+    let door = crate::ledger::Holder::Jail("door".into());
+    for (ban, holder) in [("192.0.2.8", crate::ledger::Holder::Manual), ("198.51.100.9", door)] {
         let claim = crate::ledger::Claim {
             prefix: parse_prefix(ban).unwrap(),
-            holder: crate::ledger::Holder::Manual,
+            holder,
             until: Boot::NEVER,
             ports: Vec::new(),
+            derived: false,
         };
         bench.core.ledger.claim(&claim, false, bench.now.boot, &mut plan);
     }

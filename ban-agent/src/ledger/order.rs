@@ -1,0 +1,270 @@
+//! In which order the bans of one family end, and which of them make room for another.
+//!
+//! A ban is the jails', or it is one by hand: if somebody claims it by hand. Among the jails' bans
+//! those of a crowd go first: of the network that holds most of them. Networks with one ban cost
+//! nothing here; the rest a few bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Holder,
+    ban::{Claims, Names},
+};
+use crate::{
+    clock::Boot,
+    net::{IpNet, PrefixMap},
+};
+
+/// Bans looked at to find one in a network: what a claim costs must not depend on who lives there.
+const LOOKS: usize = 64;
+
+/// The bans of one family.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Ends of claims that are not the last of their ban.
+    earlier: BTreeSet<(Boot, IpNet)>,
+    /// Ends of the jails' bans.
+    jails: BTreeSet<(Boot, IpNet)>,
+    /// Ends of the bans by hand.
+    manual: BTreeSet<(Boot, IpNet)>,
+    crowds: Crowds,
+}
+
+/// What the order has to know of a ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    last: Boot,
+    /// The other ends of its claims.
+    earlier: Vec<Boot>,
+    manual: bool,
+}
+
+impl Ends {
+    pub(super) fn of(claims: &Claims, names: &Names) -> Ends {
+        let manual = names.number_of(&Holder::Manual);
+        let last = claims.until();
+        let mut earlier: Vec<Boot> =
+            claims.iter().map(|claim| claim.until).filter(|until| *until != last).collect();
+        earlier.sort_unstable();
+        earlier.dedup();
+        Ends { last, earlier, manual: claims.iter().any(|claim| Some(claim.holder) == manual) }
+    }
+}
+
+impl Order {
+    /// Of IPv4, and of IPv6.
+    pub(super) fn both() -> [Order; 2] {
+        // what an attacker may well own: a /24; a /32 of IPv6, and in it a /48
+        [(24, None), (32, Some(48))].map(|(wide, narrow)| Order {
+            earlier: BTreeSet::new(),
+            jails: BTreeSet::new(),
+            manual: BTreeSet::new(),
+            crowds: Crowds { wide: Level::of(wide), narrow: narrow.map(Narrow::of) },
+        })
+    }
+
+    /// A ban has changed from what it was before, if it was there, to what it is, if it is.
+    /// `bans` may hold it or not.
+    pub(super) fn change(
+        &mut self,
+        prefix: IpNet,
+        before: Option<&Ends>,
+        after: Option<&Ends>,
+        bans: &PrefixMap<Claims>,
+        names: &Names,
+    ) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.class(before.manual).remove(&(before.last, prefix));
+            for end in &before.earlier {
+                self.earlier.remove(&(*end, prefix));
+            }
+        }
+        if let Some(after) = after {
+            self.class(after.manual).insert((after.last, prefix));
+            self.earlier.extend(after.earlier.iter().map(|end| (*end, prefix)));
+        }
+        let crowded = |ends: Option<&Ends>| ends.is_some_and(|ends| !ends.manual);
+        match (crowded(before), crowded(after)) {
+            (true, false) => self.crowds.remove(prefix),
+            (false, true) => self.crowds.add(prefix, bans, names),
+            _ => {}
+        }
+    }
+
+    fn class(&mut self, manual: bool) -> &mut BTreeSet<(Boot, IpNet)> {
+        if manual { &mut self.manual } else { &mut self.jails }
+    }
+
+    /// The claim that ends first, if one does: its end and its prefix.
+    pub(super) fn first(&self) -> Option<(Boot, IpNet)> {
+        let firsts = [&self.earlier, &self.jails, &self.manual].map(BTreeSet::first);
+        firsts.into_iter().flatten().min().copied().filter(|(end, _)| *end != Boot::NEVER)
+    }
+
+    /// How many bans are by hand.
+    pub(super) fn by_hand(&self) -> usize {
+        self.manual.len()
+    }
+
+    /// The ban by hand that makes room first.
+    pub(super) fn yielding_by_hand(&self) -> Option<IpNet> {
+        self.manual.first().map(|(_, prefix)| *prefix)
+    }
+
+    /// The jails' ban that makes room first: one that is over; else in the fullest network the one
+    /// that ends soonest; else the one that ends soonest anywhere, if one does.
+    pub(super) fn yielding(
+        &self,
+        now: Boot,
+        bans: &PrefixMap<Claims>,
+        names: &Names,
+    ) -> Option<IpNet> {
+        let soonest = self.jails.first().filter(|(end, _)| *end != Boot::NEVER);
+        if let Some((end, prefix)) = soonest
+            && *end <= now
+        {
+            return Some(*prefix);
+        }
+        let crowd = self.crowds.fullest().and_then(|network| {
+            let there = jails_of(network, bans, names);
+            there.min_by_key(|(_, claims)| claims.until()).map(|(prefix, _)| prefix)
+        });
+        crowd.or(soonest.map(|(_, prefix)| *prefix))
+    }
+
+    /// How many of the jails' bans each network holds, if it is more than one.
+    #[cfg(test)]
+    pub(super) fn weights(&self) -> BTreeMap<IpNet, u32> {
+        let wide = self.crowds.wide.weights.iter().map(|(net, weight)| (*net, *weight));
+        let narrow = self.crowds.narrow.iter().flat_map(|narrow| &narrow.weights);
+        wide.chain(narrow.map(|(net, weight)| (*net, *weight))).collect()
+    }
+}
+
+/// The jails' bans in a network, as far as one looks.
+fn jails_of<'a>(
+    network: IpNet,
+    bans: &'a PrefixMap<Claims>,
+    names: &Names,
+) -> impl Iterator<Item = (IpNet, &'a Claims)> {
+    let manual = names.number_of(&Holder::Manual);
+    bans.within(network)
+        .take(LOOKS)
+        .filter(move |(_, claims)| claims.iter().all(|claim| Some(claim.holder) != manual))
+}
+
+/// Networks that hold more than one of the jails' bans.
+#[derive(Debug)]
+struct Crowds {
+    wide: Level,
+    narrow: Option<Narrow>,
+}
+
+#[derive(Debug)]
+struct Level {
+    length: u8,
+    weights: BTreeMap<IpNet, u32>,
+    order: BTreeSet<(u32, IpNet)>,
+}
+
+/// Networks inside those: ordered by the wider one first.
+#[derive(Debug)]
+struct Narrow {
+    length: u8,
+    weights: BTreeMap<IpNet, u32>,
+    order: BTreeSet<(IpNet, u32, IpNet)>,
+}
+
+impl Level {
+    fn of(length: u8) -> Level {
+        Level { length, weights: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl Narrow {
+    fn of(length: u8) -> Narrow {
+        Narrow { length, weights: BTreeMap::new(), order: BTreeSet::new() }
+    }
+}
+
+impl Crowds {
+    fn add(&mut self, prefix: IpNet, bans: &PrefixMap<Claims>, names: &Names) {
+        let other = |network| jails_of(network, bans, names).any(|(ban, _)| ban != prefix);
+        let Some(wide) = network(prefix, self.wide.length) else { return };
+        if let Some((old, new)) = heavier(&mut self.wide.weights, wide, || other(wide)) {
+            self.wide.order.remove(&(old, wide));
+            self.wide.order.insert((new, wide));
+        }
+        let Some(level) = &mut self.narrow else { return };
+        let Some(net) = network(prefix, level.length) else { return };
+        if let Some((old, new)) = heavier(&mut level.weights, net, || other(net)) {
+            level.order.remove(&(wide, old, net));
+            level.order.insert((wide, new, net));
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) {
+        let Some(wide) = network(prefix, self.wide.length) else { return };
+        if let Some((old, new)) = lighter(&mut self.wide.weights, wide) {
+            self.wide.order.remove(&(old, wide));
+            self.wide.order.extend(new.map(|new| (new, wide)));
+        }
+        let Some(level) = &mut self.narrow else { return };
+        let Some(net) = network(prefix, level.length) else { return };
+        if let Some((old, new)) = lighter(&mut level.weights, net) {
+            level.order.remove(&(wide, old, net));
+            level.order.extend(new.map(|new| (wide, new, net)));
+        }
+    }
+
+    fn fullest(&self) -> Option<IpNet> {
+        let (_, wide) = *self.wide.order.last()?;
+        let narrow = self.narrow.as_ref().and_then(|level| {
+            // no network sorts behind the widest one of IPv6's last address
+            let last = IpNet::from(std::net::IpAddr::from([u16::MAX; 8]));
+            let inside = level.order.range((wide, 0, wide)..=(wide, u32::MAX, last));
+            inside.last().map(|(_, _, net)| *net)
+        });
+        Some(narrow.unwrap_or(wide))
+    }
+}
+
+/// One more in `network`; the weights before and after, if they are kept.
+fn heavier(
+    weights: &mut BTreeMap<IpNet, u32>,
+    network: IpNet,
+    other: impl FnOnce() -> bool,
+) -> Option<(u32, u32)> {
+    if let Some(weight) = weights.get_mut(&network) {
+        let old = *weight;
+        *weight += 1;
+        return Some((old, *weight));
+    }
+    other().then(|| {
+        weights.insert(network, 2);
+        (1, 2)
+    })
+}
+
+/// One less.
+fn lighter(weights: &mut BTreeMap<IpNet, u32>, network: IpNet) -> Option<(u32, Option<u32>)> {
+    let weight = weights.get_mut(&network)?;
+    let old = *weight;
+    *weight -= 1;
+    let new = (*weight > 1).then_some(*weight);
+    if new.is_none() {
+        weights.remove(&network);
+    }
+    Some((old, new))
+}
+
+/// The network of this length that `prefix` lies in.
+fn network(prefix: IpNet, length: u8) -> Option<IpNet> {
+    if prefix.prefix_len() < length {
+        return None;
+    }
+    IpNet::new(prefix.addr(), length).ok().map(|net| net.trunc())
+}
