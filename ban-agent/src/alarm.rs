@@ -101,6 +101,12 @@ names! {
     /// An allow list or ignoreip names something that cannot be looked up.
     IgnoreUnresolved = "ignore_unresolved",
         "mend the name or the file, or put addresses into ignoreip";
+    /// A jail's patterns match nothing of what its daemon writes.
+    PatternsMatchNothing = "patterns_match_nothing",
+        "compare its lines with `ban-agent test --print-missed`; if all is well, set unmatched_after";
+    /// The files on disk are not those that run.
+    ConfigNewer = "config_newer",
+        "`ban-agent check`, then `ban-agent reload`";
     /// An action does not do what it should.
     ActionFailed = "action_failed",
         "mend the command; `ban-agent status` shows how it last failed";

@@ -4,6 +4,7 @@
 //! main file, and `conf.d/*.toml` beside it. A shipped jail runs only if a file names it.
 
 mod action;
+mod disk;
 mod duration;
 mod export;
 mod layer;
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+pub use disk::Disk;
 pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
@@ -126,6 +128,9 @@ pub struct Agent {
     pub max_actions: u32,
     /// Age at which the store forgets history and evidence that no claim rests on.
     pub dbpurgeage: Duration,
+    /// How long a jail's patterns may match nothing of lines that hold their words; `None`: for
+    /// ever.
+    pub unmatched_after: Option<Duration>,
 }
 
 impl Agent {

@@ -49,6 +49,7 @@ pub(super) struct Agent {
     pub(super) grace: Option<Bounded>,
     pub(super) max_actions: Option<Positive>,
     pub(super) dbpurgeage: Option<Bounded>,
+    pub(super) unmatched_after: Option<Span>,
 }
 
 /// How the program is attached.

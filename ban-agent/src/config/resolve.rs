@@ -127,6 +127,9 @@ fn named(layers: &[Layer], jail: &str) -> bool {
         .any(|layer| layer.table.get("jails").and_then(|jails| jails.get(jail)).is_some())
 }
 
+/// A day: even a quiet service has seen a typo by then.
+const UNMATCHED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 fn agent(raw: &raw::Agent) -> Agent {
     Agent {
         interfaces: raw.interfaces.clone().unwrap_or_default(),
@@ -145,6 +148,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         grace: raw.grace.map(|grace| grace.0),
         max_actions: raw.max_actions.as_ref().map_or(4, |max| max.0),
         dbpurgeage: raw.dbpurgeage.map_or(crate::store::PURGE_AGE, |age| age.0),
+        unmatched_after: raw.unmatched_after.map_or(Some(UNMATCHED_AFTER), |time| time.0),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{core::Core, trial::Trial};
 use crate::{
     alarm::{Alarm, Name},
     clock::{Boot, Now},
-    config,
+    config::{self, Disk},
     control::SourceStatus,
     event::{Event, What, escape},
     jail,
@@ -32,6 +32,11 @@ pub(super) const LOOK: Duration = Duration::from_secs(10);
 /// How soon it is looked after something happened.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 
+/// So many lines that hold words of a jail's patterns are no accident, if none fits.
+const NEAR: u64 = 100;
+/// Files named at most.
+const FILES: usize = 3;
+
 /// The alarms that stand, and what it takes to find them.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
@@ -39,8 +44,17 @@ pub(super) struct Alarms {
     counted: HashMap<(Name, String), Rising>,
     /// Missing or different, surplus, when the maps were last compared with the ledger.
     pub(super) drift: (usize, usize),
+    /// The files of the configuration.
+    pub(super) disk: Disk,
     /// Something happened since the last look.
     pub(super) due: bool,
+}
+
+impl Alarms {
+    /// None so far; `disk` is where the configuration was read.
+    pub(super) fn new(disk: Disk) -> Alarms {
+        Alarms { disk, ..Alarms::default() }
+    }
 }
 
 /// A counter whose rise is an alarm.
@@ -120,6 +134,7 @@ impl Core {
         self.look_at_jails(&mut look);
         self.look_at_sources(&mut look);
         self.look_at_listeners(&mut look);
+        self.look_at_configuration(&mut look);
         let Look { found, mut counted, .. } = look;
         // what is gone is nobody's alarm any more
         counted.retain(|_, rising| rising.live);
@@ -221,6 +236,8 @@ impl Core {
     }
 
     fn look_at_jails(&self, look: &mut Look) {
+        let up = look.now.wall.duration_since(self.started);
+        let up = Duration::try_from(up).unwrap_or_default();
         let stats = self.wiring.stats().snapshot();
         for (spec, counters) in self.wiring.jails() {
             let name = &*spec.name;
@@ -247,6 +264,17 @@ impl Core {
             look.rose(Name::SuspectsForgotten, name, evicted, |count| {
                 format!("[{name}] forgot {count} addresses under observation: there are too many")
             });
+            let near = counters.near.load(Ordering::Relaxed);
+            if near >= NEAR
+                && counters.matched.load(Ordering::Relaxed) == 0
+                && self.config.agent.unmatched_after.is_some_and(|time| up >= time)
+            {
+                let text = format!(
+                    "[{name}] has matched nothing so far: {near} lines held words of its patterns, and \
+                     none fitted"
+                );
+                look.say(Name::PatternsMatchNothing, name, text);
+            }
             let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if !troubles.is_empty() {
                 look.say(Name::IgnoreUnresolved, name, format!("[{name}] {troubles}"));
@@ -303,6 +331,30 @@ impl Core {
                 format!("{count} events were lost on their way to: {kind}")
             });
         }
+    }
+
+    fn look_at_configuration(&self, look: &mut Look) {
+        let changed = self.alarms.disk.changed();
+        let names: Vec<String> =
+            changed.iter().take(FILES).map(|path| path.display().to_string()).collect();
+        if !names.is_empty() {
+            let more = changed.len() - names.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let text =
+                format!("what runs is not what is on disk: {}{more} changed", names.join(", "));
+            look.say(Name::ConfigNewer, "", text);
+        }
+    }
+
+    /// Has the files of the configuration looked at, where a slow disk holds nobody up.
+    pub(super) fn look_at_disk(&self) {
+        let disk = self.alarms.disk.clone();
+        drop(tokio::task::spawn_blocking(move || disk.look()));
+    }
+
+    /// Takes the files for what they are now: they were just read.
+    pub(super) fn note_files(&mut self) {
+        self.alarms.disk = Disk::of(&self.path, &self.config.files);
     }
 
     /// Whether what there is to say of a source is said by an alarm.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{self, Agent, Config},
+    config::{self, Agent, Config, Disk},
     control::{Asked, Refusal, Reply},
     event::{Action, Bus, Event},
     hook,
@@ -143,6 +143,7 @@ impl Core {
         now: Now,
     ) -> Core {
         let trouble = Arc::new(Notify::new());
+        let disk = Disk::of(&options.path, &options.config.files);
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         let mut store = store;
         store.set_max_bans(max_bans);
@@ -160,7 +161,7 @@ impl Core {
             sampling: false,
             asker: None,
             flush: false,
-            alarms: Alarms::default(),
+            alarms: Alarms::new(disk),
             trouble,
             positions: HashMap::new(),
             pardons: Pardons::default(),
@@ -231,6 +232,7 @@ impl Core {
                     continue;
                 }
                 _ = look.tick() => {
+                    self.look_at_disk();
                     self.look_for_alarms(Now::read());
                     continue;
                 }
@@ -553,13 +555,16 @@ impl Core {
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
+        self.note_files();
         self.resize();
         self.store.set_purge_age(self.config.agent.dbpurgeage);
-        let Agent { allow, translators, max_bans, dbpurgeage, .. } = self.config.agent.clone();
-        if self.config.agent != (Agent { allow, translators, max_bans, dbpurgeage, ..former.agent })
-        {
+        let Agent { allow, translators, max_bans, dbpurgeage, unmatched_after, .. } =
+            self.config.agent.clone();
+        let at_once =
+            Agent { allow, translators, max_bans, dbpurgeage, unmatched_after, ..former.agent };
+        if self.config.agent != at_once {
             log::warn!(
-                "[agent] changed: all of it but `allow`, `nat64`, `max_bans` and `dbpurgeage` takes effect at the \
+                "[agent] changed: all of it but `allow`, `nat64`, `max_bans`, `dbpurgeage` and `unmatched_after` takes effect at the \
                  next start"
             );
         }

@@ -42,6 +42,8 @@ pub(super) struct Counters {
     pub(super) ignored: AtomicU64,
     pub(super) failing: AtomicU64,
     pub(super) evicted: AtomicU64,
+    /// Lines that held words of a pattern, and that none matched.
+    pub(super) near: AtomicU64,
     /// Times that an address had failed too often.
     pub(super) offences: AtomicU64,
     /// Bans that were made of them; the core counts these.
@@ -213,6 +215,7 @@ impl Worker {
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
         counters.matched.fetch_add(counts.matched, Ordering::Relaxed);
+        counters.near.fetch_add(counts.near, Ordering::Relaxed);
         counters.ignored.store(stats.ignored, Ordering::Relaxed);
         counters.failing.store(stats.failing as u64, Ordering::Relaxed);
         counters.evicted.store(stats.evicted, Ordering::Relaxed);

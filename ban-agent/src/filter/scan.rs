@@ -42,6 +42,8 @@ pub struct Counts {
     pub ignored: u64,
     /// Lines that may become a failure with another line of their session.
     pub pending: u64,
+    /// Lines that hold the fixed text of a pattern, and that no pattern matched.
+    pub near: u64,
     /// Matches whose address is none.
     pub bad_address: u64,
     /// Those of them whose end may as well be a port.
@@ -66,6 +68,7 @@ impl AddAssign for Counts {
         self.matched += other.matched;
         self.ignored += other.ignored;
         self.pending += other.pending;
+        self.near += other.near;
         self.bad_address += other.bad_address;
         self.unclear += other.unclear;
         self.limited += other.limited;
@@ -181,6 +184,8 @@ impl Scanner {
             let suspects = filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
             let outcome = self.examine(&filter, line, stamped, suspects, now);
             self.count(&outcome);
+            // a text that only prefregex needs says nothing of the patterns
+            self.counts.near += u64::from(outcome == Outcome::Missed && suspects != Suspects::ALL);
             if let Outcome::Matched(failure) = outcome {
                 sink(&failure, line.strip_suffix(b"\r").unwrap_or(line));
             }

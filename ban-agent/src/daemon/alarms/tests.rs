@@ -460,6 +460,77 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
 }
 
 #[tokio::test]
+async fn patterns_that_match_nothing() {
+    let day = Duration::from_secs(24 * 3600);
+    let mut bench = Bench::new(Trial::Over);
+    let log = bench.folder.path().join("door.log");
+    fs::write(&log, "").unwrap();
+    bench.run(&[bench.jail("door", &[&log])]);
+    let change = |bench: &Bench, near: u64, matched: u64| {
+        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        counters.near.store(near, Ordering::Relaxed);
+        counters.matched.store(matched, Ordering::Relaxed);
+    };
+    change(&bench, 100, 0);
+    assert_eq!(bench.alarms(), Vec::<String>::new(), "not on the first day");
+    bench.later(day);
+    assert_eq!(bench.alarms(), ["patterns_match_nothing door"]);
+    bench.core.config.agent.unmatched_after = None;
+    assert_eq!(bench.alarms(), Vec::<String>::new(), "the operator knows");
+    bench.core.config.agent.unmatched_after = Some(day);
+    change(&bench, 99, 0);
+    assert_eq!(bench.alarms(), Vec::<String>::new(), "too few to tell");
+    change(&bench, 100, 0);
+    assert_eq!(bench.alarms(), ["patterns_match_nothing door"]);
+    change(&bench, 100, 1);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+
+    // what the task itself counts, once it follows the file
+    bench.now.fake();
+    for _ in 0..10_000 {
+        if bench.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut file = fs::File::options().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut file, b"nobody knocks\nquiet\n").unwrap();
+    let near = |bench: &Bench| {
+        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        counters.near.load(Ordering::Relaxed)
+    };
+    for _ in 0..10_000 {
+        if near(&bench) != 100 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(near(&bench), 101);
+}
+
+#[tokio::test]
+async fn a_configuration_that_does_not_run() {
+    let mut bench = Bench::new(Trial::Over);
+    bench.core.alarms.disk.look();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    let path = bench.core.path.clone();
+    fs::write(&path, "[agent]\ninterfaces = [\"lo\"]\nallow = [\"192.0.2.0/24\"]\n").unwrap();
+    bench.core.alarms.disk.look();
+    assert_eq!(bench.alarms(), ["config_newer "]);
+    bench.core.reload().unwrap();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    // one that cannot be loaded does not run either
+    fs::create_dir(bench.folder.path().join("conf.d")).unwrap();
+    fs::write(bench.folder.path().join("conf.d/10.toml"), "nonsense").unwrap();
+    assert!(bench.core.reload().is_err());
+    bench.core.alarms.disk.look();
+    assert_eq!(bench.alarms(), ["config_newer "]);
+    fs::remove_file(bench.folder.path().join("conf.d/10.toml")).unwrap();
+    bench.core.alarms.disk.look();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn sources_that_fail_and_lines_and_events_that_are_lost() {
     let mut bench = Bench::new(Trial::Over);
     let origin: Arc<str> = "/var/log/\u{1b}x".into();
