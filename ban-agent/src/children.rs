@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::{
     process::Child,
     time::{self, Instant},
@@ -79,20 +79,22 @@ impl Drop for Group {
 /// Ends everything that runs, kindly first; to be called when nothing more is started.
 pub(crate) async fn end_all() {
     let deadline = Instant::now() + GRACE;
-    signal_all(Signal::TERM);
-    while Instant::now() < deadline && !groups().is_empty() {
+    let mut groups: Vec<Pid> = {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().filter_map(|leader| Pid::from_raw(*leader)).collect()
+    };
+    signal_all(&groups, Signal::TERM);
+    while Instant::now() < deadline && !groups.is_empty() {
         time::sleep(LOOK).await;
+        // also of those whose leader is gone
+        groups.retain(|group| test_kill_process_group(*group).is_ok());
     }
-    signal_all(Signal::KILL);
+    signal_all(&groups, Signal::KILL);
 }
 
-fn groups() -> Vec<Pid> {
-    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    running.iter().filter_map(|leader| Pid::from_raw(*leader)).collect()
-}
-
-fn signal_all(signal: Signal) {
-    for group in groups() {
-        let _ = kill_process_group(group, signal);
+fn signal_all(groups: &[Pid], signal: Signal) {
+    for group in groups {
+        // it may be gone already
+        let _ = kill_process_group(*group, signal);
     }
 }

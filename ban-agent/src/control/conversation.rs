@@ -22,8 +22,9 @@ use crate::{
     store::Recall,
 };
 
-/// How long a request may take to arrive.
+/// How long a request may take to arrive; and one that may be a block list of a million prefixes.
 const REQUEST: Duration = Duration::from_secs(5);
+const BLOCK_LIST: Duration = Duration::from_secs(30);
 /// How long a part of the answer may take to be read.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// What has to be read within [`PROGRESS`].
@@ -134,7 +135,7 @@ impl Conversation {
     /// Until it ends.
     pub(super) async fn hold(self, mut stream: UnixStream) -> io::Result<()> {
         match self.request(&mut stream).await? {
-            Err(refusal) => send(&mut stream, &Reply::Error(refusal)).await,
+            Err(refusal) => send(&mut stream, Reply::Error(refusal)).await,
             Ok(Request::Watch { failures, drops }) => {
                 watch::serve(stream, &self.bus, Wanted { failures, drops }).await
             }
@@ -142,7 +143,7 @@ impl Conversation {
             Ok(Request::List { jail, limit }) => self.list(stream, jail, limit).await,
             Ok(request) => {
                 let reply = self.call(&stream, request).await?;
-                send(&mut stream, &reply).await
+                send(&mut stream, reply).await
             }
         }
     }
@@ -167,24 +168,28 @@ impl Conversation {
             show.evidence = evidence.into_iter().map(Into::into).collect();
             show.history = history;
         }
-        send(&mut stream, &reply).await
+        send(&mut stream, reply).await
     }
 
     /// What is asked, if it may be.
     async fn request(&self, stream: &mut UnixStream) -> io::Result<Result<Request, Refusal>> {
         let may_change = self.rank != Rank::Reader;
         // who only reads sends no block list
-        let longest = if may_change { MAX_REQUEST } else { MAX_QUESTION };
+        let (longest, patience) =
+            if may_change { (MAX_REQUEST, BLOCK_LIST) } else { (MAX_QUESTION, REQUEST) };
         let mut line = Vec::new();
         let mut reader = BufReader::new(stream.take(longest));
-        match timeout(REQUEST, reader.read_until(b'\n', &mut line)).await {
+        match timeout(patience, reader.read_until(b'\n', &mut line)).await {
             Ok(read) => read?,
             Err(_) => return Ok(refuse(2, "the request did not arrive in time", None)),
         };
         if line.last() != Some(&b'\n') {
             return Ok(refuse(2, "the request is too long or was cut off", None));
         }
-        let request: Request = match serde_json::from_slice(&line) {
+        // a long one takes time, in which the client hears that we live
+        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&line));
+        let parsed = attended(stream, parsed).await?.map_err(io::Error::other)?;
+        let request: Request = match parsed {
             Ok(request) => request,
             Err(error) => {
                 let hint = "the agent may be of another version: restart it";
@@ -233,7 +238,7 @@ impl Conversation {
         let rolled = self.ask(&stream, Asked::Roll(Roll { jail, reply }), answer).await?;
         let Rolled { list, bans } = match rolled.and_then(|rolled| rolled) {
             Ok(rolled) => rolled,
-            Err(refusal) => return send(&mut stream, &Reply::Error(refusal)).await,
+            Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
         };
         let chosen = tokio::task::spawn_blocking(move || {
             let mut bans = bans;
@@ -256,7 +261,7 @@ impl Conversation {
                 Ok(bans) => bans,
                 // what was begun cannot be taken back: it breaks off, which the CLI takes for a failure
                 Err(refusal) if begun => return Err(io::Error::other(refusal)),
-                Err(refusal) => return send(&mut stream, &Reply::Error(refusal)).await,
+                Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
             };
             for ban in &bans {
                 if !std::mem::take(&mut first) {
@@ -307,9 +312,13 @@ async fn attended<T>(stream: &UnixStream, answer: impl Future<Output = T>) -> io
     }
 }
 
-pub(super) async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
-    let mut line = serde_json::to_vec(reply)?;
-    line.push(b'\n');
+pub(super) async fn send(stream: &mut UnixStream, reply: Reply) -> io::Result<()> {
+    let made = tokio::task::spawn_blocking(move || {
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        io::Result::Ok(line)
+    });
+    let line = attended(stream, made).await?.map_err(io::Error::other)??;
     write(stream, &line).await
 }
 

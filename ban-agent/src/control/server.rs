@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,6 +23,8 @@ use crate::{event::Bus, store::Recall};
 
 /// Lists that are told at once to those who may only look, and to the others: each costs memory.
 const LISTS: usize = 4;
+/// How often the log hears of those for whom there is no place.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,7 @@ impl Server {
         let lists = [(); 2].map(|()| Arc::new(Semaphore::new(LISTS)));
         let [readers, operators] = lists;
         let mut failing = false;
+        let mut turned_away = TurnedAway::default();
         loop {
             let accepted = tokio::select! {
                 () = queues.closed() => return,
@@ -103,6 +106,7 @@ impl Server {
                     let rank = self.access.rank(user);
                     let Some(place) = limits.enter(user, rank) else {
                         turn_away(stream);
+                        turned_away.count(user);
                         continue;
                     };
                     let lists = if rank == Rank::Reader { &readers } else { &operators };
@@ -129,6 +133,27 @@ impl Server {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
+        }
+    }
+}
+
+/// Counts those for whom there was no place, and tells the log of them now and then.
+#[derive(Debug, Default)]
+struct TurnedAway {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn count(&mut self, user: u32) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            self.told = Some(Instant::now());
+            log::warn!(
+                "control socket: too many connections at once; {} were turned away since the start, \
+                 the last one of user {user}",
+                self.count
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn serve(mut stream: UnixStream, bus: &Bus, wanted: Wanted) -> 
     // what happens from this answer on is heard
     let message = "watching".into();
     let greeting = Reply::Done(Document::Text(Text { schema: SCHEMA, message }));
-    send(&mut stream, &greeting).await?;
+    send(&mut stream, greeting).await?;
     let (mut reader, mut writer) = stream.split();
     let mut nothing = [0];
     loop {

@@ -230,7 +230,13 @@ impl Core {
         }
         let state = self.store.state();
         if !state.is_sound() {
-            let text = format!("bans are enforced, but a reboot would forget them: {state}");
+            let mut text = format!("bans are enforced, but a reboot would forget them: {state}");
+            let lost = self.store.lost();
+            if lost > 0 {
+                text.push_str(&format!(
+                    "; no room for {lost} pieces of evidence, history and positions since the start"
+                ));
+            }
             look.say(Name::StoreDegraded, "", text);
         }
     }
