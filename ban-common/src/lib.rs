@@ -22,3 +22,6 @@ pub const ABI: u32 = 1;
 
 /// Default size of the ban maps, per family.
 pub const DEFAULT_BANS: u32 = 262_144;
+
+/// Size of the allow lists, per family. Tries cost memory for what they hold alone.
+pub const ALLOWED: u32 = 1 << 20;

@@ -11,7 +11,7 @@ use ban_common::{
 
 const BANS: usize = ban_common::DEFAULT_BANS as usize;
 const NETS: usize = 65_536;
-const ALLOWED: usize = 4_096;
+const ALLOWED: usize = ban_common::ALLOWED as usize;
 /// `BPF_F_MMAPABLE`.
 const MMAP: usize = 1 << 10;
 /// `BPF_F_NO_PREALLOC`: costs no memory until it is used, and an entry lies in memory that the

@@ -75,8 +75,14 @@ impl Random {
             _ => now.boot.plus(3_600_000),
         };
         let (all, scoped) = (end(), end());
-        let low = if self.below(2) == 0 { 22 } else { 80 };
-        let ports = vec![PortRange { proto: Proto::Tcp, low, high: low + 3 }];
+        let range = |low| PortRange { proto: Proto::Tcp, low, high: low + 3 };
+        // few lists, so that bans share them, and lists that others are part of
+        let ports = match self.below(4) {
+            0 => vec![range(22)],
+            1 => vec![range(80)],
+            2 => vec![range(22), range(80)],
+            _ => vec![range(443)],
+        };
         if scoped == Boot(0) {
             return Enforced { all, scoped, ports: Vec::new() };
         }
@@ -117,12 +123,23 @@ fn verdicts_follow_the_model() {
     let mut bans: BTreeMap<IpNet, Enforced> = BTreeMap::new();
     let mut allowed: Vec<IpNet> = Vec::new();
     let mut counts = BTreeMap::new();
-    for step in 0..400 {
+    let few: Vec<IpNet> = (0..6).map(|_| random.prefix()).collect();
+    let steps = std::env::var("STEPS").map_or(400, |steps| steps.parse().unwrap());
+    for step in 0..steps {
         let now = Now::read();
-        let ops: Vec<Op> = (0..=random.below(6))
-            .map(|_| match bans.keys().nth(random.below(bans.len() as u64 * 2 + 4) as usize) {
-                Some(old) => Op::Clear(*old),
-                None => Op::Set(random.prefix(), random.enforced(now)),
+        let most = [1, 6, 32][random.below(3) as usize];
+        let ops: Vec<Op> = (0..=random.below(most))
+            .map(|_| {
+                let old = bans.keys().nth(random.below(bans.len() as u64 * 4 + 8) as usize);
+                match (old.copied(), random.below(3)) {
+                    (Some(old), 0..2) => Op::Clear(old),
+                    // what a batch holds it often holds twice: as one jail and the next have it
+                    (Some(old), _) => Op::Set(old, random.enforced(now)),
+                    (None, 0) => {
+                        Op::Set(few[random.below(few.len() as u64) as usize], random.enforced(now))
+                    }
+                    (None, _) => Op::Set(random.prefix(), random.enforced(now)),
+                }
             })
             .collect();
         for op in &ops {
@@ -138,7 +155,7 @@ fn verdicts_follow_the_model() {
         }
         for _ in 0..40 {
             let source = random.address();
-            let port = if random.below(2) == 0 { 22 } else { 443 };
+            let port = [22, 82, 443][random.below(3) as usize];
             let verdict = bench.judge(&frame(source, port));
             *counts.entry(verdict).or_insert(0) += 1;
             let expected = drops(&bans, &allowed, source, port, Now::read());

@@ -8,6 +8,7 @@ mod build;
 mod command;
 mod dist;
 mod lab;
+mod laws;
 mod layout;
 mod net_shared;
 mod privilege;
@@ -42,6 +43,8 @@ enum Verb {
     Bench(bench::What),
     /// The agent under everything that can go wrong at once, for a while
     Soak(soak::Args),
+    /// Random steps against a plain model of who is banned, millions of them
+    Laws(laws::Args),
     /// Everything CI runs
     Test(test::Args),
     /// Boot other kernels in QEMU and run tests inside them
@@ -72,6 +75,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Run(args) => run::verb(&args),
         Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::verb(&args),
+        Verb::Laws(args) => laws::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::TestKernels(args) => test::kernels::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),

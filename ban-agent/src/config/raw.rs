@@ -256,18 +256,24 @@ ranged!(Members, u32, 2, 65_536, "a number of members");
 ranged!(Share, f64, 0.0, 1.0, "a share");
 ranged!(MaxBans, u32, 1024, 16_777_216, "the capacity of a ban map");
 
+/// What stands for them behind translators needs room as well ([`ban_common::ALLOWED`]).
+const MAX_PREFIXES: usize = 250_000;
+
 /// Addresses and prefixes; a text separates them with spaces or commas.
 #[derive(Clone, Debug)]
 pub(super) struct Prefixes(pub(super) Vec<IpNet>);
 
 impl<'de> Deserialize<'de> for Prefixes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        words(OneOrMany::deserialize(from)?)
-            .iter()
-            .map(|word| net::parse_prefix(word))
-            .collect::<Result<_, _>>()
-            .map(Prefixes)
-            .map_err(de::Error::custom)
+        let words = words(OneOrMany::deserialize(from)?);
+        if words.len() > MAX_PREFIXES {
+            let count = words.len();
+            let message =
+                format!("{count} prefixes are too many, at most {MAX_PREFIXES} can be listed");
+            return Err(de::Error::custom(message));
+        }
+        let prefixes = words.iter().map(|word| net::parse_prefix(word));
+        prefixes.collect::<Result<_, _>>().map(Prefixes).map_err(de::Error::custom)
     }
 }
 

@@ -195,7 +195,7 @@ impl Core {
             mentions(&["ipmatches", "ipfailures", "ipjailmatches", "ipjailfailures"]),
         );
         if counts {
-            ticket.bancount = self.store.former_bans(claim.prefix, jail, &None);
+            ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
         }
         if knows {
             let evidence = self.store.evidence(claim.prefix);

@@ -241,7 +241,10 @@ impl Core {
     fn pardon(&mut self, targets: &[IpNet], all: bool, holder: Option<&Holder>, now: Now) {
         let everybody = all.then_some(None);
         let prefixes = targets.iter().map(|prefix| Some(prefix.trunc()));
-        for prefix in everybody.into_iter().chain(prefixes) {
+        let pardoned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
+        let of_whom = |prefix: &Option<IpNet>| (*prefix, holder.cloned());
+        self.wiring.forgive(pardoned.iter().map(of_whom).collect());
+        for prefix in pardoned {
             self.pardons.insert((prefix, holder.cloned()), now.wall);
             self.store.pardon((prefix, holder.cloned()), now.wall);
         }

@@ -78,11 +78,8 @@ impl Core {
             self.ledger.get(prefix).into_iter().flat_map(|ban| ban.claims().collect::<Vec<_>>());
         let claims: Vec<Claim> = claims.filter(|claim| claim.holder == holder).collect();
         let until = claims.iter().map(|claim| claim.until).max();
-        let store = &mut self.store;
-        let began = || {
-            let evidence = store.evidence(prefix).into_iter();
-            evidence.filter(|ground| ground.holder == holder).map(|ground| ground.at).next()
-        };
+        let offenders = self.store.offenders();
+        let began = || offenders.of(&jail, prefix).map(|record| record.last);
         let Some(new) = self.looks.seen(ban, packets, until, rule, began, now) else {
             return;
         };

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     clock::{Boot, Now},
     config::{self, Config},
-    control::{Call, Request, Term},
+    control::{Call, Reply, Request, Term},
     event::Bus,
     jail::{self, Sentence, Widen},
     kernel::{Ahead, Attached, Card, Double, Enforcer, Error, Held, Hits, Hold, To, Verdicts},
@@ -375,6 +375,8 @@ struct World {
     runtime: Runtime,
     agent: Option<Agent>,
     model: Model,
+    /// Of the last batch: nothing is done for a client that is gone.
+    answers: Vec<oneshot::Receiver<Reply>>,
     /// Claims that had to make room, and those that found none.
     evicted: u64,
     refused: u64,
@@ -410,6 +412,7 @@ impl World {
             runtime,
             agent: None,
             model: Model::default(),
+            answers: Vec::new(),
             evicted: 0,
             refused: 0,
         };
@@ -458,6 +461,7 @@ impl World {
         self.core().expire(now);
         self.model.claims.retain(|_, until| *until > now.boot);
         self.model.forgiven.clear();
+        self.answers.clear();
         if let Some((after, times)) = faults {
             self.double.lock().unwrap().faults().set(after, times);
         }
@@ -531,9 +535,12 @@ impl World {
         }
     }
 
-    fn message(&self, word: &Word) -> Message {
-        let call = |request| {
-            let (reply, _) = oneshot::channel();
+    fn message(&mut self, word: &Word) -> Message {
+        let wall = self.now.wall;
+        let answers = &mut self.answers;
+        let mut call = |request| {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
             Message::Call(Call { request, reply, user: None })
         };
         let named = |jail: &Option<usize>| jail.map(|at| jails()[at].0.to_owned());
@@ -547,7 +554,7 @@ impl World {
                     ports,
                     evidence: Vec::new(),
                     fields: BTreeMap::new(),
-                    time: self.now.wall,
+                    time: wall,
                     failures: 1,
                 };
                 let read = std::time::Instant::now();

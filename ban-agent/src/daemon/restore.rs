@@ -1,5 +1,9 @@
 //! Takes over what an earlier run left, from the store and from the kernel.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
 use super::{core::Core, listeners::event};
 use crate::{
     clock::{Boot, Now},
@@ -57,9 +61,18 @@ impl Core {
         plan.ended.extend(guarded.ended.drain(known..));
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
         self.positions = loaded.positions;
-        self.wiring.resume(loaded.counts);
         self.pardons = loaded.pardons;
         self.cap_pardons(now);
+        let mut counts = loaded.counts;
+        for (jail, counted) in &mut counts {
+            let holder = Holder::Jail(Arc::clone(jail));
+            counted.retain(|(prefix, count)| {
+                let last = Timestamp::from_millisecond(count.last).unwrap_or(Timestamp::MAX);
+                !self.pardons.forgive(*prefix, &holder, last)
+            });
+        }
+        self.wiring.resume(counts);
+        self.wiring.remember(self.store.offenders());
         let ahead = self.xdp.ahead();
         if !loaded.complete {
             self.adopt(now, &mut plan);

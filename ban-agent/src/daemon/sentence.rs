@@ -28,12 +28,11 @@ impl Core {
         if self.pardons.forgive(sentence.prefix, &holder, sentence.time) {
             return log::debug!("[{jail}] {} was let go since", sentence.prefix);
         }
-        let duration = self.duration(&jail, &sentence);
-        // as in fail2ban: the ban runs from the last failure, not from when we read of it
-        let until = duration.map_or(Boot::NEVER, |duration| {
-            let end = sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX);
-            now.boot_of(end)
-        });
+        if let Some(held) = self.held_already(&sentence, &holder) {
+            return self.prolong(held, &sentence, now, plan, events);
+        }
+        let duration = self.duration(&jail, &sentence, now);
+        let until = end(&sentence, duration, now);
         let mut claim = Claim {
             prefix: sentence.prefix,
             holder,
@@ -79,6 +78,41 @@ impl Core {
                     what: What::Refused { jail, prefix: claim.prefix, reason },
                 });
             }
+        }
+    }
+
+    /// The claim of the jail on what a sentence is about, if it has one already.
+    fn held_already(&self, sentence: &Sentence, holder: &Holder) -> Option<Claim> {
+        let mut ports = sentence.ports.clone();
+        ports.sort_unstable();
+        ports.dedup();
+        [sentence.prefix, sentence.address].into_iter().find_map(|prefix| {
+            self.ledger
+                .get(prefix)?
+                .claims()
+                .find(|claim| claim.holder == *holder && claim.ports == ports && !claim.derived)
+        })
+    }
+
+    /// Somebody goes on who is banned already, behind a proxy, on other ports or in a dry run. As in
+    /// fail2ban that is no further ban: nothing is put on record, nothing grows longer by it; only the
+    /// end moves to one plain bantime after the last failure, if that is later.
+    fn prolong(
+        &mut self,
+        held: Claim,
+        sentence: &Sentence,
+        now: Now,
+        plan: &mut Plan,
+        events: &mut Vec<Event>,
+    ) {
+        let claim = Claim { until: end(sentence, sentence.duration, now), ..held };
+        log::debug!("[{}] {} already banned", claim.holder, claim.prefix);
+        let change = self.ledger.claim(&claim, false, now.boot, plan);
+        if change == Change::Extended {
+            self.tell_banned(&claim, &change, Some(sentence), now);
+            self.store.claim(&claim, None, now);
+            self.watch_hits_of(&claim, now);
+            self.widen(claim, now, plan, events);
         }
     }
 
@@ -168,14 +202,19 @@ impl Core {
     }
 
     /// `bantime`, longer for those who come again.
-    fn duration(&mut self, jail: &str, sentence: &Sentence) -> Option<Duration> {
+    fn duration(&mut self, jail: &str, sentence: &Sentence, now: Now) -> Option<Duration> {
         let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
-        if spec.increment.is_none() {
-            return sentence.duration;
-        }
-        let former = self.store.former_bans(sentence.prefix, jail, &spec.increment);
+        let Some(increment) = &spec.increment else { return sentence.duration };
+        let former = self.store.former_bans(sentence.prefix, jail, increment.overalljails, now);
         spec.bantime_for(former, dice())
     }
+}
+
+/// As in fail2ban: a ban runs from the last failure, not from when we read of it.
+fn end(sentence: &Sentence, duration: Option<Duration>, now: Now) -> Boot {
+    duration.map_or(Boot::NEVER, |duration| {
+        now.boot_of(sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX))
+    })
 }
 
 /// How a holder widens its bans.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -23,14 +23,17 @@ use super::{
 use crate::{
     event::Bus,
     filter::{self, Filter, Scanner},
-    jail::{self, Jail},
+    jail::{self, Jail, Offenders},
     net::PrefixSet,
     source::{self, Looked, Position},
-    store::Counts,
+    store::{Counts, Pardoned},
 };
 
 /// Batches that may wait for a jail.
 const QUEUE: usize = 4;
+
+/// Unbans that may wait until a jail reads its next lines.
+const FORGIVEN: usize = 256;
 
 /// The tasks of all jails and sources.
 pub(super) struct Wiring {
@@ -45,6 +48,8 @@ pub(super) struct Wiring {
     bans: Option<Bans>,
     /// What an earlier run counted, by jail, until the jail starts.
     counts: Counts,
+    offenders: Offenders,
+    forgiven: broadcast::Sender<Arc<[Pardoned]>>,
 }
 
 /// One jail's task.
@@ -89,7 +94,20 @@ impl Wiring {
             onlink: watch::Sender::new(PrefixSet::default()),
             bans: None,
             counts: Counts::new(),
+            offenders: Offenders::default(),
+            forgiven: broadcast::Sender::new(FORGIVEN),
         }
+    }
+
+    /// Whom the jails that start from now on have banned before.
+    pub(super) fn remember(&mut self, offenders: Offenders) {
+        self.offenders = offenders;
+    }
+
+    /// Has the jails forget what they counted for those who are let go.
+    pub(super) fn forgive(&self, pardoned: Vec<Pardoned>) {
+        // without a jail nobody counts
+        let _ = self.forgiven.send(pardoned.into());
     }
 
     /// Has the jails that start from now on go on with what an earlier run counted.
@@ -144,6 +162,7 @@ impl Wiring {
         let lookup = Some(&spec.lookup).filter(|lookup| !lookup.is_empty());
         let mut jail = Jail::new(spec);
         jail.resume(&counts);
+        jail.remember(self.offenders.clone());
         let worker = Worker {
             ignored: lookup
                 .map(|lookup| lookup::start(Arc::clone(&spec.name), lookup, Arc::clone(&counters))),
@@ -158,6 +177,7 @@ impl Wiring {
             core: self.core.clone(),
             origin: None,
             onlink,
+            forgiven: self.forgiven.subscribe(),
             bus: self.bus.clone(),
         };
         let (deliveries, receiver) = mpsc::channel(QUEUE);

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     sync::{
+        broadcast::{self, error::TryRecvError},
         mpsc::{
             self,
             error::{SendError, TrySendError},
@@ -27,12 +28,16 @@ use crate::{
     event::{Bus, Event, What},
     filter::Scanner,
     jail::{Decision, Jail},
+    ledger::Holder,
     net::{self, PrefixSet},
-    store::Counted,
+    store::{Counted, Pardoned},
 };
 
 /// How long the first line waits until names of `ignoreip` are looked up.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often those who went quiet are forgotten.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What `status` shows of a jail; written by its task, but for what the core decides.
 #[derive(Debug, Default)]
@@ -72,6 +77,8 @@ pub(super) struct Worker {
     pub(super) bus: Bus,
     /// Whom it ignores by name or file.
     pub(super) ignored: Option<watch::Receiver<Nets>>,
+    /// Who was let go since it last looked.
+    pub(super) forgiven: broadcast::Receiver<Arc<[Pardoned]>>,
     /// Where its sentences go first.
     pub(super) inquiry: Option<inquiry::Sender>,
 }
@@ -108,11 +115,16 @@ impl Worker {
             }
         }
         let mut deliveries = deliveries;
+        let mut idle = time::interval(IDLE);
         loop {
             let delivery = tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 delivery = deliveries.recv() => delivery,
+                _ = idle.tick(), if self.jail.stats().failing > 0 => {
+                    self.forget_idle();
+                    continue;
+                }
             };
             match delivery {
                 Some(delivery) => self.handle(delivery).await,
@@ -141,6 +153,13 @@ impl Worker {
         delivery.receipt.note(self.counted());
     }
 
+    /// Forgets those whose failures do not count any more, also where no new ones come.
+    fn forget_idle(&mut self) {
+        self.jail.forget_idle(Now::read());
+        let failing = self.jail.stats().failing as u64;
+        self.counters.failing.store(failing, Ordering::Relaxed);
+    }
+
     /// Takes over whom to ignore, if that has changed.
     fn heed(&mut self) {
         if let Some(ignored) = &mut self.ignored
@@ -148,6 +167,24 @@ impl Worker {
             && let Some(nets) = &*ignored.borrow_and_update()
         {
             self.jail.ignore(nets);
+        }
+        loop {
+            match self.forgiven.try_recv() {
+                Ok(pardoned) => self.forgive(&pardoned),
+                // so many unbans without a line between them: the oldest are not heard of
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+    }
+
+    /// After an unban nothing counts that was before it.
+    fn forgive(&mut self, pardoned: &[Pardoned]) {
+        for (prefix, holder) in pardoned {
+            let other = Holder::Jail(Arc::clone(&self.name));
+            if holder.as_ref().is_none_or(|holder| *holder == other) {
+                self.jail.forgive(*prefix);
+            }
         }
     }
 

@@ -23,8 +23,8 @@ impl Count {
         Count { failures: 0, first: time, last: time }
     }
 
-    /// One more failure at `time`; returns how many count now.
-    pub(super) fn add(&mut self, time: i64, findtime: Duration) -> u32 {
+    /// A failure at `time`, which weighs as much as so many; returns how many count now.
+    pub(super) fn add(&mut self, time: i64, weight: u32, findtime: Duration) -> u32 {
         let findtime = millis(findtime);
         if time > self.last {
             let begin = time.saturating_sub(findtime);
@@ -35,7 +35,7 @@ impl Count {
             }
             self.last = time;
         }
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(weight);
         self.failures
     }
 
@@ -72,7 +72,7 @@ mod tests {
     fn counts(findtime: u64, seconds: &[i64]) -> Vec<u32> {
         let findtime = Duration::from_secs(findtime);
         let mut count = Count::new(seconds[0] * 1000);
-        seconds.iter().map(|second| count.add(second * 1000, findtime)).collect()
+        seconds.iter().map(|second| count.add(second * 1000, 1, findtime)).collect()
     }
 
     #[test]

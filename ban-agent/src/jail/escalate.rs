@@ -20,6 +20,15 @@ impl Spec {
     }
 }
 
+/// How much a failure of a prefix weighs that was banned `former` times before, as in fail2ban: 1, 2, 3,
+/// 5, 9 …, at most as much as leads to a ban at once.
+pub(super) fn weight(former: u32, maxretry: u32) -> u32 {
+    if former == 0 {
+        return 1;
+    }
+    ((1u32 << former.min(MAX_DOUBLINGS)) / 2 + 1).min(maxretry.max(1))
+}
+
 impl Increment {
     fn apply(&self, bantime: Duration, former: u32, dice: f64) -> Duration {
         let multiplier = match self.multipliers.last() {
@@ -73,6 +82,12 @@ mod tests {
     fn doubles_by_default() {
         assert_eq!([0, 1, 2, 3].map(|n| seconds(doubling(), n, 0.0)), [600, 1200, 2400, 4800]);
         assert_eq!(seconds(doubling(), 1000, 0.0), 600 << 20);
+    }
+
+    #[test]
+    fn failures_of_a_known_offender_weigh_more() {
+        assert_eq!([0, 1, 2, 3, 4].map(|former| weight(former, 100)), [1, 2, 3, 5, 9]);
+        assert_eq!([weight(3, 4), weight(u32::MAX, 5), weight(9, 1)], [4, 5, 1]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod count;
 mod escalate;
 mod ignore;
 mod offence;
+mod offenders;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -26,6 +27,7 @@ pub use self::{
     count::Count,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
     offence::{Decision, Jail, Sentence, Stats},
+    offenders::{Offenders, REMEMBERED, Record},
 };
 
 /// A jail as the configuration resolved it.

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use super::{
     Spec,
     count::{Count, millis},
+    escalate::weight,
+    offenders::Offenders,
     track::Suspects,
 };
 use crate::{
@@ -83,6 +85,7 @@ pub struct Jail {
     ignored: PrefixSet,
     neighbours: PrefixSet,
     suspects: Suspects,
+    offenders: Offenders,
     stats: Stats,
 }
 
@@ -95,6 +98,7 @@ impl Jail {
             neighbours: PrefixSet::default(),
             spec: spec.clone(),
             suspects: Suspects::new(),
+            offenders: Offenders::default(),
             stats: Stats::default(),
         }
     }
@@ -103,6 +107,12 @@ impl Jail {
     pub fn respecify(&mut self, spec: &Spec) {
         self.ignored = ignored(spec, &[]);
         self.spec = spec.clone();
+        while self.suspects.len() > self.spec.max_tracked && self.evict() {}
+    }
+
+    /// Whom it banned before, as it is known from now on.
+    pub fn remember(&mut self, offenders: Offenders) {
+        self.offenders = offenders;
     }
 
     /// Networks that this host is a member of: who lives there is counted by himself.
@@ -119,10 +129,13 @@ impl Jail {
     /// ([`Jail::take_changes`]).
     pub fn resume(&mut self, counts: &[(IpNet, Count)]) {
         self.suspects.follow();
-        let mut counts: Vec<_> = counts.iter().take(self.spec.max_tracked).collect();
+        let mut counts: Vec<_> = counts.iter().collect();
         // who failed last is forgotten last
         counts.sort_unstable_by_key(|(_, count)| count.last);
-        for (prefix, count) in counts {
+        let newest = counts.split_off(counts.len().saturating_sub(self.spec.max_tracked));
+        // nobody counts the others any more
+        counts.iter().for_each(|(prefix, _)| self.suspects.note(*prefix));
+        for (prefix, count) in newest {
             self.suspects.touch(*prefix, *count);
         }
     }
@@ -159,6 +172,7 @@ impl Jail {
         }
         self.make_room(prefix, now_ms);
         self.stats.failed += 1;
+        let weight = self.weight(prefix, time);
         let findtime = self.spec.findtime;
         let Some(suspect) = self.suspects.touch(prefix, Count::new(time_ms)) else {
             return Decision::Ignored;
@@ -167,7 +181,7 @@ impl Jail {
             suspect.count = Count::new(time_ms);
             suspect.evidence.clear();
         }
-        let count = suspect.count.add(time_ms, findtime);
+        let count = suspect.count.add(time_ms, weight, findtime);
         keep(&mut suspect.evidence, line, self.spec.maxmatches);
         if count < self.spec.maxretry {
             return Decision::Counted { count };
@@ -186,8 +200,19 @@ impl Jail {
         })
     }
 
-    /// Forgets what this jail counted for everything inside `prefix`, as an unban does.
-    pub fn forgive(&mut self, prefix: IpNet) {
+    /// Forgets what this jail counted for everything inside `prefix`, or for everybody, as an unban does.
+    pub fn forgive(&mut self, prefix: Option<IpNet>) {
+        let Some(prefix) = prefix else {
+            while let Some((gone, _)) = self.suspects.quietest() {
+                self.suspects.remove(gone);
+            }
+            return;
+        };
+        // most are single addresses: no need to look at all
+        self.suspects.remove(prefix);
+        if prefix.prefix_len() == prefix.max_prefix_len() {
+            return;
+        }
         for gone in self.suspects.within(prefix) {
             self.suspects.remove(gone);
         }
@@ -217,6 +242,16 @@ impl Jail {
         Some((address, if mixed { address } else { prefix }))
     }
 
+    /// What a failure counts: more if the prefix was banned before, as in fail2ban. What is from before
+    /// that ban counts once: it led to it.
+    fn weight(&self, prefix: IpNet, time: Timestamp) -> u32 {
+        if self.spec.increment.is_none() {
+            return 1;
+        }
+        let record = self.offenders.of(&self.spec.name, prefix).unwrap_or_default();
+        if time <= record.last { 1 } else { weight(record.bans, self.spec.maxretry) }
+    }
+
     fn widen(&self, address: IpNet) -> IpNet {
         let wider = self.spec.translators.unit(address.addr(), self.spec.prefix_v4).or_else(|| {
             let length = match address.addr() {
@@ -234,10 +269,15 @@ impl Jail {
         if self.suspects.contains(prefix) || self.suspects.len() < self.spec.max_tracked {
             return;
         }
-        if let Some((quietest, _)) = self.suspects.quietest() {
-            self.suspects.remove(quietest);
-            self.stats.evicted += 1;
-        }
+        self.evict();
+    }
+
+    /// Forgets the one that was quiet longest, if there is one.
+    fn evict(&mut self) -> bool {
+        let Some((quietest, _)) = self.suspects.quietest() else { return false };
+        self.suspects.remove(quietest);
+        self.stats.evicted += 1;
+        true
     }
 
     fn forget(&mut self, now_ms: i64, limit: usize) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Decision, Jail, Limits, Sentence, Spec};
+use super::{Count, Decision, Jail, Limits, Offenders, Record, Sentence, Spec};
 use crate::{
     clock::{Boot, Now},
     filter::{self, Failure},
@@ -202,7 +202,7 @@ fn forgiving_starts_the_count_again() {
     let mut jail = Jail::new(&spec(2, 180));
     fail(&mut jail, "192.0.2.1", 0);
     fail(&mut jail, "192.0.3.1", 0);
-    jail.forgive(parse_prefix("192.0.2.0/24").unwrap());
+    jail.forgive(Some(parse_prefix("192.0.2.0/24").unwrap()));
     assert_eq!(fail(&mut jail, "192.0.2.1", 1), Decision::Counted { count: 1 });
     assert!(matches!(fail(&mut jail, "192.0.3.1", 1), Decision::Ban(_)));
 }
@@ -277,4 +277,66 @@ fn strangers_behind_a_translator_are_counted_apart() {
         let decision = Jail::new(&spec).offence(&failure, b"", now(0));
         assert_eq!(matches!(decision, Decision::Ban(_)), banned, "{id}");
     }
+}
+
+#[test]
+fn a_later_run_goes_on_with_those_who_failed_last() {
+    let counts: Vec<_> = (0..10)
+        .map(|host| {
+            let last = now(i64::from(host)).wall.as_millisecond();
+            let count = Count { failures: 2, first: last, last };
+            (parse_prefix(&format!("192.0.2.{host}")).unwrap(), count)
+        })
+        .collect();
+    let mut jail = Jail::new(&Spec { max_tracked: 3, ..spec(3, 180) });
+    jail.resume(&counts);
+    assert_eq!(jail.stats().failing, 3);
+    assert_eq!(fail(&mut jail, "192.0.2.1", 10), Decision::Counted { count: 1 });
+    assert!(matches!(fail(&mut jail, "192.0.2.9", 10), Decision::Ban(_)));
+    let gone = jail.take_changes().into_iter().filter(|(_, count)| count.is_none()).count();
+    assert_eq!(gone, 8, "who is not counted any more goes from the record: seven, and the banned");
+}
+
+#[test]
+fn a_lower_bound_is_reached_at_once() {
+    let mut jail = Jail::new(&spec(5, 180));
+    for host in 0..100 {
+        fail(&mut jail, &format!("192.0.2.{host}"), host);
+    }
+    jail.respecify(&Spec { max_tracked: 10, ..spec(5, 180) });
+    assert_eq!((jail.stats().failing, jail.stats().evicted), (10, 90));
+    assert_eq!(fail(&mut jail, "192.0.2.99", 100), Decision::Counted { count: 2 });
+}
+
+/// As fail2ban does it: observer.py, `failureFound`.
+#[test]
+fn a_known_offender_is_banned_again_after_fewer_failures() {
+    let increment = crate::jail::Increment {
+        factor: 1.0,
+        multipliers: Vec::new(),
+        maxtime: None,
+        rndtime: Duration::ZERO,
+        overalljails: false,
+    };
+    let spec = Spec { increment: Some(increment), ..spec(5, 600) };
+    let former = Offenders::default();
+    let mut jail = Jail::new(&spec);
+    jail.remember(former.clone());
+    let mut second = 0;
+    let mut failures = |jail: &mut Jail, address: &str| {
+        for count in 1.. {
+            second += 1;
+            if let Decision::Ban(sentence) = fail(jail, address, second) {
+                former.add("test", sentence.prefix, Record { bans: 1, last: sentence.time });
+                return count;
+            }
+        }
+        0
+    };
+    let needed = [1, 2, 3, 4, 5].map(|_| failures(&mut jail, "192.0.2.1"));
+    assert_eq!(needed, [5, 3, 2, 1, 1]);
+    assert_eq!(failures(&mut jail, "192.0.2.2"), 5, "another one is not known");
+    let mut plain = Jail::new(&Spec { increment: None, ..spec });
+    plain.remember(former.clone());
+    assert_eq!(fail(&mut plain, "192.0.2.1", 900), Decision::Counted { count: 1 });
 }

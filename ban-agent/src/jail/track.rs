@@ -109,7 +109,8 @@ impl Suspects {
         self.slots.get(at).map(|suspect| suspect.count)
     }
 
-    fn note(&mut self, prefix: IpNet) {
+    /// What counts for `prefix` is to be said again.
+    pub(super) fn note(&mut self, prefix: IpNet) {
         if let Some(changed) = &mut self.changed {
             changed.insert(prefix);
         }

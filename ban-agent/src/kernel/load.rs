@@ -35,8 +35,9 @@ pub const PINNED: [&str; 13] = [
     "verdicts",
     "events",
 ];
-/// Those whose size follows from `max_bans`.
-pub(super) const SIZED: [&str; 5] = ["ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6"];
+/// Those whose size may have to change: it follows from `max_bans`, or an earlier version made them.
+pub(super) const SIZED: [&str; 7] =
+    ["ban_v4", "ban_v6", "site_v6", "net_v4", "net_v6", "allow_v4", "allow_v6"];
 /// Hash buckets for each ban: entries are made when they are needed, so more buckets than bans
 /// cost 16 bytes each and save a lookup from walking a chain through memory.
 pub(super) const BUCKETS: u32 = 4;
@@ -208,6 +209,9 @@ impl Loaded {
 /// What the kernel is told to be the size of the map `name`, one of [`SIZED`]. It makes as many
 /// buckets as a hash may have entries; that no more than `max_bans` come is seen to here.
 pub(super) fn entries(name: &str, max_bans: u32) -> u32 {
+    if name.starts_with("allow_") {
+        return ban_common::ALLOWED;
+    }
     let hash = !name.starts_with("net_");
     max_bans.saturating_mul(if hash { BUCKETS } else { 1 })
 }

@@ -47,6 +47,9 @@ pub(super) struct Maps<G: Ground = Kernel> {
     port_sets: G::Table<u32, PortSet>,
     allow_v4: G::Table<AllowV4, u32>,
     allow_v6: G::Table<LpmV6, u32>,
+    /// What the allow lists hold, as far as that is known.
+    allowed_v4: Option<HashSet<AllowV4>>,
+    allowed_v6: Option<HashSet<LpmV6>>,
     verdicts: G::Verdicts,
     /// The settings.
     pub(super) controls: Controls<G::Cells>,
@@ -165,6 +168,8 @@ impl<G: Ground> Maps<G> {
             port_sets: parts.port_sets,
             allow_v4: parts.allow_v4,
             allow_v6: parts.allow_v6,
+            allowed_v4: None,
+            allowed_v6: None,
             verdicts: parts.verdicts,
             controls: parts.settings,
             clock,
@@ -472,16 +477,17 @@ impl<G: Ground> Maps<G> {
         })
     }
 
-    /// Replaces the allow list: what is new comes before what is old goes.
+    /// Replaces the allow list: what is new comes before what is old goes. Only what differs is
+    /// written: a list may be long, and changes with every SSH session.
     ///
     /// # Errors
     /// If a map cannot be written.
     pub(super) fn allow(&mut self, prefixes: &[IpNet]) -> Result<(), Error> {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
         for prefix in prefixes {
             match prefix {
-                IpNet::V4(net) => v4.push(AllowV4::new(*net)),
-                IpNet::V6(net) => v6.push(LpmV6::new(*net)),
+                IpNet::V4(net) => _ = v4.insert(AllowV4::new(*net)),
+                IpNet::V6(net) => _ = v6.insert(LpmV6::new(*net)),
             }
         }
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -489,7 +495,9 @@ impl<G: Ground> Maps<G> {
         let (old_v4, old_v6) = self.controls.known_allowed();
         // whatever fails: the program looks for what may be there
         self.controls.allowed(old_v4.max(new_v4), old_v6.max(new_v6));
-        replace(&self.allow_v4, &v4).and(replace(&self.allow_v6, &v6))?;
+        let v4 = replace(&self.allow_v4, v4, &mut self.allowed_v4);
+        let v6 = replace(&self.allow_v6, v6, &mut self.allowed_v6);
+        v4.and(v6)?;
         self.controls.allowed(new_v4, new_v6);
         Ok(())
     }
@@ -538,16 +546,27 @@ fn last_of_each(ops: &[Op]) -> Vec<(IpNet, &Enforced)> {
     last
 }
 
-fn replace<K: MapKey>(table: &impl Raw<K, u32>, keys: &[K]) -> Result<(), Error> {
-    table.set_all(keys, &vec![1; keys.len()])?;
-    let wanted: HashSet<&K> = keys.iter().collect();
-    let mut old = Vec::new();
-    table.each(&mut |key, _| {
-        if !wanted.contains(&key) {
-            old.push(key);
+/// Has `table` hold `wanted`; `known`: what it holds, if that is known.
+fn replace<K: MapKey>(
+    table: &impl Raw<K, u32>,
+    wanted: HashSet<K>,
+    known: &mut Option<HashSet<K>>,
+) -> Result<(), Error> {
+    // after a failure it has to be read
+    let there = match known.take() {
+        Some(there) => there,
+        None => {
+            let mut there = HashSet::new();
+            table.each(&mut |key, _| _ = there.insert(key))?;
+            there
         }
-    })?;
-    table.remove_all(&old)
+    };
+    let new: Vec<K> = wanted.difference(&there).copied().collect();
+    table.set_all(&new, &vec![1; new.len()])?;
+    let old: Vec<K> = there.difference(&wanted).copied().collect();
+    table.remove_all(&old)?;
+    *known = Some(wanted);
+    Ok(())
 }
 
 fn map_error(name: &'static str, source: aya::maps::MapError) -> Error {

@@ -12,13 +12,15 @@ use ban_common::Ban;
 
 use super::{
     Hits, Xdp,
+    batch::Table,
     clock::JiffyClock,
     error::Error,
     hash::Map,
     link::Link,
     load::{Loaded, SIZED, entries},
     maps::Maps,
-    tables::{Entries, Key, Tables},
+    raw::MapKey,
+    tables::{AllowV4, Entries, Key, LpmV6, Tables},
     xdp::Attached,
 };
 
@@ -210,7 +212,10 @@ impl Next {
 
     /// Copies every ban.
     fn fill(&self, mut old: Tables) -> Result<Late, Error> {
-        let mut new = Tables::new(&Loaded::over(|name| self.pin(name), self.max_bans, 0)?)?;
+        let loaded = Loaded::over(|name| self.pin(name), self.max_bans, 0)?;
+        self.copy_allowed::<AllowV4>("allow_v4", &loaded)?;
+        self.copy_allowed::<LpmV6>("allow_v6", &loaded)?;
+        let mut new = Tables::new(&loaded)?;
         let mut entries = Entries::default();
         let mut copied = Map::default();
         let copy = |key, ban: Ban| {
@@ -222,6 +227,15 @@ impl Next {
         old.each(copy, |_| {})?;
         new.set(&entries, |_, _, _| {})?;
         Ok(Late { old, copied })
+    }
+
+    /// Who is allowed stays so.
+    fn copy_allowed<K: MapKey>(&self, name: &'static str, new: &Loaded) -> Result<(), Error> {
+        let old = MapData::from_pin(self.folder.join(name));
+        let old = old.map_err(|source| Error::Map { name, source: Box::new(source) })?;
+        let all = Table::<K, u32>::new(name, &old)?.all()?;
+        let (keys, values): (Vec<K>, Vec<u32>) = all.into_iter().unzip();
+        Table::new(name, new.map(name)?)?.set_all(&keys, &values)
     }
 
     /// Moves the pins over the old ones; all of them, or none.

@@ -30,7 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     clock::Now,
-    jail::{Count, Increment, Sentence},
+    jail::{self, Count, Offenders, Record, Sentence},
     ledger::{Claim, Holder},
     net::IpNet,
     source::Position,
@@ -230,6 +230,7 @@ pub struct Store {
     reader: Reader,
     /// For those who only want to know.
     recall: Recall,
+    offenders: Offenders,
     /// There was no file, or none that was of use.
     fresh: bool,
     /// Closed once the thread has ended.
@@ -285,7 +286,8 @@ impl Store {
         });
         // joined by its channel: a disk that hangs must not hold the end up
         drop(thread.map_err(Error::Thread)?);
-        Ok(Store { path, queue, shared, reader, recall, fresh, ended })
+        let offenders = Offenders::default();
+        Ok(Store { path, queue, shared, reader, recall, offenders, fresh, ended })
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
@@ -302,6 +304,10 @@ impl Store {
             if skipped > 0 {
                 log::error!("{skipped} claims in the store make no sense and were left out");
             }
+            self.offenders.forget_before(purged_before(&self.shared, now));
+            read::former(db, jail::REMEMBERED, |jail, prefix, record| {
+                self.offenders.add(jail, prefix, record);
+            })?;
             Ok((read::positions(db)?, read::counts(db)?, read::pardons(db)?))
         });
         let complete = !self.fresh;
@@ -328,6 +334,9 @@ impl Store {
     /// Records a claim, new or with a new end. `sentence`: a jail's, with its evidence; it counts
     /// as one more ban of the prefix.
     pub fn claim(&mut self, claim: &Claim, sentence: Option<&Sentence>, now: Now) {
+        if let Some(sentence) = sentence {
+            self.remember(claim, 1, sentence.time);
+        }
         let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
         self.record(|pending| {
             pending.claim(key, span);
@@ -343,6 +352,7 @@ impl Store {
 
     /// Records the operator's claim, and why.
     pub fn manual(&mut self, claim: &Claim, reason: Option<&str>, now: Now) {
+        self.remember(claim, 1, now.wall);
         let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
         let who = (claim.prefix, claim.holder.clone());
         let at = now.wall.as_millisecond();
@@ -357,6 +367,10 @@ impl Store {
     /// Records what fail2ban remembered of an address, and so many of its bans, that were not known
     /// yet ([`Store::known`]); its claim, if it is still banned, is recorded with [`Store::claim`].
     pub fn former(&mut self, former: &Former, more: u32) {
+        let record = Record { bans: more, last: former.at };
+        if more > 0 {
+            self.offenders.add(&former.jail, former.prefix, record);
+        }
         let who = (former.prefix, Holder::Jail(former.jail.as_str().into()));
         let at = former.at.as_millisecond();
         let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
@@ -365,6 +379,11 @@ impl Store {
             pending.banned(who.clone(), more, at);
             pending.ground(who, ground);
         });
+    }
+
+    fn remember(&self, claim: &Claim, bans: u32, last: Timestamp) {
+        // bans by hand make no jail's ban longer, but they do with overalljails
+        self.offenders.add(&claim.holder.to_string(), claim.prefix, Record { bans, last });
     }
 
     /// Records that a claim has ended.
@@ -416,13 +435,21 @@ impl Store {
         self.shared.set(State::Degraded("an earlier run could not record everything".to_owned()));
     }
 
-    /// How often `prefix` was banned before, by this jail or, with overalljails, by anybody. 0 if
-    /// the disk does not answer: the ban does not wait for it.
-    pub fn former_bans(&self, prefix: IpNet, jail: &str, increment: &Option<Increment>) -> u32 {
-        let overall = increment.as_ref().is_some_and(|increment| increment.overalljails);
-        let holder = (!overall).then(|| Holder::Jail(jail.into()));
-        let bans = self.ask(move |db| read::bans(db, prefix, holder.as_ref()));
-        bans.and_then(Result::ok).unwrap_or(0)
+    /// How often `prefix` was banned before, by this jail or, `overall`, by anybody; known
+    /// in memory, of the [`jail::REMEMBERED`] that were banned last.
+    pub fn former_bans(&self, prefix: IpNet, jail: &str, overall: bool, now: Now) -> u32 {
+        self.offenders.forget_before(purged_before(&self.shared, now));
+        let record = match overall {
+            true => self.offenders.of_all(prefix),
+            false => self.offenders.of(jail, prefix),
+        };
+        record.unwrap_or_default().bans
+    }
+
+    /// What is known of earlier bans, for those who ask for themselves.
+    #[must_use]
+    pub fn offenders(&self) -> Offenders {
+        self.offenders.clone()
     }
 
     /// How many bans of each are on record; `None`: the disk does not answer.
@@ -523,6 +550,12 @@ impl Store {
     ) -> Option<T> {
         self.reader.ask(read)
     }
+}
+
+/// What was given before then is purged unless a claim rests on it.
+fn purged_before(shared: &Shared, now: Now) -> Timestamp {
+    let age = SignedDuration::from_millis(shared.purge_age_ms.load(Ordering::Relaxed));
+    now.wall.checked_sub(age).unwrap_or(Timestamp::MIN)
 }
 
 /// Opens the file; puts a corrupt one aside, and waits a while for a locked one.

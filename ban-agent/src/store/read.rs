@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    jail::Count,
+    jail::{Count, Record},
     ledger::{Claim, Holder},
     net::{IpNet, parse_prefix},
     source::Position,
@@ -109,6 +109,25 @@ pub(super) fn bans(
                WHERE prefix = ?1 AND (?2 IS NULL OR holder = ?2)";
     let holder = holder.map(holder_text);
     db.prepare_cached(sum)?.query_row(params![prefix.to_string(), holder], |row| row.get(0))
+}
+
+/// Hands the bans of the prefixes that were banned last to `each`, at most so many.
+pub(super) fn former(
+    db: &Connection,
+    limit: usize,
+    mut each: impl FnMut(&str, IpNet, Record),
+) -> rusqlite::Result<()> {
+    let mut statement =
+        db.prepare("SELECT prefix, holder, bans, last FROM history ORDER BY last DESC LIMIT ?1")?;
+    let mut rows = statement.query([i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    while let Some(row) = rows.next()? {
+        let Ok(prefix) = parse_prefix(row.get_ref(0)?.as_str()?) else { continue };
+        let holder = row.get_ref(1)?.as_str()?;
+        let last = Timestamp::from_millisecond(row.get(3)?).unwrap_or_default();
+        let record = Record { bans: row.get(2)?, last };
+        each(holder.strip_prefix("jail:").unwrap_or(holder), prefix, record);
+    }
+    Ok(())
 }
 
 /// Why each holder banned `prefix` last.
