@@ -62,6 +62,9 @@ names! {
     /// A jail's task ended.
     JailDied = "jail_died",
         "restart the agent, and report the error that is in its log";
+    /// A jail, filter, action or hook makes no sense, and was left out at the start.
+    PartRefused = "part_refused",
+        "mend what `ban-agent check` names, then `ban-agent reload`";
     /// A jail's breaker tripped.
     JailStopped = "jail_stopped",
         "find out why with `ban-agent show` and `ban-agent test`, then `ban-agent resume`";

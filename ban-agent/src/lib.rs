@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod alarm;
+pub mod arithmetic;
 mod children;
 pub mod clock;
 pub mod net;

@@ -103,6 +103,7 @@ fn the_unit_does_as_documented() -> Result<()> {
     // what it cannot start with, it does not start with, nor again and again
     fs::write(machine.file(CONFIG), config("maxretri = 2"))?;
     ensure!(!machine.run(&["systemctl", "start", UNIT])?.status.success(), "started");
+    eventually("it is left alone", LIMIT, || Ok(property(&machine, "ActiveState")? == "failed"))?;
     ensure!(property(&machine, "NRestarts")? == "0", "tried again with a bad configuration");
     ensure!(journal(&machine).contains("maxretri"), "{}", journal(&machine));
     ensure!(!pings(&stage)?, "a bad configuration ended the ban");

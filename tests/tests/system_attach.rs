@@ -155,8 +155,8 @@ fn it_starts_whole_or_not_at_all() {
     assert_eq!(stage.program_on("edge0"), None, "half attached");
     assert!(!stage.pins.path().exists(), "pins are left over");
 
-    let missing = stage.start(stage.options(&["edge0", "eth99"])).unwrap_err();
-    assert!(missing.to_string().contains("'eth99'"), "{missing}");
+    let missing = stage.start(stage.options(&["eth98", "eth99"])).unwrap_err();
+    assert!(missing.to_string().contains("'eth98'"), "{missing}");
     assert!(missing.hint().unwrap().contains("edge0"), "{:?}", missing.hint());
     assert!(!stage.pins.path().exists());
 

@@ -12,7 +12,14 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
-    let mut config = config::load(&cli.config)?;
+    let (mut config, faults) = config::load_sound(&cli.config)?;
+    let mut faults: Vec<Failure> = faults.into_iter().map(Failure::from).collect();
+    if let Some(last) = faults.pop() {
+        for fault in faults {
+            fault.report();
+        }
+        return Err(last);
+    }
     if !cli.quiet {
         let more = [lookups(&config), blind(&config)];
         config.warnings.extend(more.into_iter().flatten());

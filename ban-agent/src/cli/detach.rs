@@ -25,8 +25,8 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Err(error) => return Err(error.into()),
     };
     // a broken configuration must not keep anybody locked out
-    let agent = match config::load(&cli.config) {
-        Ok(config) => config.agent,
+    let agent = match config::load_sound(&cli.config) {
+        Ok((config, _)) => config.agent,
         Err(error) => {
             log::warn!("{error}; using the default pins");
             config::shipped()?.agent

@@ -16,9 +16,12 @@ use crate::{
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut checks = vec![running_kernel(), btf(), jit(), capabilities()];
     let mut blind = Vec::new();
-    let agent = match config::load(&cli.config) {
-        Ok(config) => {
+    let agent = match config::load_sound(&cli.config) {
+        Ok((config, faults)) => {
             checks.push(good("configuration", format!("{} jails", config.jails.len())));
+            checks.extend(faults.iter().map(|fault| {
+                bad("configuration", fault.to_string(), &fault.hint().unwrap_or_default())
+            }));
             blind = check::blind(&config);
             config.agent
         }

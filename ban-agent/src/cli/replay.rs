@@ -13,7 +13,12 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Cli, args::Replay, failure::Failure, output};
+use super::{
+    Cli,
+    args::Replay,
+    failure::{Failure, chain},
+    output,
+};
 use crate::{
     clock::{Boot, Now},
     config,
@@ -29,7 +34,8 @@ use crate::{
 const CHUNK: usize = 1 << 20;
 
 pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
-    let config = config::load(&cli.config)?;
+    let (config, faults) = config::load_sound(&cli.config)?;
+    faults.iter().for_each(|fault| log::warn!("{}", chain(fault)));
     let (names, file) = args.words.split_at(args.words.len().saturating_sub(1));
     let file = file.first().map_or("-", String::as_str);
     let now = args.now.unwrap_or_else(Timestamp::now);

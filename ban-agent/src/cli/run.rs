@@ -15,7 +15,16 @@ use crate::{
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     kernel::few_arenas();
-    let config = config::load(&cli.config)?;
+    let (config, faults) = config::load_sound(&cli.config)?;
+    for fault in &faults {
+        log::error!("{}", chain(fault));
+    }
+    if config.jails.is_empty()
+        && let Some(fault) = faults.into_iter().next()
+    {
+        // nobody would be protected: rather say so than run
+        return Err(fault.into());
+    }
     let mut agent = config.agent.clone();
     if !args.interfaces.is_empty() {
         agent.interfaces.clone_from(&args.interfaces);

@@ -14,7 +14,12 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Cli, args::Test, failure::Failure, output};
+use super::{
+    Cli,
+    args::Test,
+    failure::{Failure, chain},
+    output,
+};
 use crate::{
     config,
     control::SCHEMA,
@@ -66,15 +71,16 @@ fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Fail
 /// The filter of the jail of that name, or the filter of that name: the operator's own, then
 /// fail2ban's if the configuration names its folder, then a shipped one.
 fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
-    let config = match config::load(&cli.config) {
+    let (config, faults) = match config::load_sound(&cli.config) {
         // without a configuration the shipped filters are there all the same
         Err(config::Error::Read { path, source })
             if path == cli.config && source.kind() == io::ErrorKind::NotFound =>
         {
-            config::shipped()?
+            (config::shipped()?, Vec::new())
         }
         config => config?,
     };
+    faults.iter().for_each(|fault| log::warn!("{}", chain(fault)));
     if let Some(jail) = config.jails.iter().find(|jail| &*jail.name == name && reads_logs(jail)) {
         return Ok((*jail.filter).clone());
     }

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use toml::{Table, Value};
 
 use super::{
-    Error,
-    layer::{self, Layer},
+    layer::{self, Fault, Layer},
     raw::{self, OneOrMany},
 };
 use crate::action::{Commands, Spec, TIMEOUT};
@@ -17,7 +16,8 @@ pub(super) fn of_jail(
     known: &BTreeMap<String, raw::Action>,
     jail: &str,
     names: Option<&OneOrMany>,
-) -> Result<Vec<Arc<Spec>>, Error> {
+    faults: &mut Vec<Fault>,
+) -> Vec<Arc<Spec>> {
     let mut specs: Vec<Arc<Spec>> = Vec::new();
     for name in names.map(OneOrMany::list).unwrap_or_default() {
         let Some(raw) = known.get(&name) else {
@@ -26,13 +26,19 @@ pub(super) fn of_jail(
             let hint =
                 nearest.map_or(define.clone(), |key| format!("did you mean '{key}'? or {define}"));
             let message = format!("jail '{jail}': there is no action '{name}'");
-            return Err(layer::invalid(layers, &["jails", jail, "actions"], message, Some(hint)));
+            // told of already where it is the action itself that makes no sense
+            if faults.iter().all(|fault| (fault.kind, &fault.name) != ("actions", &name)) {
+                let error =
+                    layer::invalid(layers, &["jails", jail, "actions"], message, Some(hint));
+                faults.push(Fault { kind: "actions", name, error });
+            }
+            continue;
         };
         if specs.iter().all(|spec| *spec.name != *name) {
             specs.push(Arc::new(resolve(&name, raw)));
         }
     }
-    Ok(specs)
+    specs
 }
 
 fn resolve(name: &str, raw: &raw::Action) -> Spec {

@@ -1,6 +1,8 @@
-//! Durations in fail2ban's words: `600`, `10m`, `1h 30m`, `2 weeks`, `-1` for ever.
+//! Durations in fail2ban's words: `600`, `10m`, `1h 30m`, `2 weeks`, `60*60*24`, `-1` for ever.
 
 use std::time::Duration;
+
+use crate::arithmetic::Expression;
 
 /// A text that is no duration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -17,7 +19,7 @@ const YEAR: f64 = DAY * 365.25;
 
 fn unit(name: &str) -> Option<f64> {
     Some(match name {
-        "" | "s" | "ss" | "sec" | "secs" | "second" | "seconds" => SECOND,
+        "s" | "ss" | "sec" | "secs" | "second" | "seconds" => SECOND,
         "m" | "mm" | "mi" | "min" | "mins" | "minute" | "minutes" => MINUTE,
         "h" | "hh" | "ho" | "hou" | "hour" | "hours" => HOUR,
         "d" | "dd" | "da" | "day" | "days" => DAY,
@@ -28,32 +30,19 @@ fn unit(name: &str) -> Option<f64> {
     })
 }
 
-/// Parses a duration; `None` is "for ever" (any negative number).
+/// Parses a duration, which may be computed as in fail2ban: `60*60*24`, `1d-1h`, `1 year + 1 week`.
+/// `None` is "for ever" (anything below 0).
 ///
 /// # Errors
 /// [`BadDuration`] if it is none, or longer than a thousand years.
 pub fn parse_duration(text: &str) -> Result<Option<Duration>, BadDuration> {
     let bad = || BadDuration(text.to_owned());
-    let mut rest = text.trim();
-    if let Some(number) = rest.strip_prefix('-') {
-        return number.parse::<u64>().map(|_| None).map_err(|_| bad());
-    }
-    if rest.is_empty() {
+    let total = Expression::parse(text, &[], Some(unit)).map_err(|_| bad())?.value(&[]);
+    if total.is_nan() || total > 1000.0 * YEAR {
         return Err(bad());
     }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(digits);
-        let number: f64 = number.parse().map_err(|_| bad())?;
-        let tail = tail.trim_start();
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
-        let (name, tail) = tail.split_at(letters);
-        total += number * unit(&name.to_ascii_lowercase()).ok_or_else(bad)?;
-        rest = tail.trim_start_matches([' ', '\t', '+']);
-    }
-    if total > 1000.0 * YEAR {
-        return Err(bad());
+    if total < 0.0 {
+        return Ok(None);
     }
     Duration::try_from_secs_f64(total).map(Some).map_err(|_| bad())
 }
@@ -94,11 +83,23 @@ mod tests {
             ("1mo", 2_629_800),
             ("1y", 31_557_600),
             ("0", 0),
+            ("60*60*24*7", 604_800),
+            ("86400 * 7", 604_800),
+            ("1d-1h", 82_800),
+            ("1d12h", 129_600),
+            ("1 year + 1 month - 1 week", 31_557_600 + 2_629_800 - 604_800),
+            ("24*3600/600", 144),
+            ("(1h + 30m) * 2", 10_800),
+            ("1/2h", 1800),
+            ("1 Week", 604_800),
+            ("--1", 1),
         ] {
             assert_eq!(parse_duration(text), Ok(Some(Duration::from_secs(seconds))), "{text}");
         }
-        assert_eq!(parse_duration("-1"), Ok(None));
-        for text in ["", "x", "10q", "1h,", "--1", "1..2s", "9999y"] {
+        for text in ["-1", "-1d", "1h - 2h"] {
+            assert_eq!(parse_duration(text), Ok(None), "{text}");
+        }
+        for text in ["", "x", "10q", "1h,", "1..2s", "9999y", "1/0", "0/0", "d", "1 +", "10**400"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

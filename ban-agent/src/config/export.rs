@@ -38,12 +38,12 @@ fn action_name(jail: &jail::Spec, action: &crate::action::Spec) -> String {
 
 fn filter(spec: &filter::Spec) -> Table {
     let mut table = Table::new();
+    table.insert("failregex".into(), texts(&spec.failregex));
     let mut list = |key: &str, values: &[String]| {
         if !values.is_empty() {
             table.insert(key.into(), texts(values));
         }
     };
-    list("failregex", &spec.failregex);
     list("ignoreregex", &spec.ignoreregex);
     list("datepattern", &spec.datepattern);
     if let Some(prefregex) = &spec.prefregex {
@@ -118,6 +118,9 @@ fn jail(spec: &jail::Spec) -> Table {
                 increment.multipliers.iter().map(|number| Value::Float(*number)).collect();
             table.insert("bantime.multipliers".into(), multipliers.into());
         }
+        if let Some(formula) = &increment.formula {
+            table.insert("bantime.formula".into(), formula.text().into());
+        }
         if let Some(time) = increment.maxtime {
             table.insert("bantime.maxtime".into(), duration(time));
         }
@@ -146,7 +149,7 @@ fn sources(sources: &[source::Spec], table: &mut Table) {
             }
         }
     }
-    if !paths.is_empty() {
+    if !paths.is_empty() || sources.is_empty() {
         table.insert("logpath".into(), texts(&paths));
     }
 }

@@ -5,12 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Deserialize as _;
 use toml::{
-    Table, Value,
-    de::{DeTable, DeValue},
+    Spanned, Table, Value,
+    de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Error, raw::Raw, shipped::SHIPPED};
+use super::{
+    Error, Refused,
+    raw::{self, Raw},
+    shipped::SHIPPED,
+};
 
 /// One text of configuration.
 pub(super) struct Layer {
@@ -19,6 +24,27 @@ pub(super) struct Layer {
     /// Part of the binary: its jails run only if another layer names them.
     pub(super) builtin: bool,
     pub(super) table: Table,
+    /// Its sections that make no sense; the table does not hold them.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// Something that makes no sense and that others do without.
+pub(super) struct Fault {
+    /// The table of its name: `jails`, `filters`, `actions`, `hooks`, or `fail2ban`.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    pub(super) error: Error,
+}
+
+impl Fault {
+    /// As it is shown.
+    pub(super) fn refused(&self) -> Refused {
+        let kind = self.kind.trim_end_matches('s');
+        Refused {
+            part: format!("{kind} {}", self.name).trim().to_owned(),
+            why: self.error.to_string(),
+        }
+    }
 }
 
 /// The layers inside the binary.
@@ -82,9 +108,41 @@ fn parse(path: PathBuf, text: String, builtin: bool) -> Result<Layer, Error> {
         }
         Error::Invalid { path: path.clone(), line, message, hint }
     };
-    let table = text.parse::<Table>().map_err(|error| invalid(&error))?;
-    toml::from_str::<Raw>(&text).map_err(|error| invalid(&error))?;
-    Ok(Layer { path, text, builtin, table })
+    let mut table = text.parse::<Table>().map_err(|error| invalid(&error))?;
+    let mut parsed = DeTable::parse(&text).map_err(|error| invalid(&error))?;
+    let mut faults = Vec::new();
+    for kind in KINDS {
+        for (name, error) in check_each(kind, parsed.get_mut()) {
+            if let Some(Value::Table(sections)) = table.get_mut(kind) {
+                sections.remove(&name);
+            }
+            faults.push(Fault { kind, name, error: invalid(&error) });
+        }
+    }
+    Raw::deserialize(toml::Deserializer::from(parsed)).map_err(|error| invalid(&error))?;
+    Ok(Layer { path, text, builtin, table, faults })
+}
+
+/// Tables whose sections do without each other.
+const KINDS: [&str; 4] = ["filters", "actions", "jails", "hooks"];
+
+/// Takes each section of a kind out, and says what is wrong with it.
+fn check_each(kind: &str, root: &mut DeTable<'_>) -> Vec<(String, toml::de::Error)> {
+    let Some(sections) = root.get_mut(kind).map(Spanned::get_mut) else { return Vec::new() };
+    // anything else is told by who reads the whole
+    let DeValue::Table(sections) = sections else { return Vec::new() };
+    let mut faults = Vec::new();
+    for (name, section) in std::mem::take(sections) {
+        let from = ValueDeserializer::from(section);
+        let result = match kind {
+            "filters" => raw::Filter::deserialize(from).map(drop),
+            "actions" => raw::Action::deserialize(from).map(drop),
+            "jails" => raw::Jail::deserialize(from).map(drop),
+            _ => raw::Hook::deserialize(from).map(drop),
+        };
+        faults.extend(result.err().map(|error| (name.get_ref().to_string(), error)));
+    }
+    faults
 }
 
 /// One table of all layers, in which later layers win.

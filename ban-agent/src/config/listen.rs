@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     Error, Events as Resolved,
-    layer::{self, Layer},
+    layer::{self, Fault, Layer},
     raw::{Bounded, OneOrMany},
 };
 use crate::{
@@ -90,9 +90,20 @@ pub(super) fn events(raw: &Events) -> Resolved {
 /// Shortest time between two messages, and how long one may take, unless a hook says otherwise.
 const DEFAULT: Duration = Duration::from_secs(10);
 
-/// All hooks, by name.
-pub(super) fn hooks(layers: &[Layer], raw: &BTreeMap<String, Hook>) -> Result<Vec<Spec>, Error> {
-    raw.iter().map(|(name, raw)| hook(layers, name, raw)).collect()
+/// All hooks that make sense, by name.
+pub(super) fn hooks(
+    layers: &[Layer],
+    raw: &BTreeMap<String, Hook>,
+    faults: &mut Vec<Fault>,
+) -> Vec<Spec> {
+    let mut hooks = Vec::new();
+    for (name, raw) in raw {
+        match hook(layers, name, raw) {
+            Ok(hook) => hooks.push(hook),
+            Err(error) => faults.push(Fault { kind: "hooks", name: name.clone(), error }),
+        }
+    }
+    hooks
 }
 
 fn hook(layers: &[Layer], name: &str, raw: &Hook) -> Result<Spec, Error> {

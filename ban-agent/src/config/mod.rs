@@ -65,6 +65,14 @@ pub enum Error {
     /// The fail2ban configuration that `[agent] fail2ban` names is wrong.
     #[error(transparent)]
     Fail2ban(Box<fail2ban::Error>),
+    /// A part of ours cannot be used because another one makes no sense.
+    #[error("{part}: {what}")]
+    Part {
+        /// The part.
+        part: String,
+        /// The other one.
+        what: String,
+    },
     /// One of its filters does not compile.
     #[error("{}: jail {jail}: {source}", folder.display())]
     Fail2banFilter {
@@ -85,7 +93,10 @@ impl Error {
             Error::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("create {} or name another file with --config", path.display()))
             }
-            Error::Read { .. } | Error::Fail2ban(_) | Error::Fail2banFilter { .. } => None,
+            Error::Read { .. }
+            | Error::Fail2ban(_)
+            | Error::Fail2banFilter { .. }
+            | Error::Part { .. } => None,
             Error::Invalid { hint, .. } => hint
                 .clone()
                 .or_else(|| Some("mend that line; `ban-agent check` tells the next".into())),
@@ -154,6 +165,15 @@ pub struct Events {
     pub sample: u32,
 }
 
+/// A part of the configuration that makes no sense; the others do without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What it is: `jail sshd`.
+    pub part: String,
+    /// What is wrong with it, and where.
+    pub why: String,
+}
+
 /// A configuration, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -175,6 +195,8 @@ pub struct Config {
     pub disabled: Vec<String>,
     /// What an operator should know, though it is no error.
     pub warnings: Vec<String>,
+    /// What makes no sense and is left out; empty unless [`load_sound`] read it.
+    pub refused: Vec<Refused>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
 }
@@ -184,11 +206,21 @@ pub struct Config {
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn load(path: &Path) -> Result<Config, Error> {
-    let layers = layer::read(path)?;
-    let mut config = resolve::resolve(&layers)?;
+    let (config, faults) = load_sound(path)?;
+    faults.into_iter().next().map_or(Ok(config), Err)
+}
+
+/// As [`load`], but what is wrong with one jail, filter, action or hook is told beside, and the
+/// others are there: at a start it is better to protect what can be protected.
+///
+/// # Errors
+/// What leaves nothing to go on with: a file that cannot be read, or a mistake in what all share.
+pub fn load_sound(path: &Path) -> Result<(Config, Vec<Error>), Error> {
+    let mut layers = layer::read(path)?;
+    let (mut config, faults) = resolve::resolve(&mut layers)?;
     config.warnings.extend(owner::warnings(&config.files));
     config.warnings.extend(owner::of_sockets(&config.jails));
-    Ok(config)
+    Ok((config, faults))
 }
 
 /// The control socket that `path` and its `conf.d` name, or the default one. Also where something
@@ -203,7 +235,7 @@ pub fn socket(path: &Path) -> PathBuf {
 /// # Errors
 /// None that a test would not have found.
 pub fn shipped() -> Result<Config, Error> {
-    resolve::resolve(&layer::shipped()?)
+    resolve::resolve(&mut layer::shipped()?).map(|(config, _)| config)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
+pub(super) use super::listen::Hook;
 use super::{
     duration::parse_duration,
-    listen::{Events, Geoip, Hook, Metrics},
+    listen::{Events, Geoip, Metrics},
 };
 use crate::{
-    jail::Ignored,
+    jail::{Formula, Ignored},
     net::{self, IpNet, PortRange, Ports, Proto, Translators},
 };
 
@@ -149,6 +150,8 @@ pub(super) struct Jail {
     pub(super) factor: Option<f64>,
     #[serde(rename = "bantime.multipliers")]
     pub(super) multipliers: Option<Vec<f64>>,
+    #[serde(rename = "bantime.formula")]
+    pub(super) formula: Option<BanFormula>,
     #[serde(rename = "bantime.maxtime")]
     pub(super) maxtime: Option<Bounded>,
     #[serde(rename = "bantime.rndtime")]
@@ -214,6 +217,19 @@ impl<'de> Deserialize<'de> for Bounded {
             Span(Some(duration)) => Ok(Bounded(duration)),
             Span(None) => Err(de::Error::custom("this duration cannot be for ever")),
         }
+    }
+}
+
+/// `bantime.formula`
+#[derive(Clone, Debug)]
+pub(super) struct BanFormula(pub(super) Formula);
+
+impl<'de> Deserialize<'de> for BanFormula {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Formula::parse(&text)
+            .map(BanFormula)
+            .map_err(|why| de::Error::custom(format!("this formula is no arithmetic: {why}")))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Agent, Config, DEFAULT_SOCKET, Error, action,
-    layer::{self, Layer},
+    layer::{self, Fault, Layer},
     listen,
     raw::{self, OneOrMany, Raw},
 };
@@ -19,9 +19,20 @@ use crate::{
 /// The longest that a ban is extended to.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The specs of `layers`.
-pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
-    let merged = layer::merged(layers);
+/// The specs of `layers`, and what is wrong with what is missing among them.
+pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Error> {
+    let mut faults: Vec<Fault> = Vec::new();
+    for fault in layers.iter_mut().flat_map(|layer| std::mem::take(&mut layer.faults)) {
+        faults.push(fault);
+    }
+    let layers = &*layers;
+    let mut merged = layer::merged(layers);
+    for Fault { kind, name, .. } in &faults {
+        // what other files say of it is not what the operator means
+        if let Some(sections) = merged.get_mut(*kind).and_then(toml::Value::as_table_mut) {
+            sections.remove(name);
+        }
+    }
     // every layer was checked alone, so the whole cannot be of another shape
     let raw: Raw = merged.try_into().map_err(|error: toml::de::Error| {
         layer::invalid(layers, &[], error.message().into(), None)
@@ -29,33 +40,51 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
 
     let mut filters = BTreeMap::new();
     for (name, section) in &raw.filters {
-        filters.insert(name.clone(), Arc::new(filter(layers, name, section)?));
+        match filter(layers, name, section) {
+            Ok(filter) => _ = filters.insert(name.clone(), Arc::new(filter)),
+            Err(error) => faults.push(Fault { kind: "filters", name: name.clone(), error }),
+        }
     }
     let mut config = Config {
         agent: agent(&raw.agent),
-        metrics: listen::metrics(layers, &raw.metrics)?,
+        metrics: listen::metrics(layers, &raw.metrics).unwrap_or_else(|error| {
+            faults.push(Fault { kind: "metrics", name: String::new(), error });
+            None
+        }),
         events: listen::events(&raw.events),
         geoip: raw.geoip.database.clone(),
-        hooks: listen::hooks(layers, &raw.hooks)?,
+        hooks: listen::hooks(layers, &raw.hooks, &mut faults),
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),
         warnings: Vec::new(),
+        refused: Vec::new(),
         files: layers.iter().filter(|l| !l.builtin).map(|l| l.path.clone()).collect(),
     };
     for (name, section) in &raw.jails {
-        if section.enabled.unwrap_or_else(|| named(layers, name)) && named(layers, name) {
-            let mut jail = jail(layers, &config.filters, name, section, &raw.defaults)?;
-            let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
-            jail.actions = action::of_jail(layers, &raw.actions, name, actions)?;
-            config.jails.push(jail);
-        } else {
+        if !section.enabled.unwrap_or_else(|| named(layers, name)) || !named(layers, name) {
             config.disabled.push(name.clone());
+            continue;
+        }
+        match jail(layers, &config.filters, name, section, &raw.defaults, &faults) {
+            Ok(mut jail) => {
+                let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
+                // without its mail a jail still bans
+                jail.actions = action::of_jail(layers, &raw.actions, name, actions, &mut faults);
+                config.jails.push(jail);
+            }
+            Err(error) => faults.push(Fault { kind: "jails", name: name.clone(), error }),
         }
     }
     if let Some(folder) = &raw.agent.fail2ban {
-        let loaded = fail2ban::load(folder).map_err(|error| Error::Fail2ban(Box::new(error)))?;
-        adopt(&mut config, folder, loaded)?;
+        match fail2ban::load(folder) {
+            Ok(loaded) => adopt(&mut config, folder, loaded, &mut faults),
+            Err(error) => faults.push(Fault {
+                kind: "fail2ban",
+                name: folder.display().to_string(),
+                error: Error::Fail2ban(Box::new(error)),
+            }),
+        }
     }
     for jail in &mut config.jails {
         jail.translators = config.agent.translators.clone();
@@ -73,7 +102,10 @@ pub(super) fn resolve(layers: &[Layer]) -> Result<Config, Error> {
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
-    Ok(config)
+    config.refused = faults.iter().map(Fault::refused).collect();
+    // what follows from another is told once
+    let errors = faults.into_iter().map(|fault| fault.error);
+    Ok((config, errors.filter(|error| !matches!(error, Error::Part { .. })).collect()))
 }
 
 /// What is lost where a pattern leaves open whether a port follows the address.
@@ -93,13 +125,18 @@ fn optional_ports(jail: &jail::Spec) -> Option<String> {
 }
 
 /// Adds fail2ban's jails; a jail of our own with the same name wins.
-fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded) -> Result<(), Error> {
+fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded, faults: &mut Vec<Fault>) {
+    for (name, error) in loaded.refused {
+        faults.push(Fault { kind: "jails", name, error: Error::Fail2ban(Box::new(error)) });
+    }
     for jail in loaded.jails {
-        Filter::compile(&jail.filter).map_err(|source| Error::Fail2banFilter {
-            folder: folder.to_owned(),
-            jail: jail.name.to_string(),
-            source: Box::new(source),
-        })?;
+        if let Err(source) = Filter::compile(&jail.filter) {
+            let (folder, jail) = (folder.to_owned(), jail.name.to_string());
+            let name = jail.clone();
+            let error = Error::Fail2banFilter { folder, jail, source: Box::new(source) };
+            faults.push(Fault { kind: "jails", name, error });
+            continue;
+        }
         if config.jails.iter().any(|own| own.name == jail.name) {
             let name = &jail.name;
             let folder = folder.display();
@@ -116,7 +153,6 @@ fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded) -> Result
     config.disabled.extend(disabled);
     config.warnings.extend(loaded.unsupported.iter().map(ToString::to_string));
     config.files.extend(loaded.files);
-    Ok(())
 }
 
 /// Whether a layer that the operator wrote names the jail.
@@ -167,7 +203,8 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         logtimezone: raw.logtimezone.clone(),
         usedns: raw.usedns.unwrap_or(false),
     };
-    if spec.failregex.is_empty() {
+    // an empty list is meant: nothing is counted, bans are made by hand
+    if raw.failregex.is_none() {
         let message = format!("filter '{name}' has no failregex");
         let hint = Some("add failregex = ['^…<ADDR>…$']".into());
         return Err(layer::invalid(layers, &["filters", name], message, hint));
@@ -185,7 +222,6 @@ fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> 
         filter::Error::NoAddress { pattern, .. } => ("failregex", pattern.as_str()),
         filter::Error::Date { pattern, .. } => ("datepattern", pattern.as_str()),
         filter::Error::Zone { zone, .. } => ("logtimezone", zone.as_str()),
-        filter::Error::NoPattern(_) => ("failregex", ""),
     };
     let list = match key {
         "failregex" => spec.failregex.as_slice(),
@@ -206,6 +242,7 @@ fn jail(
     name: &str,
     own: &raw::Jail,
     defaults: &raw::Jail,
+    faults: &[Fault],
 ) -> Result<jail::Spec, Error> {
     macro_rules! get {
         ($key:ident) => {
@@ -214,6 +251,10 @@ fn jail(
     }
     let filter_name = get!(filter).map_or(name, String::as_str);
     let mut filter = Arc::clone(filters.get(filter_name).ok_or_else(|| {
+        if faults.iter().any(|fault| fault.kind == "filters" && fault.name == filter_name) {
+            let what = format!("its filter '{filter_name}' makes no sense");
+            return Error::Part { part: format!("jail {name}"), what };
+        }
         let nearest = filters
             .keys()
             .min_by_key(|key| strsim::damerau_levenshtein(key, filter_name))
@@ -305,6 +346,7 @@ fn increment(own: &raw::Jail, defaults: &raw::Jail) -> Option<jail::Increment> {
     get!(increment).copied().unwrap_or(false).then(|| jail::Increment {
         factor: get!(factor).copied().unwrap_or(1.0),
         multipliers: get!(multipliers).cloned().unwrap_or_default(),
+        formula: get!(formula).map(|formula| formula.0.clone()),
         maxtime: get!(maxtime).map(|time| time.0),
         rndtime: get!(rndtime).map_or(Duration::ZERO, |time| time.0),
         overalljails: get!(overalljails).copied().unwrap_or(false),
@@ -344,7 +386,9 @@ fn sources(
     if own.bans.or(defaults.bans) == Some(true) {
         sources.push(source::Spec::Bans);
     }
-    if sources.is_empty() {
+    // an empty list is meant: it bans by hand
+    let given = own.logpath.as_ref().or(defaults.logpath.as_ref()).is_some();
+    if sources.is_empty() && !given {
         let message = format!("jail '{name}' reads nothing");
         let hint = Some("add logpath, journalmatch, syslog or bans".into());
         return Err(layer::invalid(layers, &["jails", name], message, hint));

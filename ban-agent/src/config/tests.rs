@@ -239,6 +239,7 @@ fn an_export_resolves_to_the_same_jails() {
     let text = format!(
         "{GOOD}\"bantime.increment\" = true\n\"bantime.maxtime\" = \"1w\"\n\
          [jails.sshd]\nport = \"ssh\"\nprefix_v6 = 64\nextend_hits = 9\n\
+         \"bantime.increment\" = true\n\"bantime.formula\" = \"ban.Time * ban.Count\"\n\
          [jails.log]\nfilter = \"web\"\nsyslog = \"udp://127.0.0.1:5514\"\nlogpath = \"/x tail\"\n\
          ignoreregex = ['friend']\nignoreip = \"192.0.2.1 host.example.net file:/etc/friends\"\n\
          ignorecommand = \"test <ip> = 192.0.2.2\"\n\
@@ -326,4 +327,42 @@ fn what_others_could_misuse_is_warned_of() {
     let path = folder.path().join("config.toml");
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     assert_eq!(told(&load(&path).unwrap(), "can be written by everybody"), 1);
+}
+
+#[test]
+fn one_part_that_makes_no_sense_stops_no_other() {
+    let text = format!(
+        "{GOOD}actions = [\"tell\", \"mail\"]\n\
+         [actions.tell]\nban = \"true\"\n[actions.mail]\nbann = \"true\"\n\
+         [filters.odd]\nfailregex = '('\n[jails.odd]\nlogpath = \"/x\"\n\
+         [jails.slip]\nfilter = \"web\"\nlogpath = \"/x\"\nmaxretri = 3\n\
+         [jails.blind]\nfilter = \"web\"\n[hooks.nowhere]\n"
+    );
+    let (folder, strict) = load_text(&text);
+    let message = strict.unwrap_err().to_string();
+    assert!(message.contains("unknown key 'bann'"), "{message}");
+    let (config, faults) = load_sound(&folder.path().join("config.toml")).unwrap();
+    let [web] = config.jails.as_slice() else { panic!("{:?}", config.jails) };
+    assert_eq!((&*web.name, web.actions.len()), ("web", 1), "it bans without its mail");
+    let refused: Vec<_> = config.refused.iter().map(|refused| refused.part.as_str()).collect();
+    let expected =
+        ["action mail", "jail slip", "filter odd", "hook nowhere", "jail blind", "jail odd"];
+    assert_eq!(refused, expected);
+    assert_eq!(faults.len(), expected.len() - 1, "what follows is told once");
+    assert!(config.refused[1].why.contains("unknown key 'maxretri'"), "{:?}", config.refused);
+    assert_eq!(config.refused[5].why, "jail odd: its filter 'odd' makes no sense");
+
+    // what all share is another matter: nobody guesses whom to allow
+    for text in ["[agent]\nallow = [\"x\"]\n", "[defaults]\nmaxretry = 0\n", "[jails"] {
+        assert!(load_sound(load_text(text).0.path().join("config.toml").as_path()).is_err());
+    }
+}
+
+#[test]
+fn a_jail_for_bans_by_hand() {
+    let text = "[filters.hand]\nfailregex = []\n[jails.hand]\nlogpath = []\nbantime = \"2 * 1d\"\n";
+    let config = load_text(text).1.unwrap();
+    assert!(config.jails[0].sources.is_empty());
+    assert_eq!(config.jails[0].bantime, Some(Duration::from_secs(2 * 86_400)));
+    assert_eq!(load_text(&export(&config)).1.unwrap().jails, config.jails);
 }

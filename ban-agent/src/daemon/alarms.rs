@@ -295,6 +295,10 @@ impl Core {
                 });
             }
         }
+        for refused in &self.config.refused {
+            let text = format!("{} is left out: {}", refused.part, refused.why);
+            look.say(Name::PartRefused, &refused.part, text);
+        }
         for name in self.wiring.died() {
             let text = format!("[{name}] bans nobody: its task has ended");
             look.say(Name::JailDied, name, text);

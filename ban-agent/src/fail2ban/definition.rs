@@ -1,7 +1,10 @@
 //! One file of `filter.d` or `action.d` with the options of a jail: what its words mean once
 //! `%(…)s` and `<tag>`s are resolved. Knows no word.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Error,
@@ -60,6 +63,12 @@ impl Definition {
             self.given.insert(key.to_owned(), text.to_owned());
             self.vars = lowered(&self.given);
         }
+    }
+
+    /// The words that the file and the options define.
+    pub(super) fn words(&self) -> BTreeSet<String> {
+        let own = ["Definition", "DEFAULT"].into_iter().flat_map(|name| self.config.keys(name));
+        own.chain(self.given.keys().map(String::as_str)).map(str::to_lowercase).collect()
     }
 
     /// Where a word stands; the file, if it does not.

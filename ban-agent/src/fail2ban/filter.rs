@@ -34,6 +34,8 @@ pub(super) struct Resolved {
     pub name: String,
     /// Its words.
     pub words: BTreeMap<String, String>,
+    /// All that it defines, for `%(known/…)s` in the jail.
+    pub known: BTreeMap<String, String>,
     /// Where its failregex stands, or the file.
     pub place: Place,
     /// What means nothing, in the file or (without a place) in the jail's options.
@@ -49,11 +51,42 @@ pub(super) fn read(dir: &Path, call: &Call, journal: bool) -> Result<Resolved, E
     let unused = definition.unused(call, &KNOWN);
     let mut words = BTreeMap::new();
     for word in WORDS {
-        if let Some(text) = definition.get(word, None)? {
-            words.insert(word.to_owned(), text);
+        match definition.get(word, None) {
+            Ok(text) => words.extend(text.map(|text| (word.to_owned(), text))),
+            // a log type of one's own need not say how its dates look
+            Err(_) if word == "datepattern" && call.options.contains_key("logtype") => {}
+            Err(error) => return Err(error),
         }
     }
-    Ok(Resolved { name: call.name.clone(), words, place, unused })
+    if words.get("datepattern").is_some_and(|text| is_tag(text.trim())) {
+        words.remove("datepattern");
+    }
+    let mut known = BTreeMap::new();
+    for word in definition.words() {
+        // what cannot be resolved alone is meant as a part of something else
+        if let Ok(Some(text)) = definition.get(&word, None) {
+            known.insert(word, text);
+        }
+    }
+    Ok(Resolved { name: call.name.clone(), words, known, place, unused })
+}
+
+/// Nothing but a tag that stands for nothing.
+fn is_tag(text: &str) -> bool {
+    text.strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'))
+        .is_some_and(|tag| tag.contains('/') && !tag.contains(['<', '>', ' ']))
+}
+
+/// No filter: the jail says all itself.
+pub(super) fn none(jail: &str, place: Place) -> Resolved {
+    Resolved {
+        name: jail.to_owned(),
+        words: BTreeMap::new(),
+        known: BTreeMap::new(),
+        place,
+        unused: Vec::new(),
+    }
 }
 
 /// A filter of `dir` by its name with options, as in `sshd[mode=aggressive]`.

@@ -44,17 +44,17 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
         .collect();
     for name in names {
         let words = Words { config: &config, name: &name };
-        if !words.flag("enabled", false)? {
-            loaded.disabled.push(name);
-            continue;
-        }
         let mut reader =
             Reader { dir, services: &services, unsupported: Vec::new(), inverted: false };
-        let jail = reader.jail(&mut config, &name)?;
-        if reader.inverted {
-            loaded.disabled.push(name);
-        } else {
-            loaded.jails.push(jail);
+        match words.flag("enabled", false) {
+            Ok(false) => loaded.disabled.push(name),
+            // one that makes no sense stops no other
+            Err(error) => loaded.refused.push((name, error)),
+            Ok(true) => match reader.jail(&mut config, &name) {
+                Err(error) => loaded.refused.push((name, error)),
+                Ok(_) if reader.inverted => loaded.disabled.push(name),
+                Ok(jail) => loaded.jails.push(jail),
+            },
         }
         loaded.unsupported.append(&mut reader.unsupported);
     }
@@ -75,22 +75,32 @@ impl Reader<'_> {
     fn jail(&mut self, config: &mut Config, name: &str) -> Result<Spec, Error> {
         let words = Words { config, name };
         let journal = self.backend(&words)?;
-        let call = words.text("filter")?.unwrap_or_else(|| name.to_owned());
+        let call = words.value("filter")?.map_or_else(|| name.to_owned(), |value| value.text);
         let call = options::parse(&call)
             .map_err(|what| words.bad("filter", format!("'{call}': {what}")))?;
-        let mut filter = filter::read(self.dir, &call, journal)?;
+        let mut filter = if call.name.is_empty() {
+            filter::none(name, words.place("filter"))
+        } else {
+            filter::read(self.dir, &call, journal)?
+        };
         for (place, what) in std::mem::take(&mut filter.unused) {
             let place = place.unwrap_or_else(|| words.place("filter"));
             let what = format!("filter '{}': {what}", filter.name);
             self.unsupported.push(Unsupported { place, jail: name.to_owned(), what });
         }
         // A jail may refer to its filter's words as %(known/failregex)s.
-        for (word, text) in &filter.words {
+        for (word, text) in &filter.known {
             let value = Value { text: text.replace('%', "%%"), place: filter.place.clone() };
             config.add(name, &format!("known/{word}"), value);
         }
         let words = Words { config, name };
         self.override_words(&words, &mut filter)?;
+        if filter.words.get("failregex").is_none_or(|text| text.trim().is_empty())
+            && call.name != RECIDIVE
+        {
+            let what = "no failregex: this jail bans nobody but by hand";
+            self.note(&words, "filter", what.to_owned());
+        }
         let zone = words.text("logtimezone")?;
         let maxretry = words.number("maxretry", 5_u32)?.max(1);
         let (ports, actions) = self.actions(&words)?;

@@ -27,12 +27,14 @@ pub use filter::filter;
 pub use ini::Place;
 
 /// What a fail2ban configuration says.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// The jails that are enabled, by name.
     pub jails: Vec<crate::jail::Spec>,
     /// The jails that are not.
     pub disabled: Vec<String>,
+    /// Jails that are enabled and make no sense.
+    pub refused: Vec<(String, Error)>,
     /// What it asks for and we do otherwise or not at all.
     pub unsupported: Vec<Unsupported>,
     /// The files that were read, in order.
@@ -125,7 +127,7 @@ pub fn ports(rule: &str) -> Result<crate::net::Ports, String> {
 /// Loads the configuration in `dir`, usually `/etc/fail2ban`.
 ///
 /// # Errors
-/// The first thing that is wrong, with file and line.
+/// What leaves nothing to go on with, with file and line: a file that is none of fail2ban's.
 pub fn load(dir: &Path) -> Result<Loaded, Error> {
     jail::load(dir)
 }

@@ -22,11 +22,20 @@ pub(super) fn parse(text: &str) -> Result<Call, String> {
     let mut options = Vars::new();
     let mut rest = inside.trim_start();
     while !rest.is_empty() {
-        let (key, tail) =
-            rest.split_once('=').ok_or_else(|| format!("'{rest}' is no key=value"))?;
+        let equals = rest.find('=').ok_or_else(|| format!("'{rest}' is no key=value"))?;
+        // `key?family=inet6=value` is meant for one family of addresses
+        let more = rest.get(..equals).filter(|key| key.contains('?')).and_then(|_| {
+            let tail = rest.get(equals + 1..)?;
+            Some(equals + 1 + tail.find('=')?)
+        });
+        let (key, tail) = rest.split_at(more.unwrap_or(equals));
+        let tail = tail.get(1..).unwrap_or_default();
         let key = key.trim();
-        let name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if key.is_empty() || !key.chars().all(name) {
+        let (plain, condition) = key.split_once('?').unwrap_or((key, "a=b"));
+        let condition = condition.split_once('=').is_some_and(|(what, value)| {
+            [what, value].iter().all(|part| !part.is_empty() && part.chars().all(word))
+        });
+        if plain.is_empty() || !plain.chars().all(letter) || !condition {
             return Err(format!("'{key}' is no option name"));
         }
         let (value, tail) = value(tail)?;
@@ -34,6 +43,14 @@ pub(super) fn parse(text: &str) -> Result<Call, String> {
         rest = next(tail)?;
     }
     Ok(Call { name: name.trim().to_owned(), options })
+}
+
+fn word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn letter(c: char) -> bool {
+    word(c) || matches!(c, '-' | '.')
 }
 
 /// The value that `text` begins with, and what follows it.
@@ -96,13 +113,14 @@ mod tests {
             ("sshd[mode=aggressive]", "sshd", &[("mode", "aggressive")]),
             ("a[x=1, y=\"2,]3\"][z='4']", "a", &[("x", "1"), ("y", "2,]3"), ("z", "4")]),
             ("a[]", "a", &[]),
+            ("a[x=\"1\", x?family=inet6=\"R=2\"]", "a", &[("x", "1"), ("x?family=inet6", "R=2")]),
             ("a[x=]", "a", &[("x", "")]),
         ] {
             let call = parse(text).unwrap();
             let expected = options.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
             assert_eq!((call.name.as_str(), call.options), (name, expected), "{text}");
         }
-        for text in ["a[x", "a[x]", "a[x=\"]", "a[x=1]y"] {
+        for text in ["a[x?y=1]", "a[x?=1=2]", "a[x", "a[x]", "a[x=\"]", "a[x=1]y"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

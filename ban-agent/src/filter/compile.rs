@@ -33,9 +33,6 @@ impl Filter {
         let pattern = |key: &'static str, source: &str, multiline: bool| {
             Pattern::new(source, Place { filter: &spec.name, key }, spec.usedns, multiline)
         };
-        if spec.failregex.is_empty() {
-            return Err(Error::NoPattern(spec.name.clone()));
-        }
         let prefregex = spec
             .prefregex
             .as_deref()

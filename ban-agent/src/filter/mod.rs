@@ -35,7 +35,7 @@ pub struct Spec {
     pub name: String,
     /// Must match first; its `<F-CONTENT>` is what failregex sees.
     pub prefregex: Option<String>,
-    /// One failure each.
+    /// One failure each; empty: nothing is found.
     pub failregex: Vec<String>,
     /// A line that one of these matches is no failure.
     pub ignoreregex: Vec<String>,
@@ -91,9 +91,6 @@ pub enum Error {
         /// The pattern as written.
         pattern: String,
     },
-    /// There is nothing to look for.
-    #[error("filter {0}: no failregex")]
-    NoPattern(String),
     /// A date pattern does not compile.
     #[error("filter {filter}: datepattern '{pattern}': {reason}")]
     Date {

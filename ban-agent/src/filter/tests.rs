@@ -256,7 +256,6 @@ fn clear_errors() {
             &["no address"],
             "filter test: failregex 'no address' names no address: it needs <ADDR>, <HOST> or <F-ID>",
         ),
-        (&[], "filter test: no failregex"),
         (&[" "], "filter test: failregex ' ': the pattern is empty"),
     ] {
         assert_eq!(Filter::compile(&spec(failregex)).unwrap_err().to_string(), expected);

@@ -3,6 +3,39 @@
 use std::time::Duration;
 
 use super::{Increment, Spec};
+use crate::arithmetic::Expression;
+
+/// What a formula may name, in this order.
+const NAMES: [&str; 3] = ["ban.Time", "ban.Count", "banFactor"];
+/// Ban counts for which a formula has to have a value.
+const TRIED: [f64; 4] = [1.0, 2.0, 20.0, 1000.0];
+
+/// `bantime.formula`: how long a ban is, from `ban.Time` (`bantime`), `ban.Count` (the bans before
+/// it) and `banFactor`. Arithmetic, and nothing else of Python.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Formula(Expression);
+
+impl Formula {
+    /// Reads a formula.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Formula, String> {
+        let formula = Formula(Expression::parse(text, &NAMES, None)?);
+        for count in TRIED {
+            if formula.0.value(&[600.0, count, 1.0]).is_nan() {
+                return Err(format!("it has no value where ban.Count is {count}"));
+            }
+        }
+        Ok(formula)
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.text()
+    }
+}
 
 /// Doublings beyond this one change nothing, as in fail2ban.
 const MAX_DOUBLINGS: u32 = 20;
@@ -31,6 +64,10 @@ pub(super) fn weight(former: u32, maxretry: u32) -> u32 {
 
 impl Increment {
     fn apply(&self, bantime: Duration, former: u32, dice: f64) -> Duration {
+        if let (Some(Formula(formula)), true) = (&self.formula, self.multipliers.is_empty()) {
+            let seconds = formula.value(&[bantime.as_secs_f64(), f64::from(former), self.factor]);
+            return self.bounded(duration(seconds).max(bantime), dice);
+        }
         let multiplier = match self.multipliers.last() {
             Some(last) => {
                 let at = usize::try_from(former).unwrap_or(usize::MAX);
@@ -43,9 +80,11 @@ impl Increment {
         if self.multipliers.is_empty() {
             longer = longer.max(bantime);
         }
-        if let Some(maxtime) = self.maxtime {
-            longer = longer.min(maxtime);
-        }
+        self.bounded(longer, dice)
+    }
+
+    fn bounded(&self, longer: Duration, dice: f64) -> Duration {
+        let longer = self.maxtime.map_or(longer, |maxtime| longer.min(maxtime));
         longer.saturating_add(duration(self.rndtime.as_secs_f64() * dice))
     }
 }
@@ -72,6 +111,7 @@ mod tests {
         Increment {
             factor: 1.0,
             multipliers: Vec::new(),
+            formula: None,
             maxtime: None,
             rndtime: Duration::ZERO,
             overalljails: false,
@@ -95,6 +135,35 @@ mod tests {
         let increment = Increment { multipliers: vec![1.0, 5.0, 30.0], ..doubling() };
         let bans = [0, 1, 2, 3, 99].map(|n| seconds(increment.clone(), n, 0.0));
         assert_eq!(bans, [600, 3000, 18_000, 18_000, 18_000]);
+    }
+
+    #[test]
+    fn a_formula_says_how_long() {
+        let formula = |text: &str| Increment {
+            formula: Some(Formula::parse(text).unwrap()),
+            factor: 2.0,
+            ..doubling()
+        };
+        for (text, expected) in [
+            ("ban.Time * ban.Count", [600, 600, 1200, 1800]),
+            ("ban.Time * (1<<ban.Count)", [600, 1200, 2400, 4800]),
+            ("ban.Time * 1.5 ** ban.Count", [600, 900, 1350, 2025]),
+            ("min(ban.Time * banFactor * ban.Count, 2000)", [600, 1200, 2000, 2000]),
+            ("math.pow(ban.Time, ban.Count)", [600, 600, 360_000, 216_000_000]),
+            // never shorter than bantime, as in fail2ban
+            ("ban.Time - 599", [600, 600, 600, 600]),
+        ] {
+            assert_eq!([0, 1, 2, 3].map(|n| seconds(formula(text), n, 0.0)), expected, "{text}");
+        }
+        let bounded = Increment {
+            maxtime: Some(Duration::from_secs(4000)),
+            ..formula("ban.Time * 10 ** ban.Count")
+        };
+        assert_eq!(seconds(bounded.clone(), 300, 0.0), 4000);
+        assert_eq!(seconds(Increment { multipliers: vec![1.0, 2.0], ..bounded }, 1, 0.0), 2400);
+        for text in ["ban.Time * __import__('os').system('true')", "0/0", "banfactor"] {
+            assert!(Formula::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

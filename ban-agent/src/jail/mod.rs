@@ -25,6 +25,7 @@ use crate::{
 pub use self::{
     breaker::{Breaker, Limits, Trip},
     count::Count,
+    escalate::Formula,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
     offence::{Decision, Jail, Sentence, Stats},
     offenders::{Offenders, REMEMBERED, Record},
@@ -80,8 +81,10 @@ pub struct Spec {
 pub struct Increment {
     /// `bantime.factor`.
     pub factor: f64,
-    /// `bantime.multipliers`; empty: `2^count`.
+    /// `bantime.multipliers`; empty: `bantime.formula`, or `2^count`.
     pub multipliers: Vec<f64>,
+    /// `bantime.formula`, in seconds; not asked where there are multipliers.
+    pub formula: Option<Formula>,
     /// `bantime.maxtime`.
     pub maxtime: Option<Duration>,
     /// `bantime.rndtime`.

@@ -186,14 +186,15 @@ impl Xdp {
         for (((interface, warnings), program), slot) in
             interfaces.into_iter().zip(programs.iter_mut().skip(1)).zip(slots)
         {
+            let missing = interface.index > LARGEST_INDEX;
             let mut on = Attached {
                 name: interface.name.clone(),
-                ifindex: interface.index,
+                ifindex: if missing { 0 } else { interface.index },
                 place: None,
                 slot,
                 warnings,
             };
-            if options.hold == Hold::Off {
+            if options.hold == Hold::Off || missing {
                 attached.push(on);
                 continue;
             }
@@ -495,7 +496,13 @@ impl From<Event> for Dropped {
     }
 }
 
-/// The interfaces behind the configured names, each once, with what the operator should know.
+/// The kernel's indexes are positive `int`s; what is above stands for an interface that is not
+/// there.
+const LARGEST_INDEX: u32 = i32::MAX.cast_unsigned();
+
+/// The interfaces behind the configured names, each once, with what the operator should know. One
+/// that is not there has an index above [`LARGEST_INDEX`]: it stops no other, and is protected once
+/// it comes.
 fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
     let all = interface::list()?;
     let defaults = if names.is_empty() { interface::default_route() } else { Vec::new() };
@@ -509,7 +516,20 @@ fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
             name: name.clone(),
             known: all.iter().map(|interface| interface.name.clone()).collect(),
         };
-        let mut interface = all.iter().find(|other| other.name == *name).ok_or_else(missing)?;
+        let Some(mut interface) = all.iter().find(|other| other.name == *name) else {
+            let error = missing();
+            if !names.iter().any(|name| all.iter().any(|other| other.name == *name)) {
+                return Err(error);
+            }
+            log::error!("{error}: it is protected once it is there");
+            let index = u32::MAX - u32::try_from(found.len()).unwrap_or(0);
+            let warning = format!("{name} is not there: nothing that arrives by it is dropped");
+            found.push((
+                Interface { name: name.clone(), index, ..Interface::default() },
+                vec![warning],
+            ));
+            continue;
+        };
         let mut warnings = Vec::new();
         while interface.kind == "vlan"
             && let Some(parent) = all.iter().find(|other| other.index == interface.lower)

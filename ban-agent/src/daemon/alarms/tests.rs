@@ -273,6 +273,18 @@ async fn a_trial_that_lapsed() {
 }
 
 #[tokio::test]
+async fn a_part_that_was_left_out() {
+    let mut bench = Bench::new(Trial::Over);
+    assert!(!bench.stands(Name::PartRefused, "jail slip"));
+    let why = "config.toml:3: unknown key 'maxretri'".to_owned();
+    bench.core.config.refused = vec![config::Refused { part: "jail slip".to_owned(), why }];
+    assert!(bench.stands(Name::PartRefused, "jail slip"));
+    bench.core.config.refused.clear();
+    assert!(!bench.stands(Name::PartRefused, "jail slip"));
+    bench.was_told_once(Name::PartRefused, "jail slip").await;
+}
+
+#[tokio::test]
 async fn a_dry_run() {
     let mut bench = Bench::new(Trial::Over);
     assert_eq!(bench.alarms(), Vec::<String>::new());
