@@ -92,7 +92,7 @@ fn a_reboot_leaves_bans_what_is_left_of_them() -> Result<()> {
         for (address, seconds) in [(LONG, HOUR), (OVER, DOWN / 2), (LIFTED, HOUR)] {
             ban(&agent, address, seconds)?;
         }
-        ensure!(agent.verb(&["ban", FOR_EVER])?.status.success(), "ban failed");
+        ensure!(agent.verb(&["ban", FOR_EVER, "--for", "ever"])?.status.success(), "ban failed");
         ensure!(agent.verb(&["unban", LIFTED])?.status.success(), "unban failed");
         fs::write(&log, format!("{v6} knocks\n"))?;
         agent.await_holders(v6, &["door"])?;

@@ -185,7 +185,8 @@ pub(super) struct Ban {
     /// Address or prefix; `-` reads a list from standard input, one a line, `#` comments
     #[arg(required = true, value_name = "ADDR|CIDR|-")]
     pub(super) targets: Vec<String>,
-    /// How long: 600, 10m, 1h, 1d; -1 is for ever [default: the jail's bantime, else for ever]
+    /// How long: 600, 10m, 1h, 1d, or ever [default: the jail's bantime, else [agent]
+    /// manual_bantime, a day]
     #[arg(long = "for", value_name = "DUR", allow_hyphen_values = true)]
     pub(super) duration: Option<String>,
     /// In the name of this jail, or of one of fail2ban's: f2b-NAME
@@ -194,10 +195,10 @@ pub(super) struct Ban {
     /// Only these ports: tcp/22, tcp/http,https, udp/1000-2000; may be repeated
     #[arg(long = "port", value_name = "PROTO/PORT")]
     pub(super) ports: Vec<String>,
-    /// Why; `show` prints it
+    /// Why; `show` prints it, events tell it
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
-    /// Also what is protected
+    /// Also what is protected, or wider than /16 (IPv6: /32)
     #[arg(long)]
     pub(super) force: bool,
 }

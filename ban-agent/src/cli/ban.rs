@@ -1,6 +1,6 @@
 //! `ban-agent ban` and `ban-agent unban`: print what changed, what did not, and why.
 
-use std::{fmt::Write as _, io, process::ExitCode};
+use std::{fmt::Write as _, io, net::IpAddr, process::ExitCode};
 
 use ipnet::IpNet;
 
@@ -19,7 +19,7 @@ use crate::{
 pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
     let ports = ports(&args.ports)?;
     let request = Request::Ban {
-        targets: targets(&args.targets)?,
+        targets: targets(&args.targets, whole)?,
         duration: duration(args.duration.as_deref())?,
         jail: args.jail.clone(),
         ports,
@@ -30,18 +30,24 @@ pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn unban(cli: &Cli, args: &Unban) -> Result<ExitCode, Failure> {
-    let request =
-        Request::Unban { targets: targets(&args.targets)?, all: args.all, jail: args.jail.clone() };
+    let request = Request::Unban {
+        targets: targets(&args.targets, any)?,
+        all: args.all,
+        jail: args.jail.clone(),
+    };
     changes(cli, &request)
 }
 
 fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure> {
     let Some(text) = text else { return Ok(None) };
-    let bad = |error| Failure::new(2, error).hint("nothing was changed; -1 is for ever");
+    if matches!(text.trim(), "ever" | "forever" | "for ever") {
+        return Ok(Some(crate::control::Term::Forever));
+    }
+    let bad = |error| Failure::new(2, error).hint("nothing was changed; `--for ever` is for ever");
     match config::parse_duration(text).map_err(bad)? {
         None => Ok(Some(crate::control::Term::Forever)),
         Some(duration) if duration.is_zero() => {
-            Err(Failure::new(2, "a ban of no time bans nobody").hint("-1 is for ever"))
+            Err(Failure::new(2, "a ban of no time bans nobody").hint("`--for ever` is for ever"))
         }
         Some(duration) => Ok(Some(crate::control::Term::Millis(
             u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -66,23 +72,49 @@ fn ports(rules: &[String]) -> Result<Vec<String>, Failure> {
     Ok(all)
 }
 
-fn targets(words: &[String]) -> Result<Vec<IpNet>, Failure> {
+/// What has to hold of a target.
+type Sound = fn(&str, IpNet) -> Result<IpNet, String>;
+
+/// A network is named by its first address: of `10.0.0.1/8` nobody knows whether the host or all of
+/// the network is meant.
+fn whole(word: &str, target: IpNet) -> Result<IpNet, String> {
+    let host = word.split_once('/').and_then(|(host, _)| host.parse::<IpAddr>().ok());
+    match host {
+        Some(host) if host.is_ipv4() == target.addr().is_ipv4() && host != target.addr() => {
+            Err(format!("'{word}' is no network: {target} is, and {host} is one address of it"))
+        }
+        _ => Ok(target),
+    }
+}
+
+/// Whoever lets go means all of it.
+fn any(_word: &str, target: IpNet) -> Result<IpNet, String> {
+    Ok(target)
+}
+
+fn targets(words: &[String], sound: Sound) -> Result<Vec<IpNet>, Failure> {
     let mut targets = Vec::with_capacity(words.len());
     for word in words {
         if word == "-" {
-            read_list(io::stdin().lock(), &mut targets)?;
+            read_list(io::stdin().lock(), sound, &mut targets)?;
         } else {
             let target = net::parse_prefix(word).map_err(|error| {
                 Failure::new(2, error).hint("nothing was changed; host names are not resolved")
             })?;
-            targets.push(target);
+            targets.push(sound(word, target).map_err(|error| {
+                Failure::new(2, error).hint("nothing was changed; write the one that you mean")
+            })?);
         }
     }
     Ok(targets)
 }
 
 /// A block list: one address or prefix a line, `#` comments. All of it, or nothing.
-fn read_list(input: impl io::BufRead, targets: &mut Vec<IpNet>) -> Result<(), Failure> {
+fn read_list(
+    input: impl io::BufRead,
+    sound: Sound,
+    targets: &mut Vec<IpNet>,
+) -> Result<(), Failure> {
     for (index, line) in input.split(b'\n').enumerate() {
         let line = line.map_err(|error| Failure::new(2, format!("standard input: {error}")))?;
         let line = String::from_utf8_lossy(&line);
@@ -90,7 +122,8 @@ fn read_list(input: impl io::BufRead, targets: &mut Vec<IpNet>) -> Result<(), Fa
         if word.is_empty() {
             continue;
         }
-        let target = net::parse_prefix(word).map_err(|error| {
+        let parsed = net::parse_prefix(word).map_err(|error| error.to_string());
+        let target = parsed.and_then(|target| sound(word, target)).map_err(|error| {
             Failure::new(2, format!("standard input, line {}: {error}", index + 1))
                 .hint("nothing was changed; mend or delete the line")
         })?;
@@ -158,9 +191,32 @@ mod tests {
     fn a_block_list_is_read_whole_or_not_at_all() {
         let mut targets = Vec::new();
         let list = "# list\n203.0.113.7\n\n2001:db8::/32 # net\r\n";
-        read_list(list.as_bytes(), &mut targets).unwrap();
+        read_list(list.as_bytes(), whole, &mut targets).unwrap();
         assert_eq!(targets.len(), 2);
-        let error = read_list(&b"203.0.113.7\nexample.org\n"[..], &mut targets).unwrap_err();
+        let error = read_list(&b"203.0.113.7\nexample.org\n"[..], whole, &mut targets).unwrap_err();
         assert!(format!("{error:?}").contains("line 2"), "{error:?}");
+    }
+
+    #[test]
+    fn a_network_is_named_by_its_first_address() {
+        let words = |text: &str| [text.to_owned()];
+        for good in ["10.0.0.0/8", "10.0.0.1", "10.0.0.1/32", "2001:db8::/32"] {
+            assert!(targets(&words(good), whole).is_ok(), "{good}");
+        }
+        let error = format!("{:?}", targets(&words("10.0.0.1/8"), whole).unwrap_err());
+        assert!(error.contains("10.0.0.0/8 is, and 10.0.0.1 is one address of it"), "{error}");
+        assert!(targets(&words("2001:db8::1/32"), whole).is_err());
+        // who lets go means all that holds him
+        assert!(targets(&words("10.0.0.1/8"), any).is_ok());
+    }
+
+    #[test]
+    fn for_ever_is_a_word() {
+        use crate::control::Term;
+        for text in ["ever", "forever", "-1"] {
+            assert!(matches!(duration(Some(text)).unwrap(), Some(Term::Forever)), "{text}");
+        }
+        assert!(duration(None).unwrap().is_none());
+        assert!(duration(Some("never")).is_err());
     }
 }

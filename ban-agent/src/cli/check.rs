@@ -1,10 +1,10 @@
 //! `ban-agent check`: validates the configuration and prints the resolved jails.
 
-use std::{fmt::Write as _, fs, net::ToSocketAddrs as _, process::ExitCode};
+use std::{fmt::Write as _, fs, net::ToSocketAddrs as _, path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{Cli, failure::Failure, output};
+use super::{Cli, confined, failure::Failure, output};
 use crate::{
     config::{self, Config, format_duration},
     control::SCHEMA,
@@ -21,7 +21,8 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         return Err(last);
     }
     if !cli.quiet {
-        let more = [lookups(&config), blind(&config)];
+        let confined = confined::warnings(&config, Path::new("/"));
+        let more = [lookups(&config), blind(&config), confined];
         config.warnings.extend(more.into_iter().flatten());
     }
     if cli.json() {

@@ -4,6 +4,7 @@
 mod args;
 mod ban;
 mod check;
+mod confined;
 mod detach;
 mod doctor;
 mod failure;

@@ -302,15 +302,45 @@ fn human(summary: &Summary) -> String {
     let telling = |pattern: &&Pattern| pattern.matched > 0 || pattern.seconds * 10.0 > *seconds;
     for pattern in summary.patterns.iter().filter(telling) {
         let Pattern { failregex, matched, seconds } = pattern;
-        let failregex = escape(failregex.as_bytes());
-        let _ = writeln!(text, "{matched:>8} {:>9.1} ms  {failregex}", seconds * 1000.0);
+        let _ = writeln!(text, "{matched:>8} {:>9.1} ms  {}", seconds * 1000.0, quoted(failregex));
     }
     text
+}
+
+/// A pattern as it was written, so that a shell, and our TOML unless it holds a `'`, reads it back.
+fn quoted(pattern: &str) -> String {
+    if pattern.contains(char::is_control) {
+        // a pattern of several lines is no line; people see what it is
+        return escape(pattern.as_bytes());
+    }
+    format!("'{}'", pattern.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_can_be_pasted_back() {
+        for (pattern, shown) in [
+            (r"^bad \S+ <ADDR>$", r"'^bad \S+ <ADDR>$'"),
+            (r#"^"x" \[\] \"$"#, r#"'^"x" \[\] \"$'"#),
+            ("it's", r"'it'\''s'"),
+            ("é$HOME`x`", "'é$HOME`x`'"),
+        ] {
+            assert_eq!(quoted(pattern), shown);
+            let echoed = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {shown}")])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(echoed.stdout).unwrap(), pattern);
+            if !pattern.contains('\'') {
+                let table: toml::Table = format!("x = {shown}").parse().unwrap();
+                assert_eq!(table["x"].as_str(), Some(pattern));
+            }
+        }
+        assert_eq!(quoted("a\nb"), r"a\u{a}b");
+    }
 
     #[test]
     fn an_overlong_line_is_passed_over_and_each_pattern_says_what_it_took() {

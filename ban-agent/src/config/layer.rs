@@ -145,22 +145,54 @@ fn check_each(kind: &str, root: &mut DeTable<'_>) -> Vec<(String, toml::de::Erro
     faults
 }
 
-/// One table of all layers, in which later layers win.
+/// One table of all layers, in which later layers win; but lists of who and what is protected add
+/// up over the operator's files.
 pub(super) fn merged(layers: &[Layer]) -> Table {
     let mut all = Table::new();
-    for layer in layers {
-        merge(&mut all, &layer.table);
+    let (builtin, own): (Vec<_>, Vec<_>) = layers.iter().partition(|layer| layer.builtin);
+    for layer in builtin {
+        merge(&mut all, &layer.table, &mut Vec::new(), false);
     }
+    let mut operators = Table::new();
+    for layer in own {
+        merge(&mut operators, &layer.table, &mut Vec::new(), true);
+    }
+    merge(&mut all, &operators, &mut Vec::new(), false);
     all
 }
 
-fn merge(into: &mut Table, from: &Table) {
+fn merge<'k>(into: &mut Table, from: &'k Table, path: &mut Vec<&'k str>, adding: bool) {
     for (key, value) in from {
-        if let (Some(Value::Table(old)), Value::Table(new)) = (into.get_mut(key), value) {
-            merge(old, new);
-        } else {
-            into.insert(key.clone(), value.clone());
+        path.push(key);
+        match (into.get_mut(key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new, path, adding),
+            (Some(old), new) if adding && adds_up(path, new) => {
+                let mut all = listed(old);
+                all.extend(listed(new));
+                *old = Value::Array(all);
+            }
+            _ => _ = into.insert(key.clone(), value.clone()),
         }
+        path.pop();
+    }
+}
+
+/// Whether a list at this place adds up: every list of `[agent]`, and whom a jail ignores. A file
+/// that names a few more must not take others their protection.
+fn adds_up(path: &[&str], value: &Value) -> bool {
+    if let ["agent", _] = path
+        && value.is_array()
+    {
+        return true;
+    }
+    matches!(path, ["agent", "allow"] | ["defaults", "ignoreip"] | ["jails", _, "ignoreip"])
+}
+
+/// A text stands for a list of one.
+fn listed(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Array(list) => list.clone(),
+        other => vec![other.clone()],
     }
 }
 

@@ -142,6 +142,8 @@ pub struct Agent {
     /// How long a jail's patterns may match nothing of lines that hold their words; `None`: for
     /// ever.
     pub unmatched_after: Option<Duration>,
+    /// How long a ban by hand is unless it says so; `None`: for ever.
+    pub manual_bantime: Option<Duration>,
 }
 
 impl Agent {
@@ -199,6 +201,63 @@ pub struct Config {
     pub refused: Vec<Refused>,
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// What differs from `former` and is looked at when the agent starts alone, in the words of the
+    /// file: `[agent] interfaces`.
+    #[must_use]
+    pub fn waits_for_start(&self, former: &Config) -> Vec<String> {
+        let (new, old) = (&self.agent, &former.agent);
+        // every field is named, so that a new one is not forgotten
+        let Agent {
+            interfaces,
+            mode,
+            state,
+            pins,
+            max_bans: _,
+            dry_run,
+            allow: _,
+            translators: _,
+            socket,
+            socket_group,
+            operators,
+            fail2ban_log,
+            fail2ban: _,
+            grace: _,
+            max_actions,
+            dbpurgeage: _,
+            manual_bantime: _,
+            unmatched_after: _,
+        } = new;
+        let events = (&self.events, &former.events);
+        let mut keys: Vec<String> = [
+            ("[agent] interfaces", *interfaces != old.interfaces),
+            ("[agent] mode", *mode != old.mode),
+            ("[agent] state", *state != old.state),
+            ("[agent] pins", *pins != old.pins),
+            ("[agent] dry_run", *dry_run != old.dry_run),
+            ("[agent] socket", *socket != old.socket),
+            ("[agent] socket_group", *socket_group != old.socket_group),
+            ("[agent] operators", *operators != old.operators),
+            ("[agent] fail2ban_log", *fail2ban_log != old.fail2ban_log),
+            ("[agent] max_actions", *max_actions != old.max_actions),
+            ("[metrics] listen", self.metrics != former.metrics),
+            ("[events] file", events.0.file != events.1.file),
+            ("[events] journal", events.0.journal != events.1.journal),
+            ("[events] include", events.0.include != events.1.include),
+            ("[geoip] database", self.geoip != former.geoip),
+        ]
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key.to_owned())
+        .collect();
+        let differing = self.hooks.iter().filter(|hook| !former.hooks.contains(hook));
+        let gone = |hook: &&hook::Spec| self.hooks.iter().all(|other| other.name != hook.name);
+        let gone = former.hooks.iter().filter(gone);
+        keys.extend(differing.chain(gone).map(|hook| format!("[hooks.{}]", hook.name)));
+        keys
+    }
 }
 
 /// Reads `path`, its `conf.d`, and what they refer to. Nothing is opened but configuration.

@@ -51,6 +51,7 @@ pub(super) struct Agent {
     pub(super) max_actions: Option<Positive>,
     pub(super) dbpurgeage: Option<Bounded>,
     pub(super) unmatched_after: Option<Span>,
+    pub(super) manual_bantime: Option<Span>,
 }
 
 /// How the program is attached.

@@ -16,6 +16,8 @@ use crate::{
     source,
 };
 
+/// How long a ban by hand is.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest that a ban is extended to.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -185,6 +187,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         max_actions: raw.max_actions.as_ref().map_or(4, |max| max.0),
         dbpurgeage: raw.dbpurgeage.map_or(crate::store::PURGE_AGE, |age| age.0),
         unmatched_after: raw.unmatched_after.map_or(Some(UNMATCHED_AFTER), |time| time.0),
+        manual_bantime: raw.manual_bantime.map_or(Some(DAY), |time| time.0),
     }
 }
 

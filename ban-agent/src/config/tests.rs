@@ -76,6 +76,33 @@ fn conf_d_wins_key_by_key() {
 }
 
 #[test]
+fn lists_of_whom_is_protected_add_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    let agent = "[agent]\nallow = \"192.0.2.0/24, 2001:db8::/32\"\noperators = [\"eve\"]\nsocket_group = \"adm\"";
+    fs::write(&path, GOOD.replace("[agent]", agent)).unwrap();
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    let more = "[agent]\nallow = [\"198.51.100.1\"]\ninterfaces = [\"eth1\"]\noperators = [\"bob\"]\n\
+                [defaults]\nignoreip = \"203.0.113.1\"\n[jails.web]\nlogpath = [\"/other\"]\n\
+                [jails.sshd]\nignoreip = [\"203.0.113.9\"]\n";
+    fs::write(folder.path().join("conf.d/10.toml"), more).unwrap();
+    fs::write(folder.path().join("conf.d/20.toml"), "[jails.sshd]\nignoreip = \"203.0.113.10\"\n")
+        .unwrap();
+    let config = load(&path).unwrap();
+    let shown = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(shown(&config.agent.allow), "192.0.2.0/24 2001:db8::/32 198.51.100.1/32");
+    assert_eq!(config.agent.interfaces, ["eth0", "eth1"]);
+    assert_eq!(config.agent.operators, ["eve", "bob"]);
+    let jail = |name: &str| config.jails.iter().find(|jail| &*jail.name == name).unwrap();
+    assert_eq!(shown(&jail("web").ignoreip), "127.0.0.0/8 ::1/128 203.0.113.1/32");
+    // a jail's own list stands for itself, as in fail2ban
+    assert_eq!(shown(&jail("sshd").ignoreip), "203.0.113.9/32 203.0.113.10/32");
+    // what is read is another matter: the later file wins
+    assert!(matches!(jail("web").sources.as_slice(),
+        [source::Spec::File { path, .. }] if path == Path::new("/other")));
+}
+
+#[test]
 fn a_key_with_a_dot_wants_quotes() {
     let hint = "a key with a dot stands in quotes: \"bantime.increment\" = …";
     assert_eq!(failure(&format!("{GOOD}bantime.increment = true\n")).2, hint);
@@ -365,4 +392,23 @@ fn a_jail_for_bans_by_hand() {
     assert!(config.jails[0].sources.is_empty());
     assert_eq!(config.jails[0].bantime, Some(Duration::from_secs(2 * 86_400)));
     assert_eq!(load_text(&export(&config)).1.unwrap().jails, config.jails);
+}
+
+#[test]
+fn what_waits_for_the_next_start_is_named() {
+    let hook = "[hooks.x]\nurl = \"https://example.net/\"\n";
+    let load = |text: &str| load_text(text).1.unwrap();
+    let former = load(&format!("{GOOD}{hook}"));
+    let same = load(&format!("{GOOD}{hook}").replace("maxretry = 25", "maxretry = 26"));
+    assert!(same.waits_for_start(&former).is_empty());
+    let at_once = format!("{GOOD}{hook}")
+        .replace("[agent]", "[agent]\nallow = \"192.0.2.1\"\nmanual_bantime = -1");
+    assert!(load(&at_once).waits_for_start(&former).is_empty());
+    let text = GOOD
+        .replace("eth0", "eth1")
+        .replace("[agent]", "[agent]\ndry_run = true\nmode = \"generic\"");
+    let new = load(&format!("{text}[events]\njournal = true\nsample = 1\n"));
+    let named =
+        ["[agent] interfaces", "[agent] mode", "[agent] dry_run", "[events] journal", "[hooks.x]"];
+    assert_eq!(new.waits_for_start(&former), named);
 }

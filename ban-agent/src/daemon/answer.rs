@@ -18,6 +18,10 @@ use crate::{
 
 /// Names of jails that fail2ban runs and we enforce begin like this.
 const FAIL2BAN: &str = "f2b-";
+/// The widest prefixes, IPv4 and IPv6, that are banned by hand without --force.
+const WIDEST: (u8, u8) = (16, 32);
+/// How near a jail's name has to be to be named.
+const NEAR: usize = 3;
 /// Addresses whose history the store is asked for at once: it answers within its patience.
 const ASKED_AT_ONCE: usize = 1000;
 
@@ -64,7 +68,14 @@ impl Core {
                 text("told over the socket alone".into())
             }
             Request::Reload => match self.reload() {
-                Ok(()) => text(format!("reloaded: {} jails run", self.config.jails.len())),
+                Ok(waiting) => {
+                    let mut said = format!("reloaded: {} jails run", self.config.jails.len());
+                    if !waiting.is_empty() {
+                        said.push_str("; in effect at the next start alone: ");
+                        said.push_str(&waiting.join(", "));
+                    }
+                    text(said)
+                }
                 Err(error) => Reply::Error(Refusal {
                     code: error.code(),
                     message: format!("not reloaded: {error}"),
@@ -92,8 +103,13 @@ impl Core {
             (Some(Term::Forever), _) => Boot::NEVER,
             (None, jail) => self.bantime(jail, now),
         };
+        let reason: Option<Arc<str>> = terms.reason.as_deref().map(Into::into);
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         for prefix in targets {
+            if !terms.force && is_wide(*prefix) {
+                changes.push(too_wide(*prefix));
+                continue;
+            }
             let claim = Claim {
                 prefix: *prefix,
                 holder: holder.clone(),
@@ -106,7 +122,11 @@ impl Core {
                 self.tell_banned(&claim, &change, None, now);
                 self.count_ban(&claim, &change, now);
                 self.store.manual(&claim, terms.reason.as_deref(), now);
-                events.push(event(action, &claim, now));
+                let mut event = event(action, &claim, now);
+                if let What::Ban(ban) = &mut event.what {
+                    ban.reason.clone_from(&reason);
+                }
+                events.push(event);
             }
             changes.push(self.changed(&claim, &change, now));
         }
@@ -197,8 +217,11 @@ impl Core {
     }
 
     fn bantime(&self, jail: Option<&str>, now: Now) -> Boot {
-        let spec = jail.and_then(|jail| self.wiring.jail(jail));
-        match spec.and_then(|spec| spec.bantime) {
+        let time = match jail {
+            None => self.config.agent.manual_bantime,
+            Some(jail) => self.wiring.jail(jail).and_then(|spec| spec.bantime),
+        };
+        match time {
             Some(time) => now.boot.plus(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             None => Boot::NEVER,
         }
@@ -211,7 +234,9 @@ impl Core {
         jail: Option<String>,
         now: Now,
     ) -> Result<(Plan, Changes), Refusal> {
-        // the claims of a jail that is gone from the configuration can still be lifted
+        if let Some(jail) = &jail {
+            self.known_holder(jail)?;
+        }
         let holder = jail.as_deref().map(holder_named);
         let mut plan = Plan::default();
         self.pardon(targets, all, holder.as_ref(), now);
@@ -276,6 +301,11 @@ impl Core {
 
     /// Lets stopped jails ban again.
     pub(super) fn resume(&mut self, jail: Option<&str>) -> Reply {
+        if let Some(jail) = jail
+            && let Err(refusal) = self.known_holder(jail)
+        {
+            return Reply::Error(refusal);
+        }
         let chosen =
             self.breakers.iter_mut().filter(|(name, _)| jail.is_none_or(|jail| jail == &***name));
         let mut resumed: Vec<&str> =
@@ -301,13 +331,45 @@ impl Core {
         if name.strip_prefix(FAIL2BAN).is_some_and(|rest| !rest.is_empty() && rest.len() <= 64) {
             return Ok(holder_named(name));
         }
-        let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.name).collect();
-        Err(Refusal {
-            code: 2,
-            message: format!("there is no jail '{name}'"),
-            hint: Some(format!("running jails: {}", known.join(", "))),
-        })
+        Err(self.no_jail(name))
     }
+
+    /// Whether somebody may hold bans by this name: a jail, also one that is off or gone and left
+    /// some, the operator, or a jail of fail2ban.
+    pub(super) fn known_holder(&self, name: &str) -> Result<(), Refusal> {
+        let holder = holder_named(name);
+        let known = name == "manual"
+            || name.starts_with(FAIL2BAN)
+            || self.wiring.jail(name).is_some()
+            || self.config.disabled.iter().any(|off| off == name)
+            || self.config.refused.iter().any(|refused| refused.part == format!("jail {name}"))
+            || self.ledger.held().any(|(other, _)| *other == holder);
+        if known { Ok(()) } else { Err(self.no_jail(name)) }
+    }
+
+    /// That there is no such jail, and which was meant perhaps.
+    pub(super) fn no_jail(&self, name: &str) -> Refusal {
+        let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.name).collect();
+        let near = known.iter().map(|jail| (strsim::damerau_levenshtein(jail, name), *jail));
+        let hint = match near.min() {
+            Some((distance, jail)) if distance <= NEAR.min(name.chars().count() / 2) => {
+                format!("did you mean '{jail}'?")
+            }
+            _ => format!("running jails: {}", known.join(", ")),
+        };
+        Refusal { code: 2, message: format!("there is no jail '{name}'"), hint: Some(hint) }
+    }
+}
+
+/// Whether a ban by hand has to be meant: it is more than a slip of the hand should ban.
+fn is_wide(prefix: IpNet) -> bool {
+    prefix.prefix_len() < if matches!(prefix, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 }
+}
+
+fn too_wide(prefix: IpNet) -> control::Change {
+    let widest = if matches!(prefix, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 };
+    let reason = format!("it is wider than a /{widest}; --force bans it all the same");
+    control::Change { prefix, result: Outcome::Refused, until: None, reason: Some(reason) }
 }
 
 /// How a ban by hand was asked for.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     clock::Now,
-    config::{self, Agent, Config, Disk},
+    config::{self, Config, Disk},
     control::{Asked, Refusal, Reply},
     event::{Action, Bus, Event},
     hook,
@@ -361,7 +361,7 @@ impl Core {
                 }
                 Message::Interfaces => self.check_interfaces(),
                 Message::Reload => match self.reload() {
-                    Ok(()) => log::info!("configuration reloaded"),
+                    Ok(_) => log::info!("configuration reloaded"),
                     Err(error) => log::error!("configuration not reloaded: {error}"),
                 },
                 Message::Stop => self.leaving = Some(Leaving::Stop),
@@ -544,8 +544,8 @@ impl Core {
     }
 
     /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
-    /// store stay what they were at the start.
-    pub(super) fn reload(&mut self) -> Result<(), Error> {
+    /// store stay what they were at the start: what changed and waits for the next one is named.
+    pub(super) fn reload(&mut self) -> Result<Vec<String>, Error> {
         let config = config::load(&self.path)?;
         // nobody waits for it: the answer would have to
         let (looked, _) = mpsc::channel(1);
@@ -558,25 +558,9 @@ impl Core {
         self.note_files();
         self.resize();
         self.store.set_purge_age(self.config.agent.dbpurgeage);
-        let Agent { allow, translators, max_bans, dbpurgeage, unmatched_after, .. } =
-            self.config.agent.clone();
-        let at_once =
-            Agent { allow, translators, max_bans, dbpurgeage, unmatched_after, ..former.agent };
-        if self.config.agent != at_once {
-            log::warn!(
-                "[agent] changed: all of it but `allow`, `nat64`, `max_bans`, `dbpurgeage` and `unmatched_after` takes effect at the \
-                 next start"
-            );
-        }
-        if self.config.metrics != former.metrics {
-            log::warn!("[metrics] changed: it takes effect at the next start");
-        }
-        let sample = former.events.sample;
-        if (config::Events { sample, ..self.config.events.clone() }) != former.events {
-            log::warn!("[events] changed: all of it but `sample` takes effect at the next start");
-        }
-        if self.config.geoip != former.geoip {
-            log::warn!("[geoip] changed: it takes effect at the next start");
+        let waiting = self.config.waits_for_start(&former);
+        if !waiting.is_empty() {
+            log::warn!("changed, and in effect at the next start alone: {}", waiting.join(", "));
         }
         if former.geoip.is_some() {
             let geo = self.bus.observer().geo().clone();
@@ -586,12 +570,9 @@ impl Core {
                 log::warn!("the GeoIP database is not read again: {error}");
             }
         }
-        if self.config.hooks != former.hooks {
-            log::warn!("[hooks] changed: it takes effect at the next start");
-        }
         self.sample();
         self.take_allowed(Now::read());
-        Ok(())
+        Ok(waiting)
     }
 
     /// From now on the configuration's allow list counts.

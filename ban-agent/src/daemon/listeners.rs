@@ -74,6 +74,7 @@ pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
         prefix: claim.prefix,
         until: now.wall_of(claim.until),
         failures: None,
+        reason: None,
         by: None,
     });
     Event { at: now.wall, what }

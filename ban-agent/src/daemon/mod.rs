@@ -205,12 +205,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     // the sockets' group was the last that took more
     capability::limit();
+    let was_dry = store::separate(&agent.state, agent.dry_run)?;
     let store = Store::open(&agent.state)?;
     store.set_purge_age(agent.dbpurgeage);
     let trial = probation::at_start(&options, Now::read());
     let bus = Bus::new(Observer::here(Geo::open(options.config.geoip.clone())));
     let sinks = Sinks::start(&bus, &options)?;
-    let mut xdp = Xdp::start(kernel_options(agent, options.replace, trial))?;
+    let dry = agent.dry_run;
+    let mut kernel_options = kernel_options(agent, options.replace, trial);
+    // the maps hold what the dry run banned, until they are those of the ledger
+    kernel_options.dry_run |= was_dry;
+    let mut xdp = Xdp::start(kernel_options)?;
     if let Some(logger) = xdp.logger() {
         tokio::spawn(relay(logger));
     }
@@ -224,6 +229,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     core.hooks = sinks.hooks();
     core.protect(sender.clone())?;
     core.restore(now);
+    if !dry {
+        core.xdp.set_dry_run(false);
+    }
     start_jails(&mut core).await?;
     forward_signals(&sender)?;
     if let Some(server) = metrics {

@@ -75,7 +75,10 @@ impl Core {
         self.wiring.remember(self.store.offenders());
         let ahead = self.xdp.ahead();
         if !loaded.complete {
-            self.adopt(now, &mut plan);
+            // what a dry run banned does not become real because its file is lost
+            if self.xdp.is_dry_run() || !self.xdp.was_dry_run() {
+                self.adopt(now, &mut plan);
+            }
         } else if ahead.is_noted() {
             self.store.mistrust();
             self.believe_kernel(now, &mut plan);

@@ -26,6 +26,9 @@ use crate::{
 impl Core {
     /// Who is banned; the socket's end puts them in order and asks for more of them, page by page.
     pub(super) fn roll(&mut self, jail: Option<&str>, now: Now) -> Result<Rolled, Refusal> {
+        if let Some(name) = jail {
+            self.known_holder(name)?;
+        }
         let holder = jail.map(holder_named);
         let bans = self
             .ledger
@@ -79,11 +82,7 @@ impl Core {
         if let Some(name) = jail
             && self.wiring.jail(name).is_none()
         {
-            return Reply::Error(Refusal {
-                code: 1,
-                message: format!("there is no jail '{name}'"),
-                hint: Some("`ban-agent status` names them all".into()),
-            });
+            return Reply::Error(self.no_jail(name));
         }
         let [v4, v6] = self.ledger.families();
         let status = Status {

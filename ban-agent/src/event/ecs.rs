@@ -183,6 +183,9 @@ fn of_ban(ban: &Ban) -> Fields {
         let until = ban.until.map(|until| format!("{until:.3}"));
         fields.push((&["ban_agent", "until"], until.into()));
     }
+    if let Some(reason) = &ban.reason {
+        fields.push((&["event", "reason"], text(reason)));
+    }
     if let Some(failures) = ban.failures {
         fields.push((&["ban_agent", "failures"], failures.into()));
     }
@@ -263,6 +266,7 @@ mod tests {
             prefix: "2001:db8:1::/48".parse().unwrap(),
             until: None,
             failures: None,
+            reason: None,
             by: Some(1000),
         }));
         for (place, expected) in [

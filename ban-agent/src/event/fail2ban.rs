@@ -80,6 +80,7 @@ mod tests {
                 prefix: "203.0.113.7/32".parse().unwrap(),
                 until: None,
                 failures: None,
+                reason: None,
                 by: None,
             })
         };

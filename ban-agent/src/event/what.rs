@@ -86,6 +86,8 @@ pub struct Ban {
     pub until: Option<Timestamp>,
     /// How many failures led to it.
     pub failures: Option<u32>,
+    /// Why, in the operator's words.
+    pub reason: Option<Arc<str>>,
     /// User id of the operator who asked for it.
     pub by: Option<u32>,
 }
@@ -190,7 +192,10 @@ impl fmt::Display for Ban {
             Some(until) => write!(f, " until {until:.0}")?,
             None => f.write_str(" for ever")?,
         }
-        self.failures.map_or(Ok(()), |failures| write!(f, " after {failures} failures"))
+        if let Some(failures) = self.failures {
+            write!(f, " after {failures} failures")?;
+        }
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", inert(reason)))
     }
 }
 

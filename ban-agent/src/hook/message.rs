@@ -83,6 +83,7 @@ mod tests {
                 prefix: "2001:db8::/64".parse().unwrap(),
                 until: None,
                 failures: Some(3),
+                reason: None,
                 by: None,
             };
             gathered.add(number, &Event::now(What::Ban(ban)));

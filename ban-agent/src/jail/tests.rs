@@ -314,6 +314,7 @@ fn a_known_offender_is_banned_again_after_fewer_failures() {
     let increment = crate::jail::Increment {
         factor: 1.0,
         multipliers: Vec::new(),
+        formula: None,
         maxtime: None,
         rndtime: Duration::ZERO,
         overalljails: false,

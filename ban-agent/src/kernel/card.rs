@@ -31,6 +31,14 @@ pub trait Card: Enforcer {
     /// Whether it only counts.
     fn is_dry_run(&self) -> bool;
 
+    /// Whether it only counted before this start: its maps hold what nobody was meant to enforce.
+    fn was_dry_run(&self) -> bool {
+        false
+    }
+
+    /// Count without dropping, or drop.
+    fn set_dry_run(&self, _on: bool) {}
+
     /// One event for about `every` drops; 0: none.
     fn set_sampling(&self, every: u32);
 
@@ -73,6 +81,14 @@ impl Card for Xdp {
 
     fn is_dry_run(&self) -> bool {
         Xdp::is_dry_run(self)
+    }
+
+    fn was_dry_run(&self) -> bool {
+        self.maps.was_dry
+    }
+
+    fn set_dry_run(&self, on: bool) {
+        Xdp::set_dry_run(self, on);
     }
 
     fn set_sampling(&self, every: u32) {

@@ -53,6 +53,8 @@ pub(super) struct Maps<G: Ground = Kernel> {
     verdicts: G::Verdicts,
     /// The settings.
     pub(super) controls: Controls<G::Cells>,
+    /// An earlier start only counted.
+    pub(super) was_dry: bool,
     /// How deadlines are written.
     pub(super) clock: JiffyClock,
     /// Deadlines by another clock of which not all could be written yet.
@@ -172,9 +174,11 @@ impl<G: Ground> Maps<G> {
             allowed_v6: None,
             verdicts: parts.verdicts,
             controls: parts.settings,
+            was_dry: false,
             clock,
             converted: None,
         };
+        maps.was_dry = maps.controls.is_dry_run();
         maps.adopt()?;
         Ok(maps)
     }

@@ -5,6 +5,7 @@
 //! written, bounded, in which the last change wins. Who has to know that something is durable waits
 //! for a [`Store::barrier`].
 
+mod dry;
 pub mod import;
 mod pardon;
 mod pending;
@@ -33,6 +34,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
+pub use self::dry::separate;
 #[cfg(test)]
 pub(crate) use self::pardon::CORRECTION;
 pub use self::pardon::{Pardoned, Pardons};

@@ -1,0 +1,144 @@
+//! Keeps the bans of a dry run apart: when one begins it is remembered which claims were enforced,
+//! and when enforcement begins again, what is not among them goes. Runs before the store is opened,
+//! and touches no row otherwise.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use super::{
+    Error,
+    schema::{Database, is_corrupt},
+};
+
+/// Claims that were enforced when the dry run began.
+const REMEMBER: &str = "CREATE TABLE enforced AS SELECT prefix, holder, ports, until FROM claims";
+const KNOWN: &str = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'enforced'";
+/// Rows of the dry run go; an end that it moved is where it was.
+const FORGET: &str = "
+    DELETE FROM claims WHERE NOT EXISTS (
+        SELECT 1 FROM enforced AS old
+        WHERE old.prefix = claims.prefix AND old.holder = claims.holder AND old.ports = claims.ports);
+    UPDATE claims SET boot = 0, boot_until = NULL, until = (
+        SELECT old.until FROM enforced AS old
+        WHERE old.prefix = claims.prefix AND old.holder = claims.holder AND old.ports = claims.ports)
+    WHERE until IS NOT (
+        SELECT old.until FROM enforced AS old
+        WHERE old.prefix = claims.prefix AND old.holder = claims.holder AND old.ports = claims.ports);
+    DROP TABLE enforced;
+";
+
+/// Prepares the state at `path` for a run that is `dry` or not. Whether the last run was dry.
+///
+/// # Errors
+/// If the file cannot be used; one that is corrupt is left to [`super::Store::open`].
+pub fn separate(path: &Path, dry: bool) -> Result<bool, Error> {
+    if !dry && !path.exists() {
+        return Ok(false);
+    }
+    let database = match Database::open(path) {
+        Ok(database) => database,
+        Err(error @ (Error::Foreign(_) | Error::Newer { .. })) => return Err(error),
+        // the store says what is wrong, and what it does about it
+        Err(_) => return Ok(false),
+    };
+    match change(&database.connection, dry) {
+        Ok(was) => Ok(was),
+        Err(source) if is_corrupt(&source) => Ok(false),
+        // to go on would make bans real, or lose real ones
+        Err(source) => Err(Error::Write { path: path.to_owned(), source }),
+    }
+}
+
+fn change(db: &Connection, dry: bool) -> rusqlite::Result<bool> {
+    let was = db.query_row(KNOWN, [], |_| Ok(())).optional()?.is_some();
+    match (was, dry) {
+        (false, true) => db.execute_batch(REMEMBER)?,
+        (true, false) => {
+            let count = |db: &Connection| {
+                db.query_row("SELECT count(*) FROM claims", [], |row| row.get::<_, i64>(0))
+            };
+            let before = count(db)?;
+            db.execute_batch(&format!("BEGIN IMMEDIATE; {FORGET} COMMIT;"))?;
+            let gone = before - count(db)?;
+            log::warn!("the last run was dry: {gone} of its bans are dropped, none becomes real");
+        }
+        _ => {}
+    }
+    Ok(was)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::{Boot, Now},
+        ledger::{Claim, Holder},
+        net::Ports,
+        store::Store,
+    };
+
+    fn claim(prefix: &str, until: u64) -> Claim {
+        let prefix = prefix.parse().unwrap();
+        Claim {
+            prefix,
+            holder: Holder::Manual,
+            until: Boot(until),
+            ports: Ports::new(),
+            derived: false,
+        }
+    }
+
+    fn loaded(path: &Path, now: Now) -> Vec<(String, u64)> {
+        let mut store = Store::open(path).unwrap();
+        let mut claims = Vec::new();
+        store.load(now, |claim| claims.push((claim.prefix.to_string(), claim.until.0)));
+        store.close();
+        claims.sort();
+        claims
+    }
+
+    #[test]
+    fn what_a_dry_run_bans_does_not_become_real() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.sqlite");
+        let now = Now::read();
+        let hour = now.boot.0 + 3_600_000;
+        let record = |claims: &[Claim], gone: &[Claim]| {
+            let mut store = Store::open(&path).unwrap();
+            claims.iter().for_each(|claim| store.claim(claim, None, now));
+            gone.iter().for_each(|claim| store.release(claim));
+            store.close();
+        };
+        assert!(!separate(&path, false).unwrap());
+        let (real, lifted) = (claim("192.0.2.1/32", hour), claim("192.0.2.2/32", hour));
+        record(&[real.clone(), lifted.clone()], &[]);
+
+        assert!(!separate(&path, true).unwrap());
+        record(&[claim("203.0.113.9/32", hour), claim("192.0.2.1/32", 2 * hour)], &[lifted]);
+        assert_eq!(loaded(&path, now).len(), 2, "it sees its own");
+        assert!(separate(&path, true).unwrap(), "a restart of it changes nothing");
+        assert_eq!(loaded(&path, now).len(), 2);
+
+        assert!(separate(&path, false).unwrap());
+        let left = loaded(&path, now);
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(left[0].0, "192.0.2.1/32");
+        // by the wall clock, in milliseconds
+        assert!(left[0].1.abs_diff(hour) <= 1, "{left:?}, not {hour}");
+        assert!(!separate(&path, false).unwrap(), "once");
+    }
+
+    #[test]
+    fn a_first_run_that_is_dry_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.sqlite");
+        assert!(!separate(&path, true).unwrap());
+        let now = Now::read();
+        let mut store = Store::open(&path).unwrap();
+        store.claim(&claim("203.0.113.9/32", now.boot.0 + 1000), None, now);
+        store.close();
+        assert!(separate(&path, false).unwrap());
+        assert!(loaded(&path, now).is_empty());
+    }
+}
