@@ -135,7 +135,7 @@ fn what_an_action_started_ends_with_the_agent() -> Result<()> {
     let (log, pids) = (stage.write("door.log", "")?, stage.file("pids"));
     // two that hear of the end, one that does not want to
     let script = format!(
-        "sleep 1001 & echo $! >> {0}; sh -c 'trap \"\" TERM; sleep 1002 & echo $! >> {0}; wait'; wait",
+        "sleep 61 & echo $! >> {0}; sh -c 'trap \"\" TERM; sleep 62 & echo $! >> {0}; wait'; wait",
         pids.display()
     );
     let jails = format!(
@@ -143,7 +143,7 @@ fn what_an_action_started_ends_with_the_agent() -> Result<()> {
          [actions.hang]\nban = {script:?}\ntimeout = \"1h\"\n\
          [hooks.hang]\ncommand = [\"/bin/sh\", \"-c\", {hook:?}]\ntimeout = \"1h\"\n\
          [jails.door]\nmaxretry = 1\nlogpath = {log:?}\nactions = \"hang\"\n",
-        hook = format!("sleep 1003 & echo $! >> {}; wait", pids.display()),
+        hook = format!("sleep 63 & echo $! >> {}; wait", pids.display()),
     );
     // not a child of systemd's, which would clean up
     let mut agent = Agent::start(&stage, &jails)?;

@@ -267,7 +267,7 @@ fn a_flood_on_a_disk_that_hangs_and_an_end_without_it() -> Result<()> {
         return Ok(());
     }
     const MANY: u32 = 60_000;
-    let scene = Scene::on(FrozenDisk::mount)?;
+    let scene = Scene::on(|stage| FrozenDisk::of_size(stage, 512))?;
     let config = scene.stage.file("config.toml");
     let text = fs::read_to_string(&config)?;
     fs::write(&config, text.replacen("max_bans = 4096", "max_bans = 65536", 1))?;
@@ -323,8 +323,13 @@ struct FrozenDisk(PathBuf);
 
 impl FrozenDisk {
     fn mount(stage: &Stage) -> Result<FrozenDisk> {
+        Self::of_size(stage, 16)
+    }
+
+    /// Of so many MiB.
+    fn of_size(stage: &Stage, size: u64) -> Result<FrozenDisk> {
         let (image, folder) = (stage.file("image"), stage.file("disk"));
-        File::create(&image)?.set_len(16 << 20)?;
+        File::create(&image)?.set_len(size << 20)?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
         fs::create_dir(&folder)?;
         run(Command::new("mount").args(["-o", "loop"]).args([&image, &folder]))?;

@@ -340,15 +340,22 @@ impl Store {
             self.remember(claim, 1, sentence.time);
         }
         let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
+        let who = || (claim.prefix, claim.holder.clone());
+        let ground = sentence.map(|sentence| {
+            let mut lines = Vec::new();
+            for line in &sentence.evidence {
+                lines.extend_from_slice(line);
+                lines.push(b'\n');
+            }
+            let at = sentence.time.as_millisecond();
+            Ground { at, failures: sentence.failures, reason: None, lines }
+        });
         self.record(|pending| {
             pending.claim(key, span);
-            let Some(sentence) = sentence else { return };
-            let who = (claim.prefix, claim.holder.clone());
-            let at = sentence.time.as_millisecond();
-            pending.banned(who.clone(), 1, at);
-            let lines = sentence.evidence.iter();
-            let lines = lines.flat_map(|line| line.iter().copied().chain([b'\n'])).collect();
-            pending.ground(who, Ground { at, failures: sentence.failures, reason: None, lines });
+            if let Some(ground) = ground {
+                pending.banned(who(), 1, ground.at);
+                pending.ground(who(), ground);
+            }
         });
     }
 

@@ -28,7 +28,7 @@ const MAX_HISTORY: usize = 100_000;
 const MAX_COUNTS: usize = 1 << 18;
 /// Positions that may wait: of all logs that there are, and were since the disk hangs.
 pub(super) const MAX_POSITIONS: usize = 1 << 16;
-/// Those who may wait to be told; further ones are told at once that it is not on disk.
+/// Those who may wait to be told; one more, and all are told that it is not on disk yet.
 pub(super) const MAX_BARRIERS: usize = 1 << 14;
 
 /// Why a prefix was banned.
@@ -172,8 +172,12 @@ impl Pending {
     pub(super) fn barrier(&mut self, done: oneshot::Sender<()>) {
         if self.barriers.len() >= MAX_BARRIERS {
             self.barriers.retain(|done| !done.is_closed());
+            if self.barriers.len() > MAX_BARRIERS / 2 {
+                // so many wait for no disk that works: all of them are told that it is not there
+                self.barriers = Vec::new();
+            }
         }
-        if !self.overflowed && self.barriers.len() < MAX_BARRIERS {
+        if !self.overflowed {
             self.barriers.push(done);
         }
     }

@@ -499,7 +499,7 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
     let line = [b'x'; 500];
     let mut told = Vec::new();
     // many more than may wait; all but the last thousand end again
-    for number in 1..=300_000 {
+    for number in 1..=150_000 {
         let claim = numbered(number);
         store.claim(&claim, Some(&sentence(&claim, &[&line[..]; 10])), start());
         if number > 1000 {
@@ -516,10 +516,10 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
     assert!(positions <= pending::MAX_POSITIONS, "{positions} positions wait");
     assert!(barriers <= pending::MAX_BARRIERS && pardons <= pending::MAX_GROUNDS);
     assert!(store.lost() > 0);
-    let live = || (299_001..=300_000).chain([0]).map(numbered);
+    let live = || (149_001..=150_000).chain([0]).map(numbered);
     store.snapshot(live(), std::iter::empty(), start());
     // and one more, which used to take the others with it
-    store.claim(&numbered(300_001), None, start());
+    store.claim(&numbered(150_001), None, start());
     let last = store.barrier();
     drop(hang);
     assert!(last.blocking_recv().is_ok());
@@ -527,7 +527,7 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
     let told = told.into_iter().filter_map(|told| told.blocking_recv().ok()).count();
     assert!(told < 1000, "{told} were told that what was given up is on disk");
     store.close();
-    let mut expected: Vec<Claim> = live().chain([numbered(300_001)]).collect();
+    let mut expected: Vec<Claim> = live().chain([numbered(150_001)]).collect();
     expected.sort_by_key(|claim| claim.prefix);
     assert_eq!(loaded(&path, start()), expected);
 }
