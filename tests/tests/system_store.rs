@@ -266,11 +266,11 @@ fn a_flood_on_a_disk_that_hangs_and_an_end_without_it() -> Result<()> {
     if !privilege::ready("the agent on a disk that hangs") {
         return Ok(());
     }
-    const MANY: u32 = 60_000;
+    const MANY: u32 = 15_000;
     let scene = Scene::on(|stage| FrozenDisk::of_size(stage, 512))?;
     let config = scene.stage.file("config.toml");
     let text = fs::read_to_string(&config)?;
-    fs::write(&config, text.replacen("max_bans = 4096", "max_bans = 65536", 1))?;
+    fs::write(&config, text.replacen("max_bans = 4096", "max_bans = 16384", 1))?;
     let mut agent = scene.begin()?;
     let addresses = |first: u32| -> Result<String> {
         let all = (first..first + MANY).map(|number| std::net::Ipv4Addr::from(number).to_string());

@@ -13,8 +13,9 @@ use std::{
 
 use super::{Document, Refusal, Reply, Request};
 
-/// How long an agent may be silent.
+/// How long an agent may be silent; and one that may be at work on a block list, on a busy machine.
 const SILENCE: Duration = Duration::from_secs(5);
+const AT_WORK: Duration = Duration::from_secs(15);
 
 /// Why a call had no answer.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,7 @@ fn ask(
     limit: Option<Duration>,
 ) -> Result<(Document, BufReader<UnixStream>), CallError> {
     let end = limit.map(|limit| Instant::now() + limit);
+    let silence = if request.changes() { AT_WORK } else { SILENCE };
     let mut stream = connect(path)?;
     let pid = rustix::net::sockopt::socket_peercred(&stream).ok();
     let pid = pid.map(|credentials| credentials.pid.as_raw_nonzero().get());
@@ -161,7 +163,7 @@ fn ask(
         }
         _ => broken(error.to_string()),
     };
-    stream.set_write_timeout(Some(SILENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(silence)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
     line.push(b'\n');
     match stream.write_all(&line) {
@@ -170,7 +172,7 @@ fn ask(
         written => written.map_err(failed)?,
     }
     let mut reader = BufReader::new(stream);
-    let answer = answer(&mut reader, end).map_err(failed)?;
+    let answer = answer(&mut reader, silence, end).map_err(failed)?;
     if answer.last() != Some(&b'\n') {
         return Err(broken("the agent ended before it answered".into()));
     }
@@ -181,14 +183,18 @@ fn ask(
 }
 
 /// One line, as long as it goes on growing, and not after `end`.
-fn answer(reader: &mut BufReader<UnixStream>, end: Option<Instant>) -> io::Result<Vec<u8>> {
+fn answer(
+    reader: &mut BufReader<UnixStream>,
+    silence: Duration,
+    end: Option<Instant>,
+) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        reader.get_ref().set_read_timeout(Some(left.unwrap_or(SILENCE).min(SILENCE)))?;
+        reader.get_ref().set_read_timeout(Some(left.unwrap_or(silence).min(silence)))?;
         let some = match reader.fill_buf() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
