@@ -11,8 +11,9 @@ use std::{
 };
 
 use super::{
-    follow::{Begin, Follow},
+    follow::{Around, Begin, Follow},
     resolve::{Resolved, Target},
+    siblings::Shelf,
     tail::{FileId, Tail},
 };
 use crate::source::{Batch, Limits, Position, Start, Stats};
@@ -31,6 +32,9 @@ pub(super) struct Files {
     follows: BTreeMap<PathBuf, Follow>,
     /// Paths whose files may have something to read, in the order in which they get their turn.
     ready: VecDeque<PathBuf>,
+    /// The same.
+    queued: HashSet<PathBuf>,
+    shelf: Shelf,
     buffer: Vec<u8>,
     /// Something could not be opened: worth another try without an event.
     pub(super) retry: bool,
@@ -48,6 +52,8 @@ impl Files {
             stats,
             follows: BTreeMap::new(),
             ready: VecDeque::new(),
+            queued: HashSet::new(),
+            shelf: Shelf::default(),
             buffer,
             retry: false,
         }
@@ -76,22 +82,22 @@ impl Files {
         for path in moved.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.leave(&path, now);
         }
+        let all: HashSet<FileId> = ids.values().copied().collect();
         let mut taken = HashSet::new();
         for (shown, real) in found {
             match ids.get(shown) {
                 // Two names of one file: the first one has it.
                 Some(id) if taken.insert(*id) => {
-                    let others = ids.values().copied().filter(|other| other != id).collect();
-                    self.visit(shown, real, *id, &others, resume, now);
+                    self.visit(shown, real, Some(*id), &all, resume, now)
                 }
                 _ => {}
             }
         }
         if let Some(path) = self.target.literal()
-            && !self.follows.contains_key(&path)
+            && self.follows.get(&path).is_none_or(|follow| follow.due)
+            && !found.contains_key(&path)
         {
-            let begin = self.meet(&path, &path, &HashSet::new(), resume, now);
-            self.note_rotations(&path, begin, now);
+            self.visit(&path, &path, None, &all, resume, now);
         }
         if self.target.literal().is_none() && !self.matched {
             self.report_unmatched(found.is_empty());
@@ -103,9 +109,12 @@ impl Files {
     /// The next lines of any file that is ready; `None` if all were read to their ends.
     pub(super) fn next(&mut self, now: Instant) -> Option<Batch> {
         while let Some(path) = self.ready.pop_front() {
+            self.queued.remove(&path);
             let Some(follow) = self.follows.get_mut(&path) else { continue };
-            if let Some(batch) = follow.next(&mut self.buffer, &self.limits, &self.stats, now) {
-                self.ready.push_back(path);
+            let Files { limits, stats, shelf, .. } = self;
+            let around = Around { limits, stats, shelf, now };
+            if let Some(batch) = follow.next(&mut self.buffer, &around) {
+                self.touch(&path);
                 return Some(batch);
             }
             if follow.is_over() && self.target.literal().is_none() {
@@ -118,7 +127,7 @@ impl Files {
 
     /// The file may have grown, or been cut.
     pub(super) fn touch(&mut self, path: &Path) {
-        if !self.ready.iter().any(|ready| ready == path) {
+        if self.queued.insert(path.to_owned()) {
             self.ready.push_back(path.to_owned());
         }
     }
@@ -126,12 +135,14 @@ impl Files {
     /// All files are worth a look.
     pub(super) fn touch_all(&mut self) {
         self.ready = self.follows.keys().cloned().collect();
+        self.queued = self.ready.iter().cloned().collect();
     }
 
     /// Files whose time has come, or that have to be polled.
     pub(super) fn touch_due(&mut self, now: Instant) {
         let due = |follow: &Follow| {
-            follow.deadline(&self.limits).is_some_and(|at| at <= now)
+            follow.is_unsettled()
+                || follow.deadline(&self.limits).is_some_and(|at| at <= now)
                 || follow.tails.iter().any(|tail| tail.polled)
         };
         let paths: Vec<PathBuf> = self
@@ -157,6 +168,11 @@ impl Files {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Some names changed too fast for a look: it is due soon.
+    pub(super) fn unsettled(&self) -> bool {
+        self.follows.values().any(Follow::is_unsettled)
     }
 
     /// Shows in the counters who is polled.
@@ -187,83 +203,60 @@ impl Files {
         }
     }
 
-    /// The path names the file `id`.
+    /// The path names the file `id`, or nothing.
     fn visit(
         &mut self,
         shown: &Path,
         real: &Path,
-        id: FileId,
-        others: &HashSet<FileId>,
+        id: Option<FileId>,
+        all: &HashSet<FileId>,
         resume: &impl Fn(&str) -> Option<Position>,
         now: Instant,
     ) {
-        if self.follows.get(shown).is_some_and(|follow| follow.current() == Some(id)) {
+        let known = self.follows.get(shown);
+        if known.is_some_and(|follow| id.is_some() && follow.current() == id) {
             return;
         }
-        let held = self.holder(shown, id);
-        let begin = match self.follows.contains_key(shown) {
-            true => Begin::Seen,
-            false => self.meet(shown, real, others, resume, now),
-        };
-        let opened = match held {
-            Some(tail) => Ok(tail),
-            None => Tail::open(real, self.limits.line, now),
-        };
-        let Some(follow) = self.follows.get_mut(shown) else { return };
-        let rotated = follow.tails.back().is_some_and(|tail| tail.id != id);
-        let attached = opened.and_then(|tail| follow.attach(tail, real, begin, &self.limits, now));
-        self.retry |= attached.is_err();
-        self.stats.update(&follow.origin, |counters| {
-            counters.waiting = attached.is_err();
-            counters.seen |= attached.is_ok();
-            counters.rotations += u64::from(rotated && attached.is_ok());
-            counters.error = attached.err().map(|error| error.to_string());
+        let mut follow = self.follows.remove(shown).unwrap_or_else(|| self.meet(shown, resume));
+        let before = follow.tails.back().map(|tail| tail.id);
+        let Files { follows, limits, stats, shelf, .. } = self;
+        let around = Around { limits, stats, shelf, now };
+        let others = |other| all.contains(&other) && Some(other) != id;
+        let looked = follow.look(real, |id| holder(follows, id), others, &around);
+        let attached = follow.current();
+        let rotated = before.is_some() && attached.is_some() && attached != before;
+        self.retry |= looked.is_err() || id.is_some() && attached.is_none();
+        stats.update(&follow.origin, |counters| {
+            counters.waiting = attached.is_none();
+            counters.seen |= attached.is_some();
+            counters.rotations += u64::from(rotated);
+            counters.error = looked.err().map(|error| error.to_string());
         });
-        self.note_rotations(shown, begin, now);
-        self.touch(shown);
-    }
-
-    /// What was rotated away before anybody followed the path is not read; what comes is.
-    fn note_rotations(&mut self, path: &Path, begin: Begin, now: Instant) {
-        if let (Begin::New(_) | Begin::Backlog, Some(follow)) = (begin, self.follows.get_mut(path))
-        {
-            follow.note_rotations(&self.limits, now);
-        }
-    }
-
-    /// Begins to follow a path; says where an unknown file begins.
-    fn meet(
-        &mut self,
-        shown: &Path,
-        real: &Path,
-        others: &HashSet<FileId>,
-        resume: &impl Fn(&str) -> Option<Position>,
-        now: Instant,
-    ) -> Begin {
-        let mut follow = Follow::new(shown);
-        self.stats.update(&follow.origin, |counters| counters.waiting = true);
-        let mut begin = match self.start {
-            Start::Beginning if self.first => Begin::Backlog,
-            start => Begin::New(start),
-        };
-        if let Some(Position::File { files }) = resume(&follow.origin) {
-            follow.resume(&files, real, others, &self.limits, &self.stats, now);
-            begin = Begin::Resumed;
-            self.stats.update(&follow.origin, |counters| counters.seen = true);
-        }
         self.follows.insert(shown.to_owned(), follow);
         self.touch(shown);
-        begin
     }
 
-    /// Takes the file `id` from a follow whose name it lost.
-    fn holder(&mut self, shown: &Path, id: FileId) -> Option<Tail> {
-        let others = self.follows.iter_mut().filter(|(path, _)| path.as_path() != shown);
-        let mut others = others.map(|(_, follow)| follow);
-        others.find_map(|follow| (follow.current() != Some(id)).then(|| follow.release(id))?)
+    /// Begins to follow a path.
+    fn meet(&self, shown: &Path, resume: &impl Fn(&str) -> Option<Position>) -> Follow {
+        let begin = match resume(&shown.to_string_lossy()) {
+            Some(Position::File { files }) => Begin::Resumed(files),
+            _ if self.first && self.start == Start::Beginning => Begin::Backlog,
+            _ => Begin::New(self.start),
+        };
+        let follow = Follow::new(shown, begin.clone());
+        let seen = matches!(begin, Begin::Resumed(_));
+        self.stats.update(&follow.origin, |counters| counters.seen |= seen);
+        follow
     }
 }
 
+/// Takes the file `id` from a follow whose name it lost.
+fn holder(follows: &mut BTreeMap<PathBuf, Follow>, id: FileId) -> Option<Tail> {
+    let lost = |follow: &&mut Follow| follow.current() != Some(id);
+    follows.values_mut().filter(lost).find_map(|follow| follow.release(id))
+}
+
 fn id_of(path: &Path) -> io::Result<FileId> {
+    super::seam();
     std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }

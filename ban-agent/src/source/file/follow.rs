@@ -2,7 +2,7 @@
 //! may still grow. Delivers them oldest first.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,23 +13,59 @@ use bytes::Bytes;
 
 use super::{
     container::{Format, Unwrap},
-    siblings::Siblings,
+    siblings::{Shelf, Siblings},
     tail::{FileId, Read, Tail},
 };
 use crate::source::{Batch, Limits, Mark, Position, Start, Stats};
+
+/// What a follow needs besides what it knows.
+pub(super) struct Around<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) stats: &'a Stats,
+    pub(super) shelf: &'a Shelf,
+    pub(super) now: Instant,
+}
+
+/// What an earlier run's marks lead to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// There was nothing to be recognized.
+    nothing: bool,
+    /// Some of it is in a copy now.
+    copied: bool,
+    /// The log is still the same file.
+    copies: bool,
+}
+
+/// What a look beside the log shows.
+enum Beside {
+    Nothing,
+    /// Lines that come before the log's.
+    Older,
+    Unsettled,
+}
+
+/// Goes to where an unknown file begins.
+fn enter(tail: &mut Tail, begin: &Begin, around: &Around<'_>) -> io::Result<()> {
+    match begin {
+        Begin::New(Start::End) => tail.seek_end(around.limits.line),
+        Begin::Backlog => tail.mark_backlog(),
+        _ => Ok(()),
+    }
+}
 
 /// Files rotated away from one path that are kept open at once.
 const MAX_OLD: usize = 4;
 
 /// Where a file begins that is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
     /// It is new to us.
     New(Start),
     /// The same, and what it holds was written before anybody followed it.
     Backlog,
-    /// An earlier run followed its path.
-    Resumed,
+    /// An earlier run followed its path, up to here.
+    Resumed(Vec<Mark>),
     /// This run did.
     Seen,
 }
@@ -44,19 +80,28 @@ pub(super) struct Follow {
     pub(super) tails: VecDeque<Tail>,
     /// The last tail bears the name.
     pub(super) attached: bool,
+    /// How the first look that is one goes on.
+    begin: Begin,
+    /// Names changed too fast for [`Follow::look`].
+    pub(super) due: bool,
+    /// The same for a look beside the log.
+    unsettled: bool,
     /// The position says something new, even if no line comes.
     dirty: bool,
     unwrap: Unwrap,
 }
 
 impl Follow {
-    pub(super) fn new(path: &Path) -> Follow {
+    pub(super) fn new(path: &Path, begin: Begin) -> Follow {
         Follow {
             origin: path.to_string_lossy().into(),
             real: path.to_owned(),
             tails: VecDeque::new(),
             attached: false,
-            dirty: true,
+            begin,
+            due: false,
+            unsettled: false,
+            dirty: false,
             unwrap: Unwrap::new(path),
         }
     }
@@ -66,24 +111,71 @@ impl Follow {
         self.tails.back().filter(|_| self.attached).map(|tail| tail.id)
     }
 
-    /// Goes on where an earlier run stopped: the files that `marks` name, under whatever name
-    /// they have now, and those that were written and rotated away since. Not `others`: those
-    /// bear a name that is followed by itself.
-    pub(super) fn resume(
+    /// Looks at the path and beside it, and takes over what is there: the log, what was rotated away
+    /// before it and not read, and at the first look what an earlier run left. `held` gives the log if
+    /// another path had it; `others` are the files that have a name which is followed by itself.
+    /// False, and nothing changes, while names change too fast.
+    pub(super) fn look(
         &mut self,
-        marks: &[Mark],
         real: &Path,
-        others: &HashSet<FileId>,
-        limits: &Limits,
-        stats: &Stats,
-        now: Instant,
-    ) {
-        let mut siblings = Siblings::open(real, limits.line, now);
-        siblings.forget(|id| others.contains(&id));
+        held: impl FnOnce(FileId) -> Option<Tail>,
+        others: impl Fn(FileId) -> bool,
+        around: &Around<'_>,
+    ) -> io::Result<bool> {
+        self.real = real.to_owned();
+        let found = self.siblings(around);
+        self.due = found.is_none();
+        let Some(mut siblings) = found else { return Ok(false) };
+        let log = siblings.log();
+        siblings.forget(|id| others(id) && Some(id) != log);
+        let was_empty = self.tails.is_empty();
+        let begin = std::mem::replace(&mut self.begin, Begin::Seen);
+        self.detach(around.now);
+        let known = match &begin {
+            Begin::Resumed(marks) => self.resume(marks, &mut siblings, around.stats),
+            _ => Known::default(),
+        };
+        let mut result = Ok(true);
+        if let Some(id) = log {
+            let at = self.tails.iter().position(|tail| tail.id == id);
+            let new = || held(id).or_else(|| siblings.take_log());
+            match at.and_then(|at| self.tails.remove(at)) {
+                Some(known) => self.attach(known),
+                None => match new() {
+                    Some(mut tail) => {
+                        result = enter(&mut tail, &begin, around).map(|()| true);
+                        self.attach(tail);
+                    }
+                    None => {
+                        let why = "cannot be opened";
+                        result = Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+                    }
+                },
+            }
+        }
+        siblings.forget(|id| holds(&self.tails, id));
+        if known.nothing || was_empty && begin == Begin::Seen {
+            // there was no rotation at the look before
+            self.leave_out_copies(&mut siblings, known.copies);
+            self.insert(0, siblings.all(known.copies));
+            self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
+        } else if matches!(begin, Begin::Resumed(_) | Begin::Seen) {
+            if known.copied {
+                self.are_copies(&siblings);
+            }
+            self.take_newer(&mut siblings, known.copies);
+        }
+        self.note_rotations(&mut siblings);
+        self.dirty = true;
+        Ok(result?)
+    }
+
+    /// Finds the files that `marks` name, under whatever name they have now.
+    fn resume(&mut self, marks: &[Mark], siblings: &mut Siblings, stats: &Stats) -> Known {
         // An empty file has nothing but its inode to be recognized by, and the kernel gives that
         // to the next file: what the other marks lead to goes first.
         let (known, empty): (Vec<_>, Vec<_>) = marks.iter().partition(|mark| mark.head_len > 0);
-        let nothing_known = known.is_empty() && !marks.iter().any(|mark| mark.rotated);
+        let nothing = known.is_empty() && !marks.iter().any(|mark| mark.rotated);
         let mut copied = false;
         for mark in known {
             match siblings.take(mark) {
@@ -102,69 +194,35 @@ impl Follow {
             }
         }
         self.tails.extend(empty.into_iter().filter_map(|mark| siblings.take(mark)));
+        self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
         // The same file still bears the name: what was rotated away since are copies.
         let copies = marks.last().is_some_and(|mark| siblings.has_log(mark.ino));
-        if nothing_known {
-            // there was no rotation then
-            self.tails.extend(siblings.all(copies));
-        }
-        self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
-        if copied {
-            self.are_copies(&siblings);
-        }
-        self.take_newer(&mut siblings, copies);
-        if !nothing_known {
-            self.note_rotations(limits, now);
-        }
+        Known { nothing, copied, copies }
     }
 
-    /// The path names this file now. `begin`: where to begin if it is an unknown one.
-    pub(super) fn attach(
-        &mut self,
-        mut tail: Tail,
-        real: &Path,
-        begin: Begin,
-        limits: &Limits,
-        now: Instant,
-    ) -> io::Result<()> {
-        self.real = real.to_owned();
-        self.detach(now);
-        if let Some(at) = self.tails.iter().position(|old| old.id == tail.id) {
-            if let Some(known) = self.tails.remove(at) {
-                tail = known;
-            }
-        } else if !self.tails.is_empty() || begin == Begin::Seen {
-            // Several rotations may have happened since the last look.
-            let mut siblings = Siblings::open(real, limits.line, now);
-            siblings.forget(|id| id == tail.id || holds(&self.tails, id));
-            if self.tails.is_empty() {
-                self.tails.extend(siblings.all(false));
-            } else {
-                self.take_newer(&mut siblings, false);
-            }
-        } else if begin == Begin::New(Start::End) {
-            tail.seek_end(limits.line)?;
-        } else if begin == Begin::Backlog {
-            tail.mark_backlog()?;
-        }
+    /// The path names this file now.
+    fn attach(&mut self, tail: Tail) {
         self.tails.push_back(tail);
         self.attached = true;
-        self.dirty = true;
-        Ok(())
     }
 
-    /// If nothing is there to go on from but an empty log, or none, remembers the newest rotation:
-    /// those that come after it were not read.
-    pub(super) fn note_rotations(&mut self, limits: &Limits, now: Instant) {
+    /// What is beside the log now; `None` while names change too fast.
+    fn siblings(&mut self, around: &Around<'_>) -> Option<Siblings> {
+        let found = Siblings::open(&self.real, around.shelf, around.limits.line, around.now);
+        self.unsettled = found.is_none();
+        found
+    }
+
+    /// If nothing is there to go on from but a log of which nothing was read, or none, remembers the
+    /// newest rotation: those that come after it were not read.
+    fn note_rotations(&mut self, siblings: &mut Siblings) {
         if self.tails.len() > usize::from(self.attached) {
             return;
         }
-        let mut siblings = Siblings::open(&self.real, limits.line, now);
         siblings.forget(|id| holds(&self.tails, id));
-        // After the look: what the log held before it may be in a rotation already.
-        let is_empty = |log: &mut Tail| log.learn_head().is_ok() && log.is_blank();
-        if self.tails.back_mut().is_none_or(is_empty) {
-            self.insert(0, siblings.newest());
+        if self.tails.back().is_none_or(Tail::is_fresh) {
+            let newest = siblings.newest();
+            self.insert(0, newest);
             self.dirty = true;
         }
     }
@@ -180,39 +238,43 @@ impl Follow {
     }
 
     /// The next lines, if any are there.
-    pub(super) fn next(
-        &mut self,
-        buffer: &mut [u8],
-        limits: &Limits,
-        stats: &Stats,
-        now: Instant,
-    ) -> Option<Batch> {
+    pub(super) fn next(&mut self, buffer: &mut [u8], around: &Around<'_>) -> Option<Batch> {
+        let stats = around.stats;
         let mut index = 0;
-        while let Some(tail) = self.tails.get(index) {
+        loop {
             let is_log = self.attached && index + 1 == self.tails.len();
-            if is_log && tail.is_blank() && self.look_beside(limits, now) {
-                index = 0;
-                continue;
-            }
             let Some(tail) = self.tails.get_mut(index) else { break };
-            let read = match is_log && tail.is_blank() {
-                // What has come since is read at the next look, after one beside it.
-                true => Ok(Read::End),
-                false => tail.read(buffer, now),
-            };
-            let read = read.unwrap_or_else(|error| {
+            let fresh = is_log && tail.is_fresh();
+            let read = tail.read(buffer, around.now).unwrap_or_else(|error| {
                 stats.update(&self.origin, |counters| counters.error = Some(error.to_string()));
                 Read::End
             });
+            if fresh && read != Read::Cut {
+                match self.look_beside(around) {
+                    Beside::Nothing => {}
+                    Beside::Older => {
+                        index = 0;
+                        continue;
+                    }
+                    // what has come is read again at the next look
+                    Beside::Unsettled => {
+                        self.tails.back_mut().into_iter().for_each(Tail::rewind);
+                        break;
+                    }
+                }
+            }
             match read {
                 Read::Lines(lines) => return Some(self.batch(index, lines, stats)),
                 Read::Some => {}
                 Read::Cut => {
-                    self.cut(index, limits, stats, now);
+                    if !self.cut(index, around) {
+                        break;
+                    }
                     index = 0;
                 }
-                Read::End if self.is_done(index, limits, now) => {
-                    let last = self.retire(index, limits, now);
+                Read::End if self.is_done(index, around.limits, around.now) => {
+                    let (last, gone) = self.retire(index, around);
+                    index += usize::from(!gone);
                     if !last.is_empty() {
                         return Some(self.batch(index, last, stats));
                     }
@@ -242,21 +304,27 @@ impl Follow {
         waiting.map(|tail| tail.active + limits.linger).min()
     }
 
-    /// There is nothing that could still grow.
-    pub(super) fn is_over(&self) -> bool {
-        !self.attached && self.tails.iter().all(|tail| tail.copy)
+    /// Names changed too fast for a look: it is due soon.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.due || self.unsettled
     }
 
-    /// The log was empty: it may have been filled, copied and cut since, even more than once. True
-    /// if there is something to read before it.
-    fn look_beside(&mut self, limits: &Limits, now: Instant) -> bool {
-        let (count, Some(log)) = (self.tails.len(), self.tails.back_mut()) else { return false };
-        // Before the look: a copy of what it holds now is found when that is cut.
-        let _ = log.learn_head();
-        let mut siblings = Siblings::open(&self.real, limits.line, now);
+    /// There is nothing that could still grow.
+    pub(super) fn is_over(&self) -> bool {
+        !self.attached && !self.due && self.tails.iter().all(|tail| tail.copy)
+    }
+
+    /// The first bytes of a log count if a look after them shows nothing older that was not read: the
+    /// log may have been filled, copied and cut since the last look, even more than once.
+    fn look_beside(&mut self, around: &Around<'_>) -> Beside {
+        let Some(mut siblings) = self.siblings(around) else { return Beside::Unsettled };
+        let (count, Some(log)) = (self.tails.len(), self.tails.back()) else {
+            return Beside::Nothing;
+        };
         if !siblings.is_log(log.id) {
-            return false;
+            return Beside::Nothing;
         }
+        siblings.forget(|id| holds(&self.tails, id));
         if count > 1 {
             self.take_newer(&mut siblings, true);
             if self.tails.len() > count {
@@ -264,14 +332,32 @@ impl Follow {
                 let newer = self.tails.split_off(count - 1);
                 self.tails.retain(|tail| tail.lines.unfinished());
                 self.tails.extend(newer);
-                return true;
+                self.rewind_log();
+                return Beside::Older;
             }
         } else {
-            siblings.forget(|id| id == log.id);
-            siblings.forget_copies(log);
+            self.leave_out_copies(&mut siblings, true);
             self.insert(0, siblings.all(true));
         }
-        self.tails.len() > count
+        if self.tails.len() == count {
+            return Beside::Nothing;
+        }
+        self.rewind_log();
+        Beside::Older
+    }
+
+    /// What was read of the log last did not count.
+    fn rewind_log(&mut self) {
+        if let Some(log) = self.tails.back_mut() {
+            log.restart();
+        }
+    }
+
+    /// Copies of what the log holds now are not older than it.
+    fn leave_out_copies(&mut self, siblings: &mut Siblings, copies: bool) {
+        if let Some(log) = self.tails.back_mut().filter(|_| copies && self.attached) {
+            siblings.forget_copies(log);
+        }
     }
 
     /// Rotations that came after those that are held, in their place.
@@ -279,9 +365,7 @@ impl Follow {
         let last = self.tails.iter().rposition(|tail| siblings.age(tail.id).is_some());
         let Some((at, last)) = last.and_then(|at| Some((at, self.tails.get(at)?))) else { return };
         let id = last.id;
-        if let Some(log) = self.tails.get_mut(at + 1) {
-            siblings.forget_copies(log);
-        }
+        self.leave_out_copies(siblings, copies);
         siblings.forget(|id| holds(&self.tails, id));
         let newer = siblings.newer_than(id, copies);
         let later = self.tails.split_off(at + 1);
@@ -319,50 +403,66 @@ impl Follow {
     fn is_landmark(&self, index: usize) -> bool {
         let last = index + 1 + usize::from(self.attached) == self.tails.len();
         let log = self.tails.back().filter(|_| self.attached);
-        let empty = log.is_none_or(Tail::is_blank);
+        let empty = log.is_none_or(Tail::is_fresh);
         let read = self.tails.get(index).is_some_and(|tail| !tail.lines.unfinished());
         last && empty && read
     }
 
-    /// Ends a file's last line, and lets the file go unless it may still grow.
-    fn retire(&mut self, index: usize, limits: &Limits, now: Instant) -> Bytes {
+    /// Ends a file's last line, and lets the file go unless it may still grow; true if it did.
+    fn retire(&mut self, index: usize, around: &Around<'_>) -> (Bytes, bool) {
         let old = self.tails.len() - usize::from(self.attached);
-        let Some(tail) = self.tails.get_mut(index) else { return Bytes::new() };
-        let last = tail.finish();
-        let quiet = now.saturating_duration_since(tail.active) >= limits.linger;
+        let Some(tail) = self.tails.get_mut(index) else { return (Bytes::new(), false) };
+        let quiet = around.now.saturating_duration_since(tail.active) >= around.limits.linger;
         let deleted = quiet && tail.is_deleted();
-        let done = tail.copy && !self.is_landmark(index);
-        if done || deleted || index == 0 && old > MAX_OLD {
-            self.tails.remove(index);
-            self.note_rotations(limits, now);
+        // The last that tells where to go on is kept for that, unless it holds disk space.
+        let fresh = !self.attached || self.tails.back().is_some_and(Tail::is_fresh);
+        let last = index + 1 == old && fresh;
+        let done = self.tails.get(index).is_some_and(|tail| tail.copy) && !last;
+        if !(done || deleted || index == 0 && old > MAX_OLD) {
+            let last = self.tails.get_mut(index).map(Tail::finish);
+            return (last.unwrap_or_default(), false);
         }
-        last
+        let last = last && old == 1;
+        let siblings = if last { self.siblings(around) } else { None };
+        if last && siblings.is_none() {
+            return (Bytes::new(), false);
+        }
+        let last = self.tails.remove(index).map(|mut tail| tail.finish());
+        if let Some(mut siblings) = siblings {
+            self.note_rotations(&mut siblings);
+        }
+        self.dirty = true;
+        (last.unwrap_or_default(), true)
     }
 
-    /// The file was cut. What was not read of it may be in a copy that was made before.
-    fn cut(&mut self, index: usize, limits: &Limits, stats: &Stats, now: Instant) {
-        let Some(tail) = self.tails.get_mut(index) else { return };
-        let mark = tail.mark();
-        tail.restart();
-        // Before the look: a copy of what it holds now is found when that is cut.
-        let _ = tail.learn_head();
-        stats.update(&self.origin, |counters| counters.truncations += 1);
-        self.dirty = true;
-        let mut siblings = Siblings::open(&self.real, limits.line, now);
+    /// The file was cut. What was not read of it may be in a copy that was made before. False, and
+    /// nothing changes, while names change too fast.
+    fn cut(&mut self, index: usize, around: &Around<'_>) -> bool {
+        let Some(tail) = self.tails.get(index) else { return true };
+        let (mark, unread) = (tail.mark(), tail.is_fresh());
+        let is_log = self.attached && index + 1 == self.tails.len();
+        let Some(mut siblings) = self.siblings(around) else { return false };
         siblings.forget(|id| holds(&self.tails, id));
-        if let Some(copy) = siblings.take_copy(&mark) {
-            if let Some(log) = self.tails.get_mut(index) {
-                siblings.forget_copies(log);
+        // Of a log of which nothing was read, the look at its next bytes finds all copies.
+        if !(unread && is_log) {
+            if let Some(copy) = siblings.take_copy(&mark) {
+                let log = self.tails.split_off(index);
+                // What is older was read.
+                self.tails.retain(|tail| tail.lines.unfinished());
+                self.are_copies(&siblings);
+                self.tails.extend([copy].into_iter().chain(log));
+            } else {
+                if let Some(tail) = self.tails.get_mut(index) {
+                    tail.restart();
+                }
+                self.note_rotations(&mut siblings);
             }
-            // It may have been filled, copied and cut again since.
-            let newer = siblings.newer_than(copy.id, true);
-            let log = self.tails.split_off(index);
-            // What is older was read.
-            self.tails.retain(|tail| tail.lines.unfinished());
-            self.are_copies(&siblings);
-            self.tails.extend([copy].into_iter().chain(newer).chain(log));
         }
-        self.note_rotations(limits, now);
+        let cut = self.tails.iter_mut().find(|tail| tail.id == (mark.dev, mark.ino));
+        cut.into_iter().for_each(Tail::restart);
+        around.stats.update(&self.origin, |counters| counters.truncations += 1);
+        self.dirty = true;
+        true
     }
 
     fn batch(&mut self, index: usize, lines: Bytes, stats: &Stats) -> Batch {

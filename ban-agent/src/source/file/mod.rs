@@ -10,6 +10,8 @@ mod follow;
 mod model;
 mod names;
 mod resolve;
+#[cfg(test)]
+mod seams;
 mod siblings;
 mod tail;
 #[cfg(test)]
@@ -27,8 +29,16 @@ use tokio::{sync::mpsc, time};
 use self::{files::Files, resolve::Target, watch::Watch};
 use super::{Batch, Error, Limits, Looked, Position, Start, Stats};
 
+/// Where another process may come between two of our steps; in the tests one does.
+#[cfg(not(test))]
+const fn seam() {}
+#[cfg(test)]
+use self::seams::seam;
+
 /// How long until a file that could not be opened is tried again without an event.
 const RETRY: Duration = Duration::from_secs(10);
+/// How long until names that changed too fast are looked at again.
+const UNREST: Duration = Duration::from_millis(5);
 /// Events that come this close to each other, [`BURST`] times in a row, are taken together:
 /// a writer of 200,000 lines a second must not cost 200,000 wake-ups.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -64,7 +74,7 @@ pub(super) async fn run(
             () = out.closed() => return Ok(()),
             () = watch.changed() => pace.wait().await,
             () = at(timer) => {
-                if watch.polling || files.retry {
+                if watch.polling || files.retry || files.unsettled() {
                     looked = Instant::now();
                     watch.scan(&mut files, &resume);
                 }
@@ -86,7 +96,8 @@ pub(super) fn is_there(path: &Path) -> bool {
 fn timer(files: &Files, watch: &Watch, looked: Instant) -> Option<Instant> {
     let poll = watch.polling.then(|| looked + files.limits().poll);
     let retry = files.retry.then(|| looked + RETRY);
-    [files.deadline(), poll, retry].into_iter().flatten().min()
+    let unrest = files.unsettled().then(|| Instant::now() + UNREST);
+    [files.deadline(), poll, retry, unrest].into_iter().flatten().min()
 }
 
 async fn at(instant: Option<Instant>) {

@@ -110,6 +110,7 @@ impl Resolved {
     ) {
         let real = dir.join(name);
         let shown = if step.shown { shown.join(name) } else { shown.to_owned() };
+        super::seam();
         let Ok(meta) = fs::symlink_metadata(&real) else {
             return self.watch(dir, step);
         };

@@ -2,23 +2,27 @@
 //! renamed, or copied and cut, while nobody looked.
 
 use std::{
+    cell::RefCell,
     cmp::Ordering,
+    collections::HashMap,
+    ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     names::{self, Age},
-    tail::{FileId, Tail},
+    seam,
+    tail::{self, FileId, Tail},
 };
 use crate::source::Mark;
 
 /// Looks until two find the same names on the same files: a rotation may be under way.
-const MAX_LOOKS: usize = 4;
+const MAX_LOOKS: usize = 8;
 
-/// A log and its rotations in one directory, at one moment; all of them open.
+/// A log and its rotations in one directory as they stood together at one moment; all of them open.
 #[derive(Debug)]
 pub(super) struct Siblings {
     names: Vec<Name>,
@@ -26,7 +30,7 @@ pub(super) struct Siblings {
     tails: Vec<Tail>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     path: PathBuf,
     id: FileId,
@@ -35,20 +39,50 @@ struct Name {
 }
 
 impl Siblings {
-    /// Looks beside the log `path`.
-    pub(super) fn open(path: &Path, max_line: usize, now: Instant) -> Siblings {
-        let mut names = list(path);
-        let mut tails = Vec::new();
+    /// Looks beside the log `path`; `None` if names change faster than they can be read. A directory
+    /// is no snapshot: what is renamed while it is listed may be in the list twice, or not at all.
+    /// But what two lists in a row say, and what the opened files are, was so between them.
+    pub(super) fn open(
+        path: &Path,
+        shelf: &Shelf,
+        max_line: usize,
+        now: Instant,
+    ) -> Option<Siblings> {
+        let mut names = shelf.list(path);
+        let mut open: Vec<Tail> = Vec::new();
         for _ in 0..MAX_LOOKS {
-            let open = |name: &Name| Tail::open(&name.path, max_line, now).ok();
-            tails = names.iter().filter_map(open).collect();
-            let former = std::mem::replace(&mut names, list(path));
-            if former == names {
-                break;
+            open.retain(|tail| names.iter().any(|name| name.id == tail.id));
+            let mut same = true;
+            for name in &names {
+                if open.iter().any(|tail| tail.id == name.id) {
+                    continue;
+                }
+                // one that cannot be opened is as good as none
+                if let Ok(tail) = Tail::open(&name.path, max_line, now) {
+                    match tail.id == name.id {
+                        true => open.push(tail),
+                        false => same = false,
+                    }
+                }
+            }
+            let former = std::mem::replace(&mut names, shelf.list(path));
+            if same && former == names {
+                return Some(Siblings { names, tails: open });
             }
         }
-        tails.retain(|tail| names.iter().any(|name| name.id == tail.id));
-        Siblings { names, tails }
+        None
+    }
+
+    /// The file that bears the log's name.
+    pub(super) fn log(&self) -> Option<FileId> {
+        self.names.iter().find(|name| name.age.is_none()).map(|name| name.id)
+    }
+
+    /// The log itself, at its beginning; `None` if it cannot be opened.
+    pub(super) fn take_log(&mut self) -> Option<Tail> {
+        let log = self.log()?;
+        let at = self.tails.iter().position(|tail| tail.id == log)?;
+        Some(self.tails.swap_remove(at))
     }
 
     /// Leaves out files that are read already.
@@ -168,22 +202,86 @@ impl Siblings {
     }
 }
 
-/// The log `path` and its rotations, by name.
-fn list(path: &Path) -> Vec<Name> {
-    let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let base = base.to_string_lossy();
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<Name> = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let age = names::age(&base, &name.to_string_lossy());
-            if age.is_none() && name.to_string_lossy() != base {
-                return None;
+/// What directories hold, as long as it is certain that they still do: a start with ten thousand
+/// logs in one directory must not read it ten thousand times.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(RefCell<HashMap<PathBuf, Listing>>);
+
+#[derive(Debug)]
+struct Listing {
+    stamp: Stamp,
+    /// Sorted.
+    names: Vec<OsString>,
+}
+
+/// Device, inode, and when it changed last.
+type Stamp = (FileId, SystemTime);
+
+/// A change that comes so soon after another may leave the time of the directory as it is.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Directories that are remembered.
+const SHELVES: usize = 16;
+
+impl Shelf {
+    /// The log `path` and its rotations, by name.
+    fn list(&self, path: &Path) -> Vec<Name> {
+        let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else { return Vec::new() };
+        let base = base.to_string_lossy();
+        let stem = base.rsplit_once('.').map_or(&*base, |(stem, _)| stem);
+        seam();
+        let stamp = stamp(dir);
+        let mut known = self.0.borrow_mut();
+        if known.get(dir).is_none_or(|known| stamp.is_none_or(|stamp| stamp != known.stamp)) {
+            known.remove(dir);
+            let names = read(dir);
+            match stamp.filter(|stamp| is_settled(dir, *stamp)) {
+                Some(stamp) if known.len() < SHELVES => {
+                    known.insert(dir.to_owned(), Listing { stamp, names });
+                }
+                _ => return of_log(dir, &base, stem, &names),
             }
-            let meta = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
-            Some(Name { path: entry.path(), id: (meta.dev(), meta.ino()), age })
-        })
-        .collect();
-    names.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        known.get(dir).map(|known| of_log(dir, &base, stem, &known.names)).unwrap_or_default()
+    }
+}
+
+fn of_log(dir: &Path, base: &str, stem: &str, names: &[OsString]) -> Vec<Name> {
+    let from = names.partition_point(|name| name.as_bytes() < stem.as_bytes());
+    let names = names.get(from..).unwrap_or_default().iter();
+    let alike = names.take_while(|name| name.as_bytes().starts_with(stem.as_bytes()));
+    let found = alike.filter_map(|name| {
+        let age = names::age(base, &name.to_string_lossy());
+        if age.is_none() && name.to_string_lossy() != base {
+            return None;
+        }
+        seam();
+        let path = dir.join(name);
+        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        Some(Name { path, id: (meta.dev(), meta.ino()), age })
+    });
+    let mut found: Vec<Name> = found.collect();
+    // a file with both names is not rotated away yet
+    if let Some(log) = found.iter().find(|name| name.age.is_none()).map(|name| name.id) {
+        found.retain(|name| name.age.is_none() || name.id != log);
+    }
+    found
+}
+
+fn read(dir: &Path) -> Vec<OsString> {
+    seam();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    names.sort_unstable();
     names
+}
+
+fn stamp(dir: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(dir).ok()?;
+    Some(((meta.dev(), meta.ino()), meta.modified().ok()?))
+}
+
+/// A change since `then` would show; where other machines write, nobody knows.
+fn is_settled(dir: &Path, then: Stamp) -> bool {
+    let quiet = SystemTime::now().duration_since(then.1).is_ok_and(|age| age > SETTLED);
+    quiet && stamp(dir) == Some(then) && !fs::File::open(dir).is_ok_and(tail::is_remote)
 }

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::SeekFrom;
 
+use super::seam;
 use crate::source::{Mark, lines::Lines};
 
 /// Bytes that recognize a file: its first ones, and those before our place in it. Longer than a
@@ -65,6 +66,7 @@ impl Tail {
     pub(super) fn open(path: &Path, max_line: usize, now: Instant) -> io::Result<Tail> {
         // Should it be a pipe after all, opening it must not wait for a writer.
         let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+        seam();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
@@ -100,6 +102,7 @@ impl Tail {
 
     /// Whether it holds what `mark` saw.
     pub(super) fn is(&mut self, mark: &Mark) -> io::Result<bool> {
+        seam();
         let size = self.file.metadata()?.len();
         Ok(size >= mark.offset && self.begins_like(mark)? && self.goes_on_like(mark)?)
     }
@@ -128,6 +131,7 @@ impl Tail {
         let length = usize::try_from(offset).unwrap_or(usize::MAX).min(length);
         let mut bytes = vec![0; length];
         let from = offset - u64::try_from(length).unwrap_or(offset);
+        seam();
         let read = self.file.read_at(&mut bytes, from)?;
         bytes.truncate(read);
         Ok(bytes)
@@ -136,6 +140,7 @@ impl Tail {
     /// Goes behind the last whole line; what follows is the beginning of a line to come.
     pub(super) fn seek_end(&mut self, max_line: usize) -> io::Result<()> {
         self.learn_head()?;
+        seam();
         let size = self.file.metadata()?.len();
         let mut block = vec![0; 64 << 10];
         let mut end = size;
@@ -143,6 +148,7 @@ impl Tail {
             let start = end.saturating_sub(u64::try_from(block.len()).unwrap_or(u64::MAX));
             let wanted = usize::try_from(end - start).unwrap_or(usize::MAX).min(block.len());
             let part = block.get_mut(..wanted).unwrap_or_default();
+            seam();
             let read = self.file.read_at(part, start)?;
             let part = part.get(..read).unwrap_or_default();
             if let Some(at) = memchr::memrchr(b'\n', part) {
@@ -183,6 +189,7 @@ impl Tail {
         };
         let room = left.min(buffer.len());
         let buffer = buffer.get_mut(..room).unwrap_or_default();
+        seam();
         let read = self.file.read_at(buffer, self.offset)?;
         let chunk = buffer.get(..read).unwrap_or_default();
         // After the read: had the file been cut before it, these bytes would not be what they
@@ -208,11 +215,16 @@ impl Tail {
         Ok(if lines.is_empty() { Read::Some } else { Read::Lines(lines) })
     }
 
-    /// Starts anew after [`Read::Cut`].
+    /// Starts anew after [`Read::Cut`]; nothing of what it knew is true any more.
     pub(super) fn restart(&mut self) {
-        self.offset = 0;
+        self.rewind();
         self.backlog = 0;
         self.head = Vec::new();
+    }
+
+    /// Goes back to its beginning.
+    pub(super) fn rewind(&mut self) {
+        self.offset = 0;
         self.recent = Vec::new();
         self.last = Vec::new();
         self.lines.clear();
@@ -230,6 +242,7 @@ impl Tail {
     /// The mark of its end as it is now.
     pub(super) fn end(&mut self) -> io::Result<Mark> {
         self.learn_head()?;
+        seam();
         let offset = self.file.metadata()?.len();
         let last = self.before(offset, PRINT)?;
         let last_len = u64::try_from(last.len()).unwrap_or(0);
@@ -256,9 +269,9 @@ impl Tail {
         self.offset.saturating_sub(self.lines.pending())
     }
 
-    /// Nothing was seen in it yet.
-    pub(super) fn is_blank(&self) -> bool {
-        self.head.is_empty()
+    /// No line of it was delivered or passed over yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.place() == 0
     }
 
     /// No name leads to the file any more.
@@ -274,6 +287,7 @@ impl Tail {
     /// The file is shorter than what was read of it, begins otherwise, or does not hold our last
     /// line any more. `at_end`: nothing was left to read, so its size is worth a look.
     fn was_cut(&mut self, at_end: bool) -> io::Result<bool> {
+        seam();
         if at_end && self.file.metadata()?.len() < self.offset {
             return Ok(true);
         }
@@ -284,6 +298,7 @@ impl Tail {
     /// Compares the first bytes with those that are known, and gets to know those that are new.
     pub(super) fn learn_head(&mut self) -> io::Result<bool> {
         let mut now = [0; PRINT];
+        seam();
         let read = self.file.read_at(&mut now, 0)?;
         let now = now.get(..read).unwrap_or_default();
         let same = now.starts_with(&self.head);
