@@ -1,8 +1,15 @@
 //! Runs each distinct source once and hands its lines to every jail that reads it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time,
+};
 
 use super::{
     message::Handled,
@@ -12,6 +19,9 @@ use crate::source::{self, Batch, Looked, Position};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
+
+/// Pause before a source that could not start is tried again; doubled each time up to the last.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Lines on their way to one jail. When the last jail drops its copy, the position is reported.
 #[derive(Clone, Debug)]
@@ -28,6 +38,8 @@ type Readers = Arc<Mutex<Vec<mpsc::Sender<Delivery>>>>;
 #[derive(Debug)]
 pub(super) struct Intake {
     readers: Readers,
+    /// Has a source that failed try again at once.
+    again: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -36,22 +48,17 @@ impl Intake {
     pub(super) fn start(
         spec: source::Spec,
         readers: Vec<mpsc::Sender<Delivery>>,
-        resume: impl Fn(&str) -> Option<Position> + Send + 'static,
+        resume: impl Fn(&str) -> Option<Position> + Send + Sync + 'static,
         stats: source::Stats,
         acks: mpsc::UnboundedSender<Handled>,
         looked: Looked,
     ) -> Intake {
         let readers = Arc::new(Mutex::new(readers));
         let (sender, batches) = mpsc::channel(QUEUE);
-        let reading = tokio::spawn(async move {
-            let name = spec.to_string();
-            let limits = source::Limits::default();
-            if let Err(error) = source::run(spec, resume, limits, stats, sender, looked).await {
-                log::error!("{name}: {error}");
-            }
-        });
+        let again = Arc::new(Notify::new());
+        let reading = tokio::spawn(keep(spec, resume, stats, sender, looked, Arc::clone(&again)));
         let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
-        Intake { readers, tasks: vec![reading, handing] }
+        Intake { readers, again, tasks: vec![reading, handing] }
     }
 
     /// The same for lines that the daemon itself tells.
@@ -62,7 +69,12 @@ impl Intake {
     ) -> Intake {
         let readers = Arc::new(Mutex::new(readers));
         let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
-        Intake { readers, tasks: vec![handing] }
+        Intake { readers, again: Arc::default(), tasks: vec![handing] }
+    }
+
+    /// If the source failed, it is tried again now.
+    pub(super) fn revive(&self) {
+        self.again.notify_one();
     }
 
     /// Sets who reads it from the next batch on.
@@ -77,6 +89,44 @@ impl Drop for Intake {
             task.abort();
         }
     }
+}
+
+/// Runs a source, and tries again what cannot start: an address may come up later than we do.
+async fn keep(
+    spec: source::Spec,
+    resume: impl Fn(&str) -> Option<Position> + Send + Sync,
+    stats: source::Stats,
+    sender: mpsc::Sender<Batch>,
+    looked: Looked,
+    again: Arc<Notify>,
+) {
+    let origin: Arc<str> = spec.to_string().trim_end().into();
+    let (mut pause, mut looked) = (PAUSE.0, Some(looked));
+    loop {
+        // nobody waits for the first look of one that failed
+        let looked = looked.take().unwrap_or_else(|| mpsc::channel(1).0);
+        let (limits, stats) = (source::Limits::default(), stats.clone());
+        let run = source::run(spec.clone(), &resume, limits, stats.clone(), sender.clone(), looked);
+        let Err(error) = run.await else { return };
+        let why = chain(&error);
+        log::error!("{origin}: {why}; trying again in {pause:?}");
+        stats.update(&origin, |counters| {
+            counters.waiting = true;
+            counters.restarts += 1;
+            counters.error = Some(why);
+        });
+        tokio::select! {
+            () = sender.closed() => return,
+            () = again.notified() => pause = PAUSE.0,
+            () = time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+        }
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn hand_out(
@@ -94,5 +144,49 @@ async fn hand_out(
             // a jail that a reload ended has no receiver any more
             let _ = sender.send(delivery.clone()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// An address that is taken when the agent starts, and free later.
+    #[tokio::test]
+    async fn a_source_that_cannot_start_says_so_and_is_tried_again() {
+        let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let listen = format!("udp://{}", taken.local_addr().unwrap());
+        let stats = source::Stats::default();
+        let (deliveries, mut lines) = mpsc::channel(QUEUE);
+        let acks = mpsc::unbounded_channel().0;
+        let (looked, mut looking) = mpsc::channel(1);
+        let spec = source::Spec::Syslog { listen: listen.clone() };
+        let intake = Intake::start(spec, vec![deliveries], |_| None, stats.clone(), acks, looked);
+        assert_eq!(looking.recv().await, None, "a start waits for it for ever");
+        let wait = async {
+            while stats.snapshot().get(&*listen).is_none_or(|counters| counters.error.is_none()) {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        time::timeout(Duration::from_secs(60), wait).await.unwrap();
+        let counters = stats.snapshot()[&*listen].clone();
+        assert!(counters.waiting, "{counters:?}");
+        assert!(counters.error.unwrap().contains("in use"));
+        let address = taken.local_addr().unwrap();
+        drop(taken);
+        intake.revive();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let read = async {
+            loop {
+                drop(client.send_to(b"<13>Nov 20 12:00:00 h a: one", address).await);
+                if let Ok(Some(_)) = time::timeout(Duration::from_millis(20), lines.recv()).await {
+                    return;
+                }
+            }
+        };
+        time::timeout(Duration::from_secs(60), read).await.unwrap();
+        assert_eq!(stats.snapshot()[&*listen].error, None);
     }
 }

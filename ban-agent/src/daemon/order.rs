@@ -81,6 +81,11 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
+        // A jail that panicked has not handled its lines: they, and what follows them, are read
+        // again after a restart.
+        if std::thread::panicking() {
+            return;
+        }
         let handled = self.handled.get_mut().unwrap_or_else(PoisonError::into_inner);
         let handled = std::mem::take(handled);
         self.order.lock().unwrap_or_else(PoisonError::into_inner).done(self.number, handled);
@@ -149,6 +154,20 @@ mod tests {
         };
         assert_eq!(both(told.try_recv().unwrap()), 2);
         assert!(order.lock().unwrap().batches.is_empty() && told.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_a_panic_drops_was_not_handled() {
+        let (acks, mut told) = mpsc::unbounded_channel();
+        let order = Order::new(acks);
+        let (one, two) = (begin(&order, "a", 1), begin(&order, "a", 2));
+        let jail = std::thread::spawn(move || {
+            let _lines = one;
+            panic!("a jail's fault, on purpose");
+        });
+        assert!(jail.join().is_err());
+        drop(two);
+        assert!(reported(&mut told).is_empty());
     }
 
     #[test]

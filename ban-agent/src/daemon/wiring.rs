@@ -207,6 +207,7 @@ impl Wiring {
         for (spec, senders) in readers {
             if let Some(intake) = self.intakes.get(&spec) {
                 intake.set_readers(senders);
+                intake.revive();
                 continue;
             }
             if spec == source::Spec::Bans {

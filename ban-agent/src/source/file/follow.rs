@@ -167,7 +167,7 @@ impl Follow {
         }
         self.note_rotations(&mut siblings);
         self.dirty = true;
-        Ok(result?)
+        result
     }
 
     /// Finds the files that `marks` name, under whatever name they have now.

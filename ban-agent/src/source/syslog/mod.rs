@@ -25,6 +25,8 @@ const QUEUE: usize = 8 << 20;
 /// Of a unix socket, unless the configuration says otherwise: whoever can write to it can have
 /// addresses banned.
 const MODE: u32 = 0o660;
+/// Datagrams that are taken in one turn.
+const TURN: usize = 1024;
 /// No datagram is longer.
 const DATAGRAM: usize = 64 << 10;
 
@@ -38,7 +40,7 @@ pub(super) async fn run(
     let socket = Socket::bind(&listen).await?;
     drop(looked);
     let origin: Arc<str> = listen.into();
-    stats.update(&origin, |counters| counters.waiting = false);
+    stats.update(&origin, |counters| (counters.waiting, counters.error) = (false, None));
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.split_whitespace().next().unwrap_or("localhost");
     let mut buffer = vec![0; DATAGRAM];
@@ -50,7 +52,10 @@ pub(super) async fn run(
         readable.map_err(|source| Error::System { operation: "read the syslog socket", source })?;
         let mut lines = Vec::new();
         let (mut count, mut malformed) = (0, 0);
-        while lines.len() < limits.batch {
+        for _ in 0..TURN {
+            if lines.len() >= limits.batch {
+                break;
+            }
             let Ok(length) = socket.receive(&mut buffer) else { break };
             let datagram = buffer.get(..length).unwrap_or_default();
             match message::append(&mut lines, datagram, host, Timestamp::now()) {
@@ -64,6 +69,8 @@ pub(super) async fn run(
             counters.malformed += malformed;
         });
         if lines.is_empty() {
+            // a flood of empty datagrams must not keep a worker
+            tokio::task::yield_now().await;
             continue;
         }
         let lines = Bytes::from(lines);
