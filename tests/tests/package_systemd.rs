@@ -189,8 +189,8 @@ fn confined(machine: &Machine<'_>) -> Result<()> {
         line.map(|value| value.trim_matches([':', '\t', ' ']).to_owned()).unwrap_or_default()
     };
     ensure!(field("NoNewPrivs") == "1" && field("Seccomp") == "2", "{status}");
-    // DAC_READ_SEARCH, NET_ADMIN, SYS_PTRACE, PERFMON, BPF
-    let needed = [2, 12, 19, 38, 39].into_iter().fold(0_u64, |mask, bit| mask | 1 << bit);
+    // DAC_READ_SEARCH, NET_ADMIN, PERFMON, BPF
+    let needed = [2, 12, 38, 39].into_iter().fold(0_u64, |mask, bit| mask | 1 << bit);
     ensure!(u64::from_str_radix(&field("CapEff"), 16)? == needed, "{status}");
     let rated = machine.done(&["systemd-analyze", "security", "--no-pager", UNIT])?;
     let figure = rated.lines().find(|line| line.contains("Overall exposure")).unwrap_or_default();

@@ -184,11 +184,12 @@ fn a_running_agent_keeps_no_capability_that_it_does_not_need() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::build()?;
-    let agent = Agent::start(&stage, "")?;
+    let mut agent = Agent::start(&stage, "")?;
     let pid = agent.json(&["status"])?.get("pid").and_then(serde_json::Value::as_u64);
-    let tasks = format!("/proc/{}/task", pid.context("no pid")?);
-    // DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, SYS_PTRACE, PERFMON, BPF
-    let needed = [2, 10, 12, 19, 38, 39].into_iter().fold(0_u64, |mask, bit| mask | 1 << bit);
+    let pid = pid.context("no pid")?;
+    let tasks = format!("/proc/{pid}/task");
+    // DAC_READ_SEARCH, NET_BIND_SERVICE, NET_ADMIN, PERFMON, BPF
+    let needed = [2, 10, 12, 38, 39].into_iter().fold(0_u64, |mask, bit| mask | 1 << bit);
     for task in std::fs::read_dir(tasks)? {
         let status = std::fs::read_to_string(task?.path().join("status"))?;
         for set in ["CapEff:", "CapPrm:"] {
@@ -197,8 +198,23 @@ fn a_running_agent_keeps_no_capability_that_it_does_not_need() -> Result<()> {
             ensure!(held & !needed == 0, "{set} {held:x}\n{status}");
             ensure!(held & (1 << 39) != 0, "{set} {held:x} lacks CAP_BPF");
         }
+        // no command of the operator needs more: nobody gets it again
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let bound = u64::from_str_radix(field("CapBnd:").context("no bounding set")?, 16)?;
+        ensure!(bound & !needed == 0, "CapBnd {bound:x}\n{status}");
+        ensure!(field("NoNewPrivs:") == Some("1"), "{status}");
     }
-    Ok(())
+    // who may see whose sockets are whose reads no log; and its memory is closed to the agent
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let helper: u32 = children.trim().parse().with_context(|| format!("{children:?}"))?;
+    let status = std::fs::read_to_string(format!("/proc/{helper}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    let held = u64::from_str_radix(line.context("no capabilities")?.trim(), 16)?;
+    ensure!(held == 1 << 19 | 1 << 2, "the helper has {held:x}");
+    agent.kill()?;
+    eventually("the helper goes with the agent", LIMIT, || {
+        Ok(!std::path::Path::new(&format!("/proc/{helper}")).exists())
+    })
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! A real sshd, rsyslog's `auth.log`, the agent, and a real ssh client that guesses passwords.
 
-use std::{fs, time::Duration};
+use std::{fs, io::Write as _, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
     agent::Agent,
-    daemons::{Sshd, guess},
-    host::{FAMILIES, Family},
+    daemons::{Sshd, guess, log_in},
+    host::{FAMILIES, Family, Host},
     privilege,
-    process::eventually,
-    stage::{EDGE, Stage, VICTIM},
+    process::{Process, eventually},
+    stage::{ATTACKER, CLIENT, EDGE, Stage, VICTIM},
 };
 
 /// The shipped pair over one log. The first jail's ban cuts a guesser off at his third failure;
@@ -93,5 +93,71 @@ fn whoever_is_named_by_a_user_name_is_not_banned() -> Result<()> {
     ensure!(banned == [attacker.address(Family::V4), attacker.address(Family::V6)], "{banned:?}");
     let client = stage.client().connect(Family::V4, EDGE, 22)?;
     client.context("the client suffers")?;
+    Ok(())
+}
+
+/// Who is logged in is protected, and nobody else who has a connection: neither to sshd before the
+/// login, nor to a process of the web server's user that calls itself the sshd of a session.
+#[test]
+fn a_session_is_protected_and_a_pretended_one_is_not() -> Result<()> {
+    const PRETENDER: &str = r#"
+        use IO::Socket::INET;
+        $0 = 'sshd: x@y';
+        my $listener = IO::Socket::INET->new(Listen => 1, LocalPort => 8022, ReuseAddr => 1);
+        my @clients;
+        while (my $client = $listener->accept) { push @clients, $client }
+    "#;
+    if !privilege::ready("SSH sessions") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let _sshd = Sshd::start(&stage)?;
+    let mut perl = stage.edge.command("setpriv");
+    perl.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "perl", "-e", PRETENDER]);
+    let _pretender = Process::spawn("perl", perl.stdout(Stdio::null()))?;
+    // from four addresses: a session of root's, one of somebody else's, and two that are none
+    let root = Host::new(&stage.outside, VICTIM);
+    let _sessions = [
+        log_in(&stage, stage.client(), Family::V4, "nobody")?,
+        log_in(&stage, root, Family::V6, "root")?,
+    ];
+    let mut pretended = None;
+    eventually("the pretender listens", Duration::from_secs(10), || {
+        pretended = stage.attacker().connect(Family::V4, EDGE, 8022).unwrap_or_default();
+        Ok(pretended.is_some())
+    })?;
+    let _early = stage.attacker().connect(Family::V6, EDGE, 22)?.context("sshd is closed")?;
+
+    let log = stage.write("app.log", "")?;
+    let jail = format!(
+        "[filters.app]\nfailregex = ['^slow <ADDR>$']\n\
+         [jails.app]\nlogpath = {log:?}\nmaxretry = 1\n"
+    );
+    let agent = Agent::start(&stage, &jail)?;
+    let mut file = fs::File::options().append(true).open(&log)?;
+    let mut complain = |address: &str| writeln!(file, "slow {address}");
+    // each ban has the sessions looked at again, and lets go of who has one by then
+    for (address, number) in [(CLIENT.0, 0), (VICTIM.1, 0), (ATTACKER.0, 1), (ATTACKER.1, 2)] {
+        complain(address)?;
+        eventually("it is decided", Duration::from_secs(10), || {
+            Ok(agent.banned()?.len() == number && agent.lines("app")? > 0)
+        })
+        .with_context(|| format!("{address}: {:?}\n{}", agent.banned(), agent.log()))?;
+    }
+    for (number, address) in ["203.0.113.1", "203.0.113.2", "203.0.113.3"].into_iter().enumerate() {
+        std::thread::sleep(Duration::from_millis(1100));
+        complain(address)?;
+        eventually("others are banned", Duration::from_secs(10), || {
+            Ok(agent.banned()?.len() == 3 + number)
+        })?;
+    }
+    let banned = agent.banned()?;
+    let has = |address: &str| banned.iter().any(|banned| banned == address);
+    ensure!(has(ATTACKER.0) && has(ATTACKER.1), "{banned:?}\n{}", agent.log());
+    ensure!(!has(CLIENT.0) && !has(VICTIM.1), "{banned:?}\n{}", agent.log());
+    for prefix in [format!("{}/32", CLIENT.0), format!("{}/128", VICTIM.1)] {
+        let refused = format!("{prefix} is the peer of an SSH session");
+        ensure!(agent.log().contains(&refused), "{refused}\n{}", agent.log());
+    }
     Ok(())
 }

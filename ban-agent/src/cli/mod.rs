@@ -34,12 +34,18 @@ use failure::Failure;
 use crate::{
     config,
     control::{Document, Request, Text, call},
+    daemon,
     event::disarm,
+    protect,
 };
 
 /// Entry point of the binary.
 #[must_use]
 pub fn main() -> ExitCode {
+    if protect::is_helper() {
+        daemon::capability::limit_helper();
+        return protect::serve();
+    }
     let cli = Cli::parse();
     let last = logging(&cli);
     let done = dispatch(&cli);

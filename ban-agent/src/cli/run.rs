@@ -10,11 +10,13 @@ use super::{
 use crate::{
     config,
     daemon::{self, Grace, Options},
-    kernel,
+    kernel, protect,
 };
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     kernel::few_arenas();
+    // while it has every right, and before anything is read that others wrote
+    let sessions = protect::Sessions::start();
     let (config, faults) = config::load_sound(&cli.config)?;
     for fault in &faults {
         log::error!("{}", chain(fault));
@@ -25,6 +27,7 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
         // nobody would be protected: rather say so than run
         return Err(fault.into());
     }
+    let commands = config.runs_commands();
     let mut agent = config.agent.clone();
     if !args.interfaces.is_empty() {
         agent.interfaces.clone_from(&args.interfaces);
@@ -44,10 +47,10 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     let options = Options { path, config, agent, replace: args.replace, grace };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .on_thread_start(daemon::capability::limit)
+        .on_thread_start(move || daemon::capability::limit(commands))
         .build()
         .map_err(|error| Failure::new(2, format!("cannot start threads: {error}")))?;
-    runtime.block_on(daemon::run(options)).map_err(|error| {
+    runtime.block_on(daemon::run(options, sessions)).map_err(|error| {
         let failure = Failure::new(error.code(), chain(&error));
         match error.hint() {
             Some(hint) => failure.hint(hint),

@@ -258,6 +258,14 @@ impl Config {
         keys.extend(differing.chain(gone).map(|hook| format!("[hooks.{}]", hook.name)));
         keys
     }
+
+    /// Whether the operator has commands run: actions, ignorecommand, hooks.
+    #[must_use]
+    pub fn runs_commands(&self) -> bool {
+        let of_jail = |jail: &jail::Spec| !jail.actions.is_empty() || jail.ignorecommand.is_some();
+        let of_hook = |hook: &hook::Spec| matches!(hook.target, hook::Target::Command(_));
+        self.jails.iter().any(of_jail) || self.hooks.iter().any(of_hook)
+    }
 }
 
 /// Reads `path`, its `conf.d`, and what they refer to. Nothing is opened but configuration.

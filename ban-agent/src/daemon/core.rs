@@ -43,7 +43,7 @@ use crate::{
     ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
-    protect::Watcher,
+    protect::{Sessions, Watcher},
     source::{Looked, Position},
     store::{Pardons, Store},
 };
@@ -398,8 +398,12 @@ impl Core {
     }
 
     /// Learns what must not be banned, and goes on hearing of it.
-    pub(super) fn protect(&mut self, sender: mpsc::Sender<Message>) -> Result<(), Error> {
-        let (watcher, surroundings) = Watcher::start(move |surroundings| {
+    pub(super) fn protect(
+        &mut self,
+        sessions: Sessions,
+        sender: mpsc::Sender<Message>,
+    ) -> Result<(), Error> {
+        let (watcher, surroundings) = Watcher::start(sessions, move |surroundings| {
             // the core is gone: nobody needs to know
             let _ = sender.blocking_send(Message::Surroundings(surroundings));
         })?;
@@ -556,6 +560,7 @@ impl Core {
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
         self.note_files();
+        let commands = former.runs_commands();
         self.resize();
         self.store.set_purge_age(self.config.agent.dbpurgeage);
         let waiting = self.config.waits_for_start(&former);
@@ -569,6 +574,9 @@ impl Core {
             if let Err(error) = reading.spawn(move || geo.refresh()) {
                 log::warn!("the GeoIP database is not read again: {error}");
             }
+        }
+        if self.config.runs_commands() && !commands {
+            log::warn!("commands have no more rights than the agent until its next start");
         }
         self.sample();
         self.take_allowed(Now::read());

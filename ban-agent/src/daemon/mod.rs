@@ -193,7 +193,7 @@ const ASKING: usize = 16;
 ///
 /// # Errors
 /// If it cannot start; then nothing was attached or changed.
-pub async fn run(options: Options) -> Result<(), Error> {
+pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
     let metrics = match options.config.metrics.clone() {
@@ -204,7 +204,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         None => None,
     };
     // the sockets' group was the last that took more
-    capability::limit();
+    capability::limit(options.config.runs_commands());
     let was_dry = store::separate(&agent.state, agent.dry_run)?;
     let store = Store::open(&agent.state)?;
     store.set_purge_age(agent.dbpurgeage);
@@ -227,7 +227,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let wiring = Wiring::new(sender.clone(), acks, bus.clone());
     let mut core = Core::new(options, Box::new(xdp), store, trial, wiring, bus.clone(), now);
     core.hooks = sinks.hooks();
-    core.protect(sender.clone())?;
+    core.protect(sessions, sender.clone())?;
     core.restore(now);
     if !dry {
         core.xdp.set_dry_run(false);

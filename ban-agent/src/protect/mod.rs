@@ -1,6 +1,7 @@
 //! Knows what a ban would lock out: this host's own addresses and gateways, and the peers of its
 //! SSH sessions. Kept current by the kernel's notifications. Decides nothing.
 
+mod helper;
 mod netlink;
 mod route;
 mod sessions;
@@ -9,7 +10,10 @@ mod watch;
 
 use std::{collections::HashSet, io, net::IpAddr};
 
-pub use self::watch::Watcher;
+pub use self::{
+    helper::{Sessions, is_helper, serve},
+    watch::Watcher,
+};
 use crate::{
     ledger::Protected,
     net::{self, IpNet},

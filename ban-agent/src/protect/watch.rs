@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    Error, Network, Surroundings, route,
+    Error, Network, Sessions, Surroundings, route,
     sessions::{self, Clients},
 };
 
@@ -52,13 +52,15 @@ impl Watcher {
     /// # Errors
     /// If the kernel does not tell.
     pub fn start(
+        mut sessions: Sessions,
         changed: impl Fn(Surroundings) + Send + 'static,
     ) -> Result<(Watcher, Surroundings), Error> {
         // Before the first look: what changes in between is not missed.
         let notifications = route::Notifications::subscribe()?;
         let network = route::network()?;
-        let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
-        let first = Surroundings::of(&network, &sessions);
+        let Clients { connected, sessions: peers } =
+            sessions::clients(PROC.as_ref(), sessions.look());
+        let first = Surroundings::of(&network, &peers);
         let connected = Arc::new(Mutex::new((Instant::now(), Arc::new(connected))));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|error| Error::Thread(error.into()))?;
@@ -68,6 +70,7 @@ impl Watcher {
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
             connected: Arc::clone(&connected),
+            sessions,
             network,
             last: first.clone(),
         };
@@ -84,7 +87,10 @@ impl Watcher {
     pub fn connected(&self) -> Arc<HashSet<IpAddr>> {
         let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0.elapsed() >= PAUSE {
-            *last = (Instant::now(), Arc::new(sessions::connected(PROC.as_ref())));
+            *last = (
+                Instant::now(),
+                Arc::new(sessions::clients(PROC.as_ref(), &HashSet::new()).connected),
+            );
         }
         Arc::clone(&last.1)
     }
@@ -112,6 +118,7 @@ struct Watch {
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
     connected: Connected,
+    sessions: Sessions,
     network: Network,
     last: Surroundings,
 }
@@ -170,7 +177,8 @@ impl Watch {
                 Err(error) => log::error!("cannot see what to protect: {error}"),
             }
         }
-        let Clients { connected, sessions } = sessions::clients(PROC.as_ref());
+        let Clients { connected, sessions } =
+            sessions::clients(PROC.as_ref(), self.sessions.look());
         let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (Instant::now(), Arc::new(connected));
         drop(last);
@@ -239,7 +247,8 @@ mod tests {
         namespace.ip("link set veth0 up");
         let (sender, changes) = mpsc::channel();
         let changed = move |surroundings| sender.send(surroundings).unwrap();
-        let (watcher, first) = namespace.enter(|| Watcher::start(changed).unwrap());
+        let (watcher, first) =
+            namespace.enter(|| Watcher::start(Sessions::default(), changed).unwrap());
         let why = |surroundings: &Surroundings, text: &str| {
             let prefix = parse_prefix(text).unwrap();
             surroundings.protected.iter().find(|(net, _)| *net == prefix).map(|(_, why)| *why)

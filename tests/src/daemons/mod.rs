@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 
 pub use haproxy::Haproxy;
 pub use nginx::Nginx;
-pub use sshd::{Sshd, guess};
+pub use sshd::{Sshd, guess, log_in};
 
 use crate::{
     agent::LIMIT,

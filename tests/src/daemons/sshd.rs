@@ -33,6 +33,9 @@ mount --rbind "$own" /dev
 exec "$@"
 "#;
 
+/// Keys that open any account.
+const KEYS: &str = "authorized_keys";
+
 /// sshd on port 22.
 #[derive(Debug)]
 pub struct Sshd {
@@ -51,8 +54,10 @@ impl Sshd {
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key))?;
         let text = format!(
             "HostKey {}\nPidFile none\nUsePAM no\nPasswordAuthentication yes\n\
-             PermitRootLogin yes\nMaxStartups 100\nLogLevel INFO\n",
+             PermitRootLogin yes\nMaxStartups 100\nLogLevel INFO\n\
+             StrictModes no\nAuthorizedKeysFile {}\n",
             key.display(),
+            stage.file(KEYS).display(),
         );
         let config = stage.write("sshd.conf", &text)?;
         // where sshd locks up its unprivileged part; the package's service would make it
@@ -103,6 +108,25 @@ pub fn guess(
     ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     ssh.status().context("cannot start ssh")?;
     Ok(())
+}
+
+/// A session of a real ssh client, by key: it has no terminal and runs nothing.
+pub fn log_in(stage: &Stage, from: Host<'_>, family: Family, user: &str) -> Result<Process> {
+    let key = stage.file("key");
+    if !key.exists() {
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key))?;
+        fs::copy(stage.file("key.pub"), stage.file(KEYS)).context("cannot write the keys")?;
+    }
+    let mut ssh = stage.outside.command("ssh");
+    ssh.args(["-F", "none", "-N", "-o", "StrictHostKeyChecking=no"]);
+    ssh.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes", "-i"]).arg(&key);
+    ssh.args(["-b", from.address(family), "-l", user, pick(family, EDGE)]);
+    let session = spawn(stage, "ssh", &mut ssh)?;
+    let accepted = format!("Accepted publickey for {user} from {} ", from.address(family));
+    eventually("somebody is logged in", LIMIT, || {
+        Ok(fs::read_to_string(stage.file("auth.log")).unwrap_or_default().contains(&accepted))
+    })?;
+    Ok(session)
 }
 
 fn client(outside: &Namespace) -> Command {
