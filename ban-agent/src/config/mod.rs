@@ -31,6 +31,7 @@ use crate::{
     fail2ban, filter, hook, jail,
     metrics::Listen,
     net::{IpNet, Translators},
+    protect::Servers,
 };
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -121,6 +122,8 @@ pub struct Agent {
     pub dry_run: bool,
     /// Never banned, by nobody.
     pub allow: Vec<IpNet>,
+    /// Who is never banned by a log line, besides what the kernel tells of.
+    pub protect: Servers,
     /// What IPv6 addresses of translators stand for.
     pub translators: Translators,
     /// The control socket.
@@ -218,6 +221,7 @@ impl Config {
             max_bans: _,
             dry_run,
             allow: _,
+            protect,
             translators: _,
             socket,
             socket_group,
@@ -237,6 +241,7 @@ impl Config {
             ("[agent] state", *state != old.state),
             ("[agent] pins", *pins != old.pins),
             ("[agent] dry_run", *dry_run != old.dry_run),
+            ("[agent] protect, trusted_proxies", *protect != old.protect),
             ("[agent] socket", *socket != old.socket),
             ("[agent] socket_group", *socket_group != old.socket_group),
             ("[agent] operators", *operators != old.operators),

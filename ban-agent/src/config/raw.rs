@@ -42,6 +42,8 @@ pub(super) struct Agent {
     pub(super) dry_run: Option<bool>,
     pub(super) allow: Option<Prefixes>,
     pub(super) nat64: Option<Nat64>,
+    pub(super) protect: Option<Vec<ServerKind>>,
+    pub(super) trusted_proxies: Option<Prefixes>,
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
     pub(super) operators: Option<Vec<String>>,
@@ -52,6 +54,14 @@ pub(super) struct Agent {
     pub(super) dbpurgeage: Option<Bounded>,
     pub(super) unmatched_after: Option<Span>,
     pub(super) manual_bantime: Option<Span>,
+}
+
+/// Who else is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ServerKind {
+    Resolvers,
+    Ntp,
 }
 
 /// How the program is attached.

@@ -13,6 +13,7 @@ use crate::{
     filter::{self, Filter},
     jail::{self, Ignored},
     net::{IpNet, Translators},
+    protect::Servers,
     source,
 };
 
@@ -177,6 +178,7 @@ fn agent(raw: &raw::Agent) -> Agent {
         max_bans: raw.max_bans.map_or(262_144, |max| max.0),
         dry_run: raw.dry_run.unwrap_or(false),
         allow: raw.allow.clone().map(|allow| allow.0).unwrap_or_default(),
+        protect: wanted(raw),
         translators: raw.nat64.clone().map(|prefixes| prefixes.0).unwrap_or_default(),
         socket: raw.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()),
         socket_group: raw.socket_group.clone(),
@@ -188,6 +190,17 @@ fn agent(raw: &raw::Agent) -> Agent {
         dbpurgeage: raw.dbpurgeage.map_or(crate::store::PURGE_AGE, |age| age.0),
         unmatched_after: raw.unmatched_after.map_or(Some(UNMATCHED_AFTER), |time| time.0),
         manual_bantime: raw.manual_bantime.map_or(Some(DAY), |time| time.0),
+    }
+}
+
+fn wanted(raw: &raw::Agent) -> Servers {
+    let has = |what| raw.protect.as_ref().is_none_or(|wanted| wanted.contains(&what));
+    let translators = raw.nat64.clone().map(|prefixes| prefixes.0).unwrap_or_default();
+    let proxies = raw.trusted_proxies.clone().map(|proxies| proxies.0).unwrap_or_default();
+    Servers {
+        resolvers: has(raw::ServerKind::Resolvers),
+        time_servers: has(raw::ServerKind::Ntp),
+        proxies: translators.expand(&proxies),
     }
 }
 

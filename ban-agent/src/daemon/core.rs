@@ -403,10 +403,11 @@ impl Core {
         sessions: Sessions,
         sender: mpsc::Sender<Message>,
     ) -> Result<(), Error> {
-        let (watcher, surroundings) = Watcher::start(sessions, move |surroundings| {
-            // the core is gone: nobody needs to know
-            let _ = sender.blocking_send(Message::Surroundings(surroundings));
-        })?;
+        let (watcher, surroundings) =
+            Watcher::start(sessions, self.config.agent.protect.clone(), move |surroundings| {
+                // the core is gone: nobody needs to know
+                let _ = sender.blocking_send(Message::Surroundings(surroundings));
+            })?;
         self.watcher = Some(watcher);
         self.set_onlink(surroundings.onlink, &mut Plan::default());
         self.ledger.set_protected(&surroundings.protected, &mut Plan::default());

@@ -12,6 +12,12 @@ pub enum Protected {
     Own,
     /// A gateway of this host.
     Gateway,
+    /// It answers this host's questions for names.
+    Resolver,
+    /// It tells this host the time.
+    TimeServer,
+    /// Clients come through it.
+    Proxy,
     /// Loopback, link-local, multicast or unspecified.
     Special,
     /// The peer of an established SSH session.
@@ -23,6 +29,9 @@ impl fmt::Display for Protected {
         f.write_str(match self {
             Protected::Own => "an address of this host",
             Protected::Gateway => "a gateway of this host",
+            Protected::Resolver => "a resolver of this host ([agent] protect)",
+            Protected::TimeServer => "a time server of this host ([agent] protect)",
+            Protected::Proxy => "a trusted proxy ([agent] trusted_proxies)",
             Protected::Special => "loopback, link-local or multicast",
             Protected::SshPeer => "the peer of an SSH session on this host",
         })

@@ -4,11 +4,12 @@
 mod helper;
 mod netlink;
 mod route;
+mod servers;
 mod sessions;
 mod tcp;
 mod watch;
 
-use std::{collections::HashSet, io, net::IpAddr};
+use std::{collections::HashSet, io, net::IpAddr, path::Path};
 
 pub use self::{
     helper::{Sessions, is_helper, serve},
@@ -60,6 +61,34 @@ pub struct Surroundings {
     pub onlink: Vec<IpNet>,
 }
 
+/// What is protected besides what the kernel tells of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Servers {
+    /// The resolvers that this host is configured to ask.
+    pub resolvers: bool,
+    /// The time servers, likewise.
+    pub time_servers: bool,
+    /// Whom the operator trusts to bring others' requests.
+    pub proxies: Vec<IpNet>,
+}
+
+impl Servers {
+    /// As the files below `root` have it now.
+    fn look(&self, root: &Path) -> Vec<(IpNet, Protected)> {
+        let mut found: Vec<_> =
+            self.proxies.iter().map(|proxy| (proxy.trunc(), Protected::Proxy)).collect();
+        if self.resolvers || self.time_servers {
+            let servers = servers::servers(root).into_iter();
+            found.extend(servers.filter_map(|(address, why)| {
+                let wanted =
+                    if why == Protected::Resolver { self.resolvers } else { self.time_servers };
+                (wanted && !address.is_unspecified()).then(|| (net::host(address), why))
+            }));
+        }
+        found
+    }
+}
+
 /// What the kernel's tables say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Network {
@@ -69,7 +98,11 @@ struct Network {
 }
 
 impl Surroundings {
-    fn of(network: &Network, sessions: &HashSet<IpAddr>) -> Surroundings {
+    fn of(
+        network: &Network,
+        sessions: &HashSet<IpAddr>,
+        servers: Vec<(IpNet, Protected)>,
+    ) -> Surroundings {
         let special = SPECIAL.iter().filter_map(|text| net::parse_prefix(text).ok());
         let host = |why| {
             move |address: &IpAddr| (!address.is_unspecified()).then(|| (net::host(*address), why))
@@ -77,6 +110,7 @@ impl Surroundings {
         let mut protected: Vec<_> = special.map(|net| (net, Protected::Special)).collect();
         protected.extend(network.own.iter().filter_map(host(Protected::Own)));
         protected.extend(network.gateways.iter().filter_map(host(Protected::Gateway)));
+        protected.extend(servers);
         protected.extend(sessions.iter().filter_map(host(Protected::SshPeer)));
         // One reason each: the first, which is the one that lasts longest.
         protected.sort_unstable();
@@ -102,7 +136,16 @@ mod tests {
             gateways: vec![parse("192.0.2.1"), parse("0.0.0.0")],
         };
         let peers = HashSet::from([parse("203.0.113.9"), parse("192.0.2.7")]);
-        let Surroundings { protected, onlink } = Surroundings::of(&network, &peers);
+        let proxies = vec!["203.0.113.128/25".parse().unwrap()];
+        let wanted = Servers { resolvers: true, time_servers: false, proxies };
+        let root = tempfile::TempDir::new().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let etc =
+            |name: &str, text| std::fs::write(root.path().join("etc").join(name), text).unwrap();
+        etc("resolv.conf", "nameserver 198.51.100.53\nnameserver 0.0.0.0\n");
+        etc("ntp.conf", "server 198.51.100.123\n");
+        let servers = wanted.look(root.path());
+        let Surroundings { protected, onlink } = Surroundings::of(&network, &peers, servers);
         let why = |text: &str| {
             let address: IpNet = net::parse_prefix(text).unwrap();
             protected.iter().find(|(net, _)| net.contains(&address)).map(|(_, why)| *why)
@@ -113,6 +156,9 @@ mod tests {
             ("198.51.100.1", Some(Protected::Own)),
             ("192.0.2.1", Some(Protected::Gateway)),
             ("203.0.113.9", Some(Protected::SshPeer)),
+            ("198.51.100.53", Some(Protected::Resolver)),
+            ("198.51.100.123", None),
+            ("203.0.113.200", Some(Protected::Proxy)),
             ("127.0.0.53", Some(Protected::Special)),
             ("169.254.169.254", Some(Protected::Special)),
             ("fe80::1", Some(Protected::Special)),

@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    Error, Network, Sessions, Surroundings, route,
+    Error, Network, Servers, Sessions, Surroundings, route,
     sessions::{self, Clients},
 };
 
@@ -28,6 +28,7 @@ use super::{
 const PAUSE: Duration = Duration::from_secs(1);
 
 const PROC: &str = "/proc";
+const ROOT: &str = "/";
 
 /// Who is connected, and when that was seen.
 type Connected = Arc<Mutex<(Instant, Arc<HashSet<IpAddr>>)>>;
@@ -53,6 +54,7 @@ impl Watcher {
     /// If the kernel does not tell.
     pub fn start(
         mut sessions: Sessions,
+        wanted: Servers,
         changed: impl Fn(Surroundings) + Send + 'static,
     ) -> Result<(Watcher, Surroundings), Error> {
         // Before the first look: what changes in between is not missed.
@@ -60,7 +62,7 @@ impl Watcher {
         let network = route::network()?;
         let Clients { connected, sessions: peers } =
             sessions::clients(PROC.as_ref(), sessions.look());
-        let first = Surroundings::of(&network, &peers);
+        let first = Surroundings::of(&network, &peers, wanted.look(ROOT.as_ref()));
         let connected = Arc::new(Mutex::new((Instant::now(), Arc::new(connected))));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|error| Error::Thread(error.into()))?;
@@ -71,6 +73,7 @@ impl Watcher {
             stop: Arc::clone(&stop),
             connected: Arc::clone(&connected),
             sessions,
+            wanted,
             network,
             last: first.clone(),
         };
@@ -119,6 +122,7 @@ struct Watch {
     stop: Arc<AtomicBool>,
     connected: Connected,
     sessions: Sessions,
+    wanted: Servers,
     network: Network,
     last: Surroundings,
 }
@@ -182,7 +186,7 @@ impl Watch {
         let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (Instant::now(), Arc::new(connected));
         drop(last);
-        let now = Surroundings::of(&self.network, &sessions);
+        let now = Surroundings::of(&self.network, &sessions, self.wanted.look(ROOT.as_ref()));
         if now != self.last {
             self.last = now.clone();
             changed(now);
@@ -247,8 +251,8 @@ mod tests {
         namespace.ip("link set veth0 up");
         let (sender, changes) = mpsc::channel();
         let changed = move |surroundings| sender.send(surroundings).unwrap();
-        let (watcher, first) =
-            namespace.enter(|| Watcher::start(Sessions::default(), changed).unwrap());
+        let (watcher, first) = namespace
+            .enter(|| Watcher::start(Sessions::default(), Servers::default(), changed).unwrap());
         let why = |surroundings: &Surroundings, text: &str| {
             let prefix = parse_prefix(text).unwrap();
             surroundings.protected.iter().find(|(net, _)| *net == prefix).map(|(_, why)| *why)
