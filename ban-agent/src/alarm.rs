@@ -98,6 +98,12 @@ names! {
     /// Unread lines could not be found any more.
     LinesLost = "lines_lost",
         "let logrotate keep at least one file uncompressed (`delaycompress`)";
+    /// Failures were not counted, because the clock that stamps them is late.
+    FailuresTooOld = "failures_too_old",
+        "set the clock of the host that writes the log right, or raise the jail's findtime";
+    /// Failures counted as of now, because the clock that stamps them is another one.
+    StampsOfAnotherClock = "stamps_of_another_clock",
+        "set the filter's logtimezone, or have the log name its zone";
     /// Suspects were forgotten because there were too many.
     SuspectsForgotten = "suspects_forgotten",
         "raise the jail's max_tracked, or count networks with prefix_v4 and prefix_v6";

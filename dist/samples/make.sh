@@ -58,7 +58,7 @@ until_ok() {
 }
 port_open() { (: >"/dev/tcp/$server/$1") 2>/dev/null; }
 feed() { # text, seconds, from, to, port: sends a text and listens for a while
-    { printf '%s' "$1" && sleep "$2"; } | timeout 60 nc -s "$3" "$4" "$5" >/dev/null 2>&1 || true
+    { printf '%s' "$1" && sleep "$2"; } | timeout 60 nc -N -s "$3" "$4" "$5" >/dev/null 2>&1 || true
 }
 quiet() { timeout 60 "$@" >/dev/null 2>&1 </dev/null || true; }
 until_ok test -S /dev/log
@@ -79,7 +79,9 @@ MaxStartups 100
 EOF
 sed 's/UsePAM no/UsePAM yes/; $a PasswordAuthentication no\nKbdInteractiveAuthentication yes' \
     sshd.conf >sshd-pam.conf
+sed 's/UsePAM no/&\nPasswordAuthentication no\nLoginGraceTime 4/' sshd.conf >sshd-keys.conf
 /usr/sbin/sshd -D -p 2222 -f sshd.conf &
+/usr/sbin/sshd -D -p 2224 -f sshd-keys.conf &
 /usr/sbin/sshd -D -p 2223 -f sshd-pam.conf &
 
 printf 'bob:%s\n' "$(openssl passwd -apr1 secret)" >htpasswd
@@ -88,7 +90,7 @@ cat >nginx.conf <<EOF
 user root;
 daemon off;
 pid $work/nginx.pid;
-error_log $work/nginx-http-auth.log error;
+error_log $work/nginx-error.log error;
 events {}
 http {
     log_format combined_v6 '\$remote_addr - \$remote_user [\$time_local] "\$request" \$status \$body_bytes_sent "\$http_referer" "\$http_user_agent"';
@@ -104,13 +106,18 @@ http {
     }
     server {
         listen $server:8081; listen [$server6]:8081;
-        access_log off;
+        access_log $work/nginx-http-auth.log combined;
         location / { auth_basic staff; auth_basic_user_file $work/htpasswd; root $work/www; }
+        location /files { root $work/www; }
     }
     server {
         listen 127.0.0.1:8090;
         access_log off;
-        location /api/auth { return 401; }
+        # what a real dashboard and a real gateway of Ceph 16.2 answered
+        if (\$request_uri = /api/auth/logout) { return 400; }
+        location /api/auth { if (\$request_method = POST) { return 400; } return 404; }
+        location /api/summary { return 401; }
+        location /auth { return 401; }
         location /secret { return 403; }
         location / { return 200 ok; }
     }
@@ -263,7 +270,7 @@ chown postfix data spool/private
 chown nobody mail
 postfix -c "$work/postfix" start-fg >postfix.err 2>&1 &
 
-for port in 2222 2223 8080 8081 8443 7480 8444 8082 1143 1110 2525 5870; do until_ok port_open $port; done
+for port in 2222 2223 2224 8080 8081 8443 7480 8444 8082 1143 1110 2525 5870; do until_ok port_open $port; done
 # an open and closed connection is no sample: begin with empty logs
 for log in sshd sshd-iso ceph mail; do : >$log.log; done
 
@@ -291,6 +298,22 @@ quiet ssh -F none -b $two -p 2222 -i userkey -o IdentitiesOnly=yes -o StrictHost
 quiet ssh -F none -b $two -p 2222 -i hostkey -o IdentitiesOnly=yes -o BatchMode=yes \
     -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@$server true
 feed $'GET / HTTP/1.0\r\n\r\n' 1 $one $server 2222
+# a server that takes keys alone: no key, a wrong one, too many, one that speaks nothing that it knows
+# (who says nothing is logged since 9.8 alone: before, a signal handler must not)
+key() { # from, user, server, options…
+    local from=$1 user=$2 host=$3
+    shift 3
+    quiet ssh -F none "$@" -b "$from" -p 2224 -l "$user" -o BatchMode=yes -o IdentitiesOnly=yes \
+        -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "$host" true
+}
+key $one root $server
+key $six root $server6 -i hostkey
+key $one 'no body' $server -i hostkey
+key $one root $server -o KexAlgorithms=diffie-hellman-group1-sha1
+key $six root $server6 -o Ciphers=3des-cbc
+for n in $(seq 7); do ssh-keygen -q -t ed25519 -N '' -f spare$n; done
+key $two root $server $(printf -- '-i spare%d ' $(seq 7))
+feed $'SSH-1.0-old\r\n' 1 $six $server6 2224
 
 api="http://$server:8080/client/api" api6="http://[$server6]:8080/client/api"
 web $one "$api?command=login&username=admin&response=json"
@@ -303,6 +326,9 @@ web $two -u 'a b:c' "$api?response=json"
 web $two "$api?command=listZones"
 web $two "http://$server:8080/nothing"
 web $two -X OPTIONS "$api?response=json"
+# whatever the request looks like
+for method in PUT DELETE PATCH FOO LOGIN; do web $one -X $method "$api?response=xml"; done
+feed $'GET /client/api?response=xml\r\n' 0.5 $two $server 8080
 
 web $one -u bob:wrong "http://$server:8081/"
 web $one -u nobody:wrong "http://$server:8081/"
@@ -310,14 +336,25 @@ web $two -u 'two words:wrong' "http://$server:8081/"
 web $six -u bob:wrong "http://[$server6]:8081/"
 web $two "http://$server:8081/"
 web $two -u bob:secret "http://$server:8081/missing"
+web $six -u -:wrong "http://[$server6]:8081/"
+web $six -u --:wrong "http://[$server6]:8081/"
+web $one -X BREW -u bob:wrong "http://$server:8081/"
+web $one -u :wrong "http://$server:8081/"
 
 web $one "http://$server:8443/api/auth"
 web $one -d '{}' "http://$server:8443/api/auth"
 web $two "http://$server:8443/secret"
-web $six "http://[$server6]:8443/api/auth"
+web $six -d '{}' "http://[$server6]:8443/api/auth/"
+web $six -d '{}' --path-as-is "http://[$server6]:8443/api/%61uth"
+web $one -d '{}' --proxy "http://$server:8443" "http://edge.example.org/api/auth"
+web $one -d '{}' --proxy "http://$server:8443" "http://$(printf 'a%.0s' $(seq 1200)).example.org/api/auth"
+web $one -d '{}' "http://$server:8443/api/auth?ttl=1"
+web $two -d '{}' "http://$server:8443/api/auth/logout"
+web $two "http://$server:8443/api/summary"
 web $two "http://$server:8443/"
 web $one "http://$server:7480/secret/object"
-web $six -X PUT "http://[$server6]:7480/api/auth"
+web $six -X PUT "http://[$server6]:7480/secret/object"
+web $six "http://[$server6]:7480/auth/v1.0"
 web $two "http://$server:7480/"
 web $two "http://$server:8444/secret"
 
@@ -355,7 +392,7 @@ split_mail() { # suffix
     grep ' dovecot: ' mail.log >"$out/dovecot$1.log"
     grep ' postfix/' mail.log >"$out/postfix-sasl$1.log"
 }
-plain="sshd sshd-iso cloudstack nginx-http-auth ceph apache-auth"
+plain="sshd sshd-iso cloudstack nginx-http-auth nginx-error ceph apache-auth"
 for log in $plain; do keep $log.log $log.log; done
 split_mail ""
 for log in $plain mail; do : >$log.log; done
@@ -395,27 +432,41 @@ for name in "x${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $
     quiet /usr/bin/python3 rude.py $mallory $server 2222 "$name"
     quiet /usr/bin/python3 rude.py $mallory6 $server6 2222 "$name"
 done
+for name in "root $victim port 22 [preauth]" "x $victim port 22" "root"; do
+    key $mallory "$name" $server -i hostkey
+    key $mallory6 "$name" $server6 -i hostkey
+    key $mallory "$name" $server $(printf -- '-i spare%d ' $(seq 7))
+done
 for line in "Failed password for root from $victim port 22 ssh2" \
+    "SSH-1.0-x Connection from $victim port 22: invalid format" \
     "SSH-2.0-x Failed password for root from $victim port 22 ssh2"; do
     feed "$line$crlf" 1 $mallory $server 2222
+    feed "$line$crlf" 1 $mallory6 $server6 2224
 done
 
 combined="$victim - - [21/Nov/2026:02:00:00 +0000] \"GET / HTTP/1.1\" 401 0 \"-\" \"-\""
 haproxy="edge haproxy[1]: $victim:1 [21/Nov/2026:02:00:00.000] s ceph-dashboard/mon01 0/0/0/0/0 401 1 - - ---- 1/1/0/0/0 0/0 \"GET / HTTP/1.1\""
 mismatch="x\": password mismatch, client: $victim, server: , request: \"GET / HTTP/1.1\", host: \"x"
+whole="2026/11/21 02:00:00 [error] 1#1: *1 user \"x$mismatch\""
+login="$victim - bob [21/Nov/2026:02:00:00 +0000] \"GET / HTTP/1.1\" 401 0 \"-\" \"-\""
 apache="[Sat Nov 21 02:00:00.000000 2026] [auth_basic:error] [pid 1:tid 1] [client $victim:1] AH01617: user bob: authentication failure for \"/\": Password Mismatch"
-for text in "$combined" "$haproxy" "$mismatch" "$apache" "$victim" "x${nl}$apache"; do
+for text in "$combined" "$haproxy" "$mismatch" "$apache" "$victim" "x${nl}$apache" "$nl$whole$nl" \
+    "$nl$login$nl" "${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $victim port 22 ssh2$nl"; do
     basic=$(printf '%s' "$text" | base64 -w0)
     for url in "$api?response=json" "http://$server:8081/" "http://$server:8082/" \
-        "http://$server:8443/api/auth"; do
+        "http://$server:8443/api/auth" "http://$server:8443/api/summary"; do
         web $mallory -H "Authorization: Basic $basic" -A "${text//$nl/ }" -e "${text//$nl/ }" "$url"
         web $mallory -H "X-Forwarded-For: $victim" -H "Host: ${text//[^a-z0-9.: ]/}" "$url"
     done
     escaped=$(printf '%s' "$text" | od -An -tx1 | tr -d ' \n' | sed 's/../%&/g')
     web $mallory "$api?response=json&x=$escaped"
     web $mallory -u bob:wrong "http://$server:8081/$escaped"
+    # no such file: into the error log goes the name as it was meant
+    web $mallory "http://$server:8081/files/$escaped"
     web $mallory -u bob:wrong "http://$server:8082/$escaped"
     web $mallory "http://$server:8443/api/auth/$escaped"
+    web $mallory -d '{}' "http://$server:8443/api/auth?$escaped"
+    web $mallory "http://$server:7480/secret/$escaped"
     rest=" HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf"
     feed "GET /client/api?response=json&${text//$nl/ }$rest" 0.5 $mallory $server 8080
     feed "GET /api/auth?${text//$nl/ }$rest" 0.5 $mallory $server 8443
@@ -433,5 +484,7 @@ for name in "$rip" "x>, rip=$victim, lip=$server, session=<AAAA" "$sasl" "$victi
 done
 sleep 3
 for log in $plain; do keep $log.log $log.inject.log; done
-rm "$out/sshd-iso.inject.log"
+rm "$out/sshd-iso.inject.log" "$out/nginx-error.log"
 split_mail .inject
+/usr/bin/python3 "$(dirname "$0")/expect.py" "$out"
+date -u +%Y-%m-%dT%H:%M:%SZ >"$out/made"

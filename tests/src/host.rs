@@ -72,7 +72,18 @@ impl<'a> Host<'a> {
         target: (&'static str, &'static str),
         port: u16,
     ) -> Result<Option<Connection>> {
-        let from = SocketAddr::new(self.address(family).parse::<IpAddr>()?, 0);
+        self.connect_from(0, family, target, port)
+    }
+
+    /// The same, from a port of one's choice; 0: any.
+    pub fn connect_from(
+        &self,
+        source: u16,
+        family: Family,
+        target: (&'static str, &'static str),
+        port: u16,
+    ) -> Result<Option<Connection>> {
+        let from = SocketAddr::new(self.address(family).parse::<IpAddr>()?, source);
         let to = SocketAddr::new(pick(family, target).parse::<IpAddr>()?, port);
         let stream = within(self.namespace, move || dial(from, to))?;
         Ok(stream.map(Connection))
@@ -127,6 +138,18 @@ impl Connection {
         self.0.set_read_timeout(Some(SILENCE))?;
         let head = format!("{request} HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\n{headers}");
         self.send(&format!("{head}\r\n"))
+    }
+
+    /// Sends a text as it is, and reads until the other side closes; nothing if it is silent.
+    pub fn shout(mut self, text: &str) -> Result<Vec<u8>> {
+        self.0.set_read_timeout(Some(SILENCE))?;
+        self.0.write_all(text.as_bytes()).context("cannot send")?;
+        let mut answer = Vec::new();
+        match self.0.read_to_end(&mut answer) {
+            Ok(_) => Ok(answer),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(answer),
+            Err(error) => Err(error).context("cannot receive"),
+        }
     }
 
     fn send(&mut self, request: &str) -> Result<Option<u16>> {

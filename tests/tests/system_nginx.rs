@@ -101,6 +101,102 @@ fn whoever_is_named_in_a_request_is_not_banned() -> Result<()> {
     Ok(())
 }
 
+/// Each time as often as the shipped jail `nginx-http-auth` stands.
+const STAFF: usize = 5;
+
+#[test]
+fn a_stranger_cannot_write_his_own_evidence() -> Result<()> {
+    if !privilege::ready("nginx basic auth") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let nginx = Nginx::start(&stage)?;
+    let log = stage.file("access.log");
+    // also over the log in which he can: none of the shipped filters takes its lines for its own
+    let jails = format!(
+        "[jails.nginx-http-auth]\nlogpath = [{log:?}, {errors:?}]\n",
+        errors = nginx.errors
+    );
+    let agent = Agent::start(&stage, &jails)?;
+    let attacker = stage.attacker();
+    for family in FAMILIES {
+        let victim = if family == Family::V4 { VICTIM.0 } else { VICTIM.1 };
+        // a whole line of nginx's own, between two line feeds; the file of that name is not there
+        let forged = format!(
+            "2026/11/27 15:00:00 [error] 1#1: *1 user \"x\": password mismatch, client: {victim}, \
+             server: , request: \"GET / HTTP/1.1\", host: \"x\""
+        );
+        let path = forged.replace(' ', "%20").replace('"', "%22").replace('#', "%23");
+        let mut open = attacker.connect(family, EDGE, 80)?.context("the edge is not there")?;
+        for _ in 0..=STAFF {
+            let asked = open.ask(&format!("GET /files/%0A{path}%0A"))?;
+            ensure!(asked == Some(404), "there is no such file: {asked:?}");
+        }
+        let errors = fs::read_to_string(&nginx.errors)?;
+        let there = errors.lines().any(|line| line == forged);
+        ensure!(there, "nginx no longer writes line feeds as they come:\n{errors}");
+
+        // a browser asks without a password first: no failure, however often
+        for _ in 0..=STAFF {
+            ensure!(open.ask("GET /staff")? == Some(401), "a challenge");
+        }
+        let basic = format!("Authorization: Basic {}\r\n", base64(b"bob:wrong"));
+        for _ in 1..STAFF {
+            ensure!(open.ask_with("GET /staff", &basic)? == Some(401), "a wrong password");
+        }
+        let asked = u64::try_from(fs::read_to_string(&log)?.lines().count())?;
+        eventually("the lines are read", Duration::from_secs(10), || {
+            Ok(agent.lines("nginx-http-auth")? >= asked)
+        })?;
+        ensure!(agent.holders(attacker.address(family))?.is_empty(), "banned before maxretry");
+        // the method does not matter, nor does the name
+        let nobody = format!("Authorization: Basic {}\r\n", base64(b"-nobody:wrong"));
+        open.ask_with("LOGIN /staff", &nobody)?;
+        agent.await_holders(attacker.address(family), &["nginx-http-auth"])?;
+    }
+    let mut banned = agent.banned()?;
+    banned.sort();
+    ensure!(banned == [attacker.address(Family::V4), attacker.address(Family::V6)], "{banned:?}");
+    let warnings = agent.json(&["status"])?["warnings"].to_string();
+    ensure!(warnings.contains("nginx's error log"), "status does not warn: {warnings}");
+    Ok(())
+}
+
+#[test]
+fn the_status_decides_whatever_the_request_looks_like() -> Result<()> {
+    if !privilege::ready("nginx, odd requests") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let _nginx = Nginx::start(&stage)?;
+    let agent = Agent::start(&stage, &jails(&stage))?;
+    let attacker = stage.attacker();
+    let login = "/client/api?command=login&stub=531";
+    // a request without a version: nginx hands it on, and answers with the body alone
+    for _ in 0..MAXRETRY {
+        let open = attacker.connect(Family::V4, EDGE, 80)?.context("cut off too early")?;
+        let answer = open.shout(&format!("GET {login}\r\n"))?;
+        ensure!(answer == b"no", "{}", String::from_utf8_lossy(&answer));
+    }
+    agent.await_holders(attacker.address(Family::V4), &["nginx-531"])?;
+    // other methods, and ones that there are not: four of each are one too few
+    let address = attacker.address(Family::V6);
+    let mut open = attacker.connect(Family::V6, EDGE, 80)?.context("the edge is not there")?;
+    let methods = ["PUT", "DELETE", "OPTIONS", "PATCH", "FOO", "LOGIN"].repeat(4);
+    ensure!(methods.len() == MAXRETRY - 1, "four times six are one too few");
+    let read = agent.lines("nginx-531")?;
+    for method in &methods {
+        ensure!(open.ask(&format!("{method} {login}"))? == Some(531), "{method}");
+    }
+    eventually("the lines are read", Duration::from_secs(10), || {
+        Ok(agent.lines("nginx-531")? >= read + u64::try_from(methods.len())?)
+    })?;
+    ensure!(agent.holders(address)?.is_empty(), "banned before maxretry");
+    open.ask(&format!("FOO {login}"))?;
+    agent.await_holders(address, &["nginx-531"])?;
+    Ok(())
+}
+
 /// All that a firewall, a router or an Ansible run would look at. Rules and routes of the
 /// operator's own are there first, so that there is something to change.
 fn firewall(stage: &Stage) -> Result<String> {

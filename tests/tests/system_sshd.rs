@@ -161,3 +161,31 @@ fn a_session_is_protected_and_a_pretended_one_is_not() -> Result<()> {
     }
     Ok(())
 }
+
+/// The jails as they are shipped, told no file: only the paths that they look at differ.
+#[test]
+fn a_host_is_protected_wherever_its_sshd_logs() -> Result<()> {
+    if !privilege::ready("sshd, source found out") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let _sshd = Sshd::start(&stage)?;
+    // the first is Debian's, which this host has not; the second is there
+    let text = format!(
+        "[filters.sshd]\nlogs = [{:?}, {:?}]\njournalmatch = []\n\
+         [filters.sshd-preauth]\nlogs = [{:?}]\njournalmatch = []\n\
+         [jails.sshd]\n[jails.sshd-preauth]\nmaxretry = 2\n",
+        stage.file("absent.log"),
+        stage.file("auth.log"),
+        stage.file("auth.log"),
+    );
+    let agent = Agent::start(&stage, &text)?;
+    let attacker = stage.attacker();
+    guess(&stage, attacker, Family::V4, "root", 3)?;
+    agent.await_holders(attacker.address(Family::V4), &["sshd"])?;
+    // connections that name a user and end without a login
+    guess(&stage, attacker, Family::V6, "root", 1)?;
+    guess(&stage, attacker, Family::V6, "root", 1)?;
+    agent.await_holders(attacker.address(Family::V6), &["sshd-preauth"])?;
+    Ok(())
+}

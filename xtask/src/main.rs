@@ -7,6 +7,7 @@ mod bench_log;
 mod build;
 mod command;
 mod dist;
+mod forge;
 mod lab;
 mod laws;
 mod layout;
@@ -45,6 +46,8 @@ enum Verb {
     Soak(soak::Args),
     /// Random steps against a plain model of who is banned, millions of them
     Laws(laws::Args),
+    /// Forged lines against all shipped filters
+    Forge(forge::Args),
     /// Everything CI runs
     Test(test::Args),
     /// Boot other kernels in QEMU and run tests inside them
@@ -76,6 +79,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::verb(&args),
         Verb::Laws(args) => laws::verb(&args),
+        Verb::Forge(args) => forge::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::TestKernels(args) => test::kernels::verb(&args),
         Verb::Dist(args) => dist::verb(&args).map(|()| ExitCode::SUCCESS),

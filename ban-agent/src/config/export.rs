@@ -143,7 +143,8 @@ fn sources(sources: &[source::Spec], table: &mut Table) {
             source::Spec::Syslog { listen } => {
                 table.insert("syslog".into(), listen.clone().into());
             }
-            source::Spec::Stdin => {}
+            // only our own filters have that, and those are not exported
+            source::Spec::Auto { .. } | source::Spec::Stdin => {}
             source::Spec::Bans => {
                 table.insert("bans".into(), true.into());
             }

@@ -6,6 +6,7 @@
 mod action;
 mod disk;
 mod duration;
+mod evidence;
 mod export;
 mod layer;
 mod listen;

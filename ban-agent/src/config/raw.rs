@@ -88,6 +88,9 @@ pub(super) struct Filter {
     pub(super) maxlines: Option<usize>,
     pub(super) logtimezone: Option<String>,
     pub(super) usedns: Option<bool>,
+    /// Where its daemon logs, for `logpath = "auto"`: files, first choice first, and the journal.
+    pub(super) logs: Option<OneOrMany>,
+    pub(super) journalmatch: Option<OneOrMany>,
 }
 
 /// `[actions.NAME]`

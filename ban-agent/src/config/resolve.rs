@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Agent, Config, DEFAULT_SOCKET, Error, action,
+    Agent, Config, DEFAULT_SOCKET, Error, action, evidence,
     layer::{self, Fault, Layer},
     listen,
     raw::{self, OneOrMany, Raw},
@@ -21,6 +21,9 @@ use crate::{
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest that a ban is extended to.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The `logpath` of a jail whose filter knows where its daemon logs.
+const AUTO: &str = "auto";
 
 /// The specs of `layers`, and what is wrong with what is missing among them.
 pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Error> {
@@ -69,11 +72,12 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
             config.disabled.push(name.clone());
             continue;
         }
-        match jail(layers, &config.filters, name, section, &raw.defaults, &faults) {
+        match jail(layers, &raw, &config.filters, name, section, &faults) {
             Ok(mut jail) => {
                 let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
                 // without its mail a jail still bans
                 jail.actions = action::of_jail(layers, &raw.actions, name, actions, &mut faults);
+                config.warnings.extend(evidence::remark(&jail, false));
                 config.jails.push(jail);
             }
             Err(error) => faults.push(Fault { kind: "jails", name: name.clone(), error }),
@@ -146,6 +150,7 @@ fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded, faults: &
             config.warnings.push(format!("jail {name}: ours is used, not the one in {folder}"));
         } else {
             config.disabled.retain(|name| **name != *jail.name);
+            config.warnings.extend(evidence::remark(&jail, true));
             config.jails.push(jail);
         }
     }
@@ -254,12 +259,13 @@ fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> 
 
 fn jail(
     layers: &[Layer],
+    raw: &Raw,
     filters: &BTreeMap<String, Arc<filter::Spec>>,
     name: &str,
     own: &raw::Jail,
-    defaults: &raw::Jail,
     faults: &[Fault],
 ) -> Result<jail::Spec, Error> {
+    let defaults = &raw.defaults;
     macro_rules! get {
         ($key:ident) => {
             own.$key.as_ref().or(defaults.$key.as_ref())
@@ -286,7 +292,7 @@ fn jail(
     Ok(jail::Spec {
         name: name.into(),
         filter,
-        sources: sources(layers, name, own, defaults)?,
+        sources: sources(layers, name, own, defaults, raw.filters.get(filter_name))?,
         maxretry: get!(maxretry).map_or(5, |number| number.0),
         findtime: get!(findtime).map_or(Duration::from_secs(600), |time| time.0),
         bantime: get!(bantime).map_or(Some(Duration::from_secs(3600)), |time| time.0),
@@ -374,9 +380,27 @@ fn sources(
     name: &str,
     own: &raw::Jail,
     defaults: &raw::Jail,
+    filter: Option<&raw::Filter>,
 ) -> Result<Vec<source::Spec>, Error> {
     let mut sources = Vec::new();
-    for path in list(own.logpath.as_ref().or(defaults.logpath.as_ref())) {
+    let mut paths = list(own.logpath.as_ref().or(defaults.logpath.as_ref()));
+    if paths == [AUTO] {
+        paths.clear();
+        // whoever names another source knows where the lines are
+        let named = own.journalmatch.is_some() || own.syslog.is_some() || own.bans == Some(true);
+        let auto = filter.and_then(auto);
+        match auto {
+            _ if named => {}
+            Some(auto) => sources.push(auto),
+            None => {
+                let message = format!("jail '{name}': its filter does not say where to look");
+                let hint = "name the files in logpath, or set logs and journalmatch of the filter";
+                let keys = ["jails", name, "logpath"];
+                return Err(layer::invalid(layers, &keys, message, Some(hint.into())));
+            }
+        }
+    }
+    for path in paths {
         if !path.starts_with('/') {
             let message = format!("jail '{name}': logpath '{path}' is not absolute");
             let hint = Some("write the whole path, from /".into());
@@ -392,9 +416,7 @@ fn sources(
     }
     let matches = own.journalmatch.as_ref().or(defaults.journalmatch.as_ref());
     if let Some(matches) = matches {
-        let matches =
-            matches.list().iter().flat_map(|m| m.split_whitespace()).map(Into::into).collect();
-        sources.push(source::Spec::Journal { matches });
+        sources.push(source::Spec::Journal { matches: words(matches) });
     }
     if let Some(listen) = own.syslog.as_ref().or(defaults.syslog.as_ref()) {
         sources.push(source::Spec::Syslog { listen: listen.clone() });
@@ -410,4 +432,17 @@ fn sources(
         return Err(layer::invalid(layers, &["jails", name], message, hint));
     }
     Ok(sources)
+}
+
+/// The source that the filter names for its daemon; `None` if it names nothing.
+fn auto(filter: &raw::Filter) -> Option<source::Spec> {
+    let files: Vec<_> = list(filter.logs.as_ref()).into_iter().map(Into::into).collect();
+    let matches = filter.journalmatch.as_ref().map(words).unwrap_or_default();
+    let named = !files.is_empty() || !matches.is_empty();
+    named.then_some(source::Spec::Auto { files, matches })
+}
+
+/// The words of journal matches, as journalctl takes them.
+fn words(matches: &OneOrMany) -> Vec<String> {
+    matches.list().iter().flat_map(|line| line.split_whitespace()).map(Into::into).collect()
 }

@@ -151,6 +151,26 @@ fn errors_name_the_line_and_the_remedy() {
 }
 
 #[test]
+fn a_shipped_jail_finds_out_where_its_daemon_logs() {
+    let sources = |text: &str| load_text(text).1.unwrap().jails[0].sources.clone();
+    let auto = |source: &source::Spec| matches!(source, source::Spec::Auto { .. });
+    let [source] = &sources("[jails.sshd]\n")[..] else { panic!("one source") };
+    let source::Spec::Auto { files, matches } = source else { panic!("{source:?}") };
+    assert_eq!(files, &[Path::new("/var/log/auth.log"), Path::new("/var/log/secure")]);
+    assert!(matches.contains(&"_SYSTEMD_UNIT=ssh.service".to_owned()), "{matches:?}");
+    assert!(sources("[jails.door]\nfilter = \"sshd\"\nlogpath = \"auto\"\n").iter().all(auto));
+    // one that is named stands instead
+    let journal = "[jails.sshd]\njournalmatch = \"_SYSTEMD_UNIT=my-ssh.service\"\n";
+    assert!(matches!(&sources(journal)[..], [source::Spec::Journal { .. }]));
+    let file = "[jails.sshd]\nlogpath = \"/srv/auth.log\"\n";
+    assert!(matches!(&sources(file)[..], [source::Spec::File { .. }]));
+    let (line, message, hint) =
+        failure(&GOOD.replace("[\"/var/log/nginx/access.log\"]", "\"auto\""));
+    assert_eq!(line, 15, "{message}");
+    assert!(hint.contains("journalmatch"), "{hint}");
+}
+
+#[test]
 fn a_missing_file_says_which() {
     let error = load(Path::new("/nonexistent/config.toml")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/config.toml"), "{error}");

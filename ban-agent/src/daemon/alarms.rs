@@ -281,6 +281,19 @@ impl Core {
                 );
                 look.say(Name::PatternsMatchNothing, name, text);
             }
+            let old = counters.too_old.load(Ordering::Relaxed);
+            look.rose(Name::FailuresTooOld, name, old, |count| {
+                format!(
+                    "[{name}] {count} failures were older than findtime when they came: not counted"
+                )
+            });
+            let other = counters.other_clock.load(Ordering::Relaxed);
+            look.rose(Name::StampsOfAnotherClock, name, other, |count| {
+                format!(
+                    "[{name}] {count} failures bear the stamps of another clock: counted as of the \
+                     moment at which they were read"
+                )
+            });
             let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if !troubles.is_empty() {
                 look.say(Name::IgnoreUnresolved, name, format!("[{name}] {troubles}"));

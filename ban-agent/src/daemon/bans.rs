@@ -43,6 +43,7 @@ impl Bans {
             lines: lines.into(),
             stamped: true,
             backlog: false,
+            live: true,
             position: None,
             read: Instant::now(),
         };

@@ -59,6 +59,10 @@ pub(super) struct Counters {
     pub(super) undated: AtomicU64,
     /// Lines whose IPv6 address may as well be one with a port.
     pub(super) unclear: AtomicU64,
+    /// Failures that were written now by a clock that shows another time: counted as of now.
+    pub(super) other_clock: AtomicU64,
+    /// Failures that were written now, with a time that is older than findtime: not counted.
+    pub(super) too_old: AtomicU64,
     /// What of `ignoreip` cannot be looked up; empty: all can.
     pub(super) lookup: Mutex<String>,
 }
@@ -221,9 +225,9 @@ impl Worker {
         let wanted = bus.wants_failures();
         let batch = &delivery.batch;
         let other = origin.as_ref() != Some(&batch.origin);
-        scanner.turn_to(batch.backlog, other);
+        scanner.turn_to(batch.backlog, batch.live, other);
         *origin = Some(Arc::clone(&batch.origin));
-        let mut undated = 0;
+        let (mut undated, mut too_old) = (0, 0);
         let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
             // in what was there before anybody followed the log, nothing says that it is of now
             if batch.backlog && failure.time.is_none() {
@@ -231,6 +235,7 @@ impl Worker {
                 return;
             }
             let decision = jail.offence(failure, line, now);
+            too_old += u64::from(batch.live && decision == Decision::Old);
             if wanted && matches!(decision, Decision::Counted { .. } | Decision::Ban(_)) {
                 found.extend(failure.address.map(|address| Event {
                     at: now.wall,
@@ -249,6 +254,8 @@ impl Worker {
         bus.publish(found);
         counters.undated.fetch_add(undated, Ordering::Relaxed);
         counters.unclear.fetch_add(counts.unclear, Ordering::Relaxed);
+        counters.too_old.fetch_add(too_old, Ordering::Relaxed);
+        counters.other_clock.fetch_add(counts.other_clock, Ordering::Relaxed);
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
         counters.matched.fetch_add(counts.matched, Ordering::Relaxed);

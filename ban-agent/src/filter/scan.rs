@@ -26,6 +26,9 @@ pub const MAX_LINE: usize = 1 << 20;
 /// A line without a date has the date of the line before, if that is not older than this.
 const STALE: SignedDuration = SignedDuration::from_secs(60);
 
+/// The time that a live line without a zone tells may be this far from ours, as in fail2ban.
+const SAME_CLOCK: SignedDuration = SignedDuration::from_secs(60);
+
 /// Lines of a backlog that are looked at for the date of one that has none.
 const LOOK_BACK: usize = 32;
 /// Bytes of such a line that may hold it.
@@ -52,6 +55,8 @@ pub struct Counts {
     pub limited: u64,
     /// Lines that were skipped because they are longer than [`MAX_LINE`].
     pub overlong: u64,
+    /// Failures whose line was written now by a clock that shows another time: they are of now.
+    pub other_clock: u64,
 }
 
 impl Counts {
@@ -73,6 +78,7 @@ impl AddAssign for Counts {
         self.unclear += other.unclear;
         self.limited += other.limited;
         self.overlong += other.overlong;
+        self.other_clock += other.other_clock;
     }
 }
 
@@ -100,6 +106,10 @@ pub struct Scanner {
     last: Option<Timestamp>,
     /// The lines were written before anybody followed the log: none of them is of now.
     backlog: bool,
+    /// The lines are being written now.
+    live: bool,
+    /// The time of the line at hand is ours, because its own was of another clock.
+    simulated: bool,
     counts: Counts,
     /// Time that each failregex took so far; empty: nobody asks.
     spent: Vec<Duration>,
@@ -116,6 +126,8 @@ impl Scanner {
             buffer: Buffer::default(),
             last: None,
             backlog: false,
+            live: false,
+            simulated: false,
             counts: Counts::default(),
             spent: Vec::new(),
         }
@@ -142,9 +154,11 @@ impl Scanner {
 
     /// Says of the lines to come whether they were written before anybody followed their log. Then
     /// one without a date has the date of the line before, however old that is; else only if that
-    /// is of this minute. `other`: they are of another log than the last ones.
-    pub fn turn_to(&mut self, backlog: bool, other: bool) {
-        self.backlog = backlog;
+    /// is of this minute. `live`: they are being written now, so that a date without a zone that is
+    /// more than a minute off is of a clock in another zone, and the line is of now. `other`: they
+    /// are of another log than the last ones.
+    pub fn turn_to(&mut self, backlog: bool, live: bool, other: bool) {
+        (self.backlog, self.live) = (backlog, live);
         if other {
             self.last = None;
         }
@@ -218,7 +232,10 @@ impl Scanner {
             Outcome::Missed => {}
             Outcome::Ignored => self.counts.ignored += 1,
             Outcome::Pending => self.counts.pending += 1,
-            Outcome::Matched(_) => self.counts.matched += 1,
+            Outcome::Matched(_) => {
+                self.counts.matched += 1;
+                self.counts.other_clock += u64::from(self.simulated);
+            }
         }
     }
 
@@ -239,6 +256,7 @@ impl Scanner {
             return Outcome::Missed;
         }
         let text = String::from_utf8_lossy(line);
+        self.simulated = false;
         let (time, text) = if stamped { split_stamp(&text) } else { self.cut_date(&text, now) };
         if time.is_some() {
             self.last = time;
@@ -261,7 +279,12 @@ impl Scanner {
 
     /// The time of the line, and the line as patterns see it: without its date, with a newline.
     fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
-        let stamp = self.detector.find(text, now).unwrap_or_default();
+        let mut stamp = self.detector.find(text, now).unwrap_or_default();
+        let off = |time: Timestamp| now.duration_since(time).abs() > SAME_CLOCK;
+        self.simulated = self.live && !stamp.absolute && stamp.time.is_some_and(off);
+        if self.simulated {
+            stamp.time = Some(now);
+        }
         let recent = self.last.filter(|last| self.backlog || now.duration_since(*last) < STALE);
         let whole = stamp.time.is_none() && recent.is_some();
         let cut = if whole { 0..0 } else { stamp.cut };

@@ -387,7 +387,7 @@ fn in_a_backlog_an_undated_line_is_of_the_last_date() {
                   2026-11-20 10:00:00 hello\n  a trace\n  another\nbad user from 203.0.113.8\n";
     let times = |backlog: bool, other: bool, lines: &[u8], scanner: &mut Scanner| {
         let mut times = Vec::new();
-        scanner.turn_to(backlog, other);
+        scanner.turn_to(backlog, !backlog, other);
         scanner.scan(lines, false, now(), &mut |failure, _| {
             times.push(failure.time.map(|time| time.to_string()).unwrap_or_default());
         });
@@ -402,4 +402,65 @@ fn in_a_backlog_an_undated_line_is_of_the_last_date() {
     assert_eq!(times(true, true, line, &mut scanner), [""]);
     assert_eq!(times(true, true, lines, &mut scanner), dated);
     assert_eq!(times(false, false, line, &mut scanner), [""], "an old date says nothing of now");
+}
+
+/// When a failure of this one line is said to have happened, and whether another clock is blamed.
+fn told(zone: &str, line: &str, now: &str, live: bool) -> (String, u64) {
+    let spec = Spec { logtimezone: Some(zone.into()), ..spec(&["bad user from <ADDR>$"]) };
+    let mut scanner = scanner(&spec);
+    scanner.turn_to(!live, live, true);
+    let mut time = String::new();
+    let counts = scanner.scan(line.as_bytes(), false, now.parse().unwrap(), &mut |failure, _| {
+        time = failure.time.unwrap().to_string();
+    });
+    (time, counts.other_clock)
+}
+
+#[test]
+fn what_is_written_now_is_of_now_whatever_a_clock_without_a_zone_says() {
+    let now = "2026-11-20T12:00:00Z";
+    // a container logs UTC on a host in Berlin (13:00 there), and clocks that are 15 min to 5 h late
+    for stamp in [
+        "Nov 20 12:00:00",
+        "Nov 20 12:45:00",
+        "Nov 20 11:00:00",
+        "2026-11-20 08:00:00.5",
+        "Nov 20 15:00:00",
+    ] {
+        let line = format!("{stamp} edge app: bad user from 203.0.113.5\n");
+        assert_eq!(told("Europe/Berlin", &line, now, true), (now.to_owned(), 1), "{stamp}");
+        // in what was there before, each keeps its own time
+        let (time, blamed) = told("Europe/Berlin", &line, now, false);
+        assert!(time != now && blamed == 0, "{stamp}: {time}");
+    }
+    for (stamp, time) in [
+        // a minute is no other clock
+        ("Nov 20 12:59:00", "2026-11-20T11:59:00Z"),
+        ("Nov 20 13:01:00", "2026-11-20T12:01:00Z"),
+        // one that names its zone is believed, also if the line was long on its way
+        ("2026-11-20T11:00:00+00:00", "2026-11-20T11:00:00Z"),
+        ("20/Nov/2026:11:00:00 +0000", "2026-11-20T11:00:00Z"),
+        ("1795172400", "2026-11-20T11:00:00Z"),
+    ] {
+        let line = format!("{stamp} edge app: bad user from 203.0.113.5\n");
+        assert_eq!(told("Europe/Berlin", &line, now, true), (time.to_owned(), 0), "{stamp}");
+    }
+}
+
+#[test]
+fn an_hour_that_the_clock_shows_twice_is_the_one_that_has_just_been() {
+    // on 25 October 2026 clocks in Berlin go from 03:00 back to 02:00 at 01:00 UTC
+    let line = "Oct 25 02:30:00 edge app: bad user from 203.0.113.5\n";
+    for (now, live, time) in [
+        ("2026-10-25T00:30:10Z", true, "2026-10-25T00:30:00Z"),
+        ("2026-10-25T01:30:10Z", true, "2026-10-25T01:30:00Z"),
+        ("2026-10-25T00:40:00Z", false, "2026-10-25T00:30:00Z"),
+        ("2026-10-25T01:40:00Z", false, "2026-10-25T01:30:00Z"),
+    ] {
+        assert_eq!(told("Europe/Berlin", line, now, live), (time.to_owned(), 0), "{now}");
+    }
+    // before the second pass has come to it, such a stamp is of the first; and live it is of now
+    let (now, early) = ("2026-10-25T01:10:00Z", "2026-10-25T00:30:00Z");
+    assert_eq!(told("Europe/Berlin", line, now, false).0, early);
+    assert_eq!(told("Europe/Berlin", line, now, true), (now.to_owned(), 1));
 }

@@ -4,6 +4,7 @@
 //! [`run`] is the one entry point. Several jails may read one source: one [`run`] per distinct
 //! [`Spec`], and the daemon hands each [`Batch`] to all of them.
 
+mod auto;
 mod file;
 mod journal;
 mod lines;
@@ -45,6 +46,14 @@ pub enum Spec {
     Syslog {
         /// `udp://127.0.0.1:5514` or `unix:///run/ban-agent/log`.
         listen: String,
+    },
+    /// Wherever a daemon logs on this host: the first of its usual files that is written, else the
+    /// journal.
+    Auto {
+        /// The files, in the order in which they are looked for.
+        files: Vec<PathBuf>,
+        /// journalctl match words; empty: not in the journal.
+        matches: Vec<String>,
     },
     /// Standard input.
     Stdin,
@@ -130,6 +139,9 @@ pub struct Batch {
     pub stamped: bool,
     /// They were in the log before anybody followed it: a line without a date may be of any time.
     pub backlog: bool,
+    /// They were written after the source had come to the log's end: what they tell is of now,
+    /// whatever a clock without a zone says. Means nothing of `stamped` lines.
+    pub live: bool,
     /// Where the source stands once these lines were handled; `None` where it cannot resume.
     pub position: Option<Position>,
     /// When they were read.
@@ -227,6 +239,9 @@ pub async fn run(
             drop(looked);
             journal::run(matches, resume, limits, stats, out).await
         }
+        Spec::Auto { files, matches } => {
+            auto::run(files, matches, resume, limits, stats, out, looked).await
+        }
         Spec::Stdin => {
             drop(looked);
             stdin::run(limits, stats, out).await
@@ -247,6 +262,10 @@ impl Spec {
         match self {
             Spec::File { path, .. } => file::is_there(path),
             Spec::Journal { .. } => journal::is_there(),
+            Spec::Auto { files, matches } => {
+                files.iter().any(|path| file::is_there(path))
+                    || (!matches.is_empty() && journal::is_there())
+            }
             Spec::Syslog { .. } | Spec::Stdin | Spec::Bans => true,
         }
     }
@@ -258,6 +277,7 @@ impl fmt::Display for Spec {
             Spec::File { path, .. } => write!(f, "{}", path.display()),
             Spec::Journal { matches } => write!(f, "journal {}", matches.join(" ")),
             Spec::Syslog { listen } => f.write_str(listen),
+            Spec::Auto { files, matches } => f.write_str(&auto::name(files, matches)),
             Spec::Stdin => f.write_str("stdin"),
             Spec::Bans => f.write_str("own bans"),
         }

@@ -54,6 +54,8 @@ fn read(
             lines: whole,
             stamped: false,
             backlog: false,
+            // whoever pipes a log may pipe an old one
+            live: false,
             position: None,
             read: Instant::now(),
         };

@@ -1,5 +1,5 @@
-//! HAProxy in front of a Ceph dashboard that refuses, logging `httplog` lines by UDP as its
-//! operators have it.
+//! HAProxy in front of a Ceph dashboard that refuses as the real one does, logging `httplog` lines by
+//! UDP as its operators have it.
 
 use anyhow::Result;
 
@@ -17,6 +17,8 @@ impl Haproxy {
     pub const PORT: u16 = 8443;
     /// A request that the dashboard refuses.
     pub const BAD: &str = "POST /api/auth";
+    /// A request with a token that has expired.
+    pub const STALE: &str = "GET /api/summary";
     /// A request that is served.
     pub const GOOD: &str = "GET /";
 
@@ -30,8 +32,10 @@ impl Haproxy {
              \x20 default_backend ceph-dashboard\n\
              backend ceph-dashboard\n  server mon01 127.0.0.1:8097\n\
              frontend mon01\n  bind 127.0.0.1:8097\n  no log\n\
-             \x20 http-request return status 401 content-type text/plain string no if \
+             \x20 http-request return status 400 content-type text/plain string no if \
              {{ path_beg /api/auth }}\n\
+             \x20 http-request return status 401 content-type text/plain string no if \
+             {{ path_beg /api }}\n\
              \x20 http-request return status 200 content-type text/plain string yes\n",
             port = Self::PORT,
         );

@@ -1,6 +1,7 @@
 //! Real servers on the edge, each with its own configuration in the stage's folder. Ended when
 //! dropped.
 
+mod apache;
 mod haproxy;
 mod nginx;
 mod sshd;
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
+pub use apache::Apache;
 pub use haproxy::Haproxy;
 pub use nginx::Nginx;
 pub use sshd::{Sshd, guess, log_in};

@@ -96,7 +96,6 @@ pub(super) fn access() -> Vec<Job> {
 
 pub(super) fn error() -> Vec<Job> {
     vec![
-        job("ban-agent, own filter", What::Ours("nginx-http-auth")),
         job("ban-agent, fail2ban's nginx-http-auth", What::OursFail2ban("nginx-http-auth")),
         job("fail2ban-regex, nginx-http-auth", What::Fail2banRegex("nginx-http-auth")),
         job("rg, one literal", What::Ripgrep("password mismatch, client: ")),

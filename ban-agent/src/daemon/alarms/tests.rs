@@ -448,6 +448,8 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     let counters = |bench: &Bench| {
         let (_, counters) = bench.core.wiring.jails().next().unwrap();
         counters.evicted.fetch_add(7, Ordering::Relaxed);
+        counters.too_old.fetch_add(3, Ordering::Relaxed);
+        counters.other_clock.fetch_add(4, Ordering::Relaxed);
         *counters.lookup.lock().unwrap() = "who.example: no such host".into();
     };
     counters(&bench);
@@ -456,6 +458,9 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     assert_eq!(
         texts,
         [
+            "[door] 3 failures were older than findtime when they came: not counted",
+            "[door] 4 failures bear the stamps of another clock: counted as of the moment at which \
+             they were read",
             "[door] forgot 7 addresses under observation: there are too many",
             "[door] who.example: no such host"
         ]
@@ -463,7 +468,13 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     bench.later(RECENT);
     bench.core.wiring.jails().next().unwrap().1.lookup.lock().unwrap().clear();
     assert_eq!(bench.alarms(), Vec::<String>::new());
-    bench.was_told_once(Name::SuspectsForgotten, "door").await;
+    let told = bench.told().await;
+    for name in [Name::FailuresTooOld, Name::StampsOfAnotherClock, Name::SuspectsForgotten] {
+        for sign in ['+', '-'] {
+            let event = format!("{sign}{} door", name.word());
+            assert_eq!(told.iter().filter(|said| **said == event).count(), 1, "{event}: {told:?}");
+        }
+    }
     bench.core.wiring.kill("door");
     bench.eventually(Name::JailDied, "door", true).await;
     bench.run(&[]);

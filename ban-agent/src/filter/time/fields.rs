@@ -28,6 +28,9 @@ pub(super) struct Fields {
     pub offset: Option<i32>,
 }
 
+/// How far ahead of ours the clock of a log may be.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
+
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [(&str, Weekday); 7] = [
@@ -82,21 +85,21 @@ impl Fields {
         let clock = Time::new(self.clock_hour()?, self.minute, self.second, 0).ok()?;
         let year = self.year.unwrap_or(today.year());
         if let Some(date) = self.date(year) {
-            let at = self.at(DateTime::from_parts(date?, clock), local)?;
+            let at = self.at(DateTime::from_parts(date?, clock), local, now)?;
             let tomorrow = now.checked_add(SignedDuration::from_hours(24)).ok()?;
             // A day of grace: the zones of the host and of the log may differ.
             if self.year.is_some() || at <= tomorrow {
                 return Some(at);
             }
             let date = self.date(year - 1)??;
-            return self.at(DateTime::from_parts(date, clock), local);
+            return self.at(DateTime::from_parts(date, clock), local, now);
         }
-        let at = self.at(DateTime::from_parts(today, clock), local)?;
+        let at = self.at(DateTime::from_parts(today, clock), local, now)?;
         if at <= now {
             return Some(at);
         }
         let yesterday = today.checked_sub(1.day()).ok()?;
-        self.at(DateTime::from_parts(yesterday, clock), local)
+        self.at(DateTime::from_parts(yesterday, clock), local, now)
     }
 
     fn clock_hour(&self) -> Option<i8> {
@@ -137,9 +140,16 @@ impl Fields {
         (self.month.is_some() || self.day.is_some()).then_some(None)
     }
 
-    fn at(&self, written: DateTime, local: &TimeZone) -> Option<Timestamp> {
+    fn at(&self, written: DateTime, local: &TimeZone, now: Timestamp) -> Option<Timestamp> {
         match self.offset {
-            None => local.to_timestamp(written).ok(),
+            // of an hour that a clock shows twice, the later pass unless that is yet to come: in a
+            // log that is read to its end the earlier one is an hour ago
+            None => {
+                let both = local.to_ambiguous_timestamp(written);
+                let later = both.later().ok();
+                let past = later.filter(|at| now.duration_since(*at) >= -SLACK);
+                past.or_else(|| both.compatible().ok())
+            }
             Some(minutes) => {
                 let utc = TimeZone::UTC.to_timestamp(written).ok()?;
                 utc.checked_sub(SignedDuration::from_mins(i64::from(minutes))).ok()

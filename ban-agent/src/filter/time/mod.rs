@@ -28,6 +28,8 @@ pub(super) struct Stamp {
     pub cut: Range<usize>,
     /// The time; `None` if the text that looked like one is none.
     pub time: Option<Timestamp>,
+    /// It says in which zone it is meant, or needs none.
+    pub absolute: bool,
 }
 
 impl Dates {
@@ -183,7 +185,7 @@ impl Detector {
             slot.distance = found.span.start;
         }
         self.last = if index == 0 || index == self.last { index } else { self.promote(index) };
-        Some(Stamp { cut: found.cut, time: found.time })
+        Some(Stamp { cut: found.cut, time: found.time, absolute: found.absolute })
     }
 
     /// The pattern that matched last goes first; where it matches elsewhere than it did, others

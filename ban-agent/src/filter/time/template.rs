@@ -56,6 +56,8 @@ pub(super) struct Found {
     pub cut: Range<usize>,
     /// The instant; `None` if the text is no date after all.
     pub time: Option<Timestamp>,
+    /// It names its zone, or counts seconds that need none.
+    pub absolute: bool,
 }
 
 impl Template {
@@ -142,6 +144,7 @@ impl Template {
         let span = groups.0.first()?.clone()?;
         // The first group that took part is what is cut: alternatives of a pattern have one each.
         let cut = groups.0.iter().skip(1).flatten().next()?.clone();
+        let mut absolute = true;
         let time = match self.kind {
             // A pattern may say that such lines have no date of their own.
             _ if cut.is_empty() => None,
@@ -160,6 +163,7 @@ impl Template {
                         good &= fields.set(name, line.get(text)?).is_some();
                     }
                 }
+                absolute = fields.offset.is_some();
                 if good { fields.instant(local, now) } else { None }
             }
             Kind::Epoch { long } => {
@@ -175,7 +179,7 @@ impl Template {
             }
             Kind::None => None,
         };
-        Some(Found { span, cut, time })
+        Some(Found { span, cut, time, absolute })
     }
 }
 

@@ -88,6 +88,8 @@ pub(super) struct Follow {
     unsettled: bool,
     /// The position says something new, even if no line comes.
     dirty: bool,
+    /// It was read to its end, and nothing that may be older has taken its name since.
+    live: bool,
     unwrap: Unwrap,
 }
 
@@ -102,6 +104,7 @@ impl Follow {
             due: false,
             unsettled: false,
             dirty: false,
+            live: false,
             unwrap: Unwrap::new(path),
         }
     }
@@ -143,6 +146,7 @@ impl Follow {
                 Some(known) => self.attach(known),
                 None => match new() {
                     Some(mut tail) => {
+                        self.live = false;
                         result = enter(&mut tail, &begin, around).map(|()| true);
                         self.attach(tail);
                     }
@@ -243,7 +247,10 @@ impl Follow {
         let mut index = 0;
         loop {
             let is_log = self.attached && index + 1 == self.tails.len();
-            let Some(tail) = self.tails.get_mut(index) else { break };
+            let Some(tail) = self.tails.get_mut(index) else {
+                self.live |= !self.tails.is_empty();
+                break;
+            };
             let fresh = is_log && tail.is_fresh();
             let read = tail.read(buffer, around.now).unwrap_or_else(|error| {
                 stats.update(&self.origin, |counters| counters.error = Some(error.to_string()));
@@ -460,6 +467,8 @@ impl Follow {
         }
         let cut = self.tails.iter_mut().find(|tail| tail.id == (mark.dev, mark.ino));
         cut.into_iter().for_each(Tail::restart);
+        // whoever cuts a file may write old lines anew, as an editor does
+        self.live = false;
         around.stats.update(&self.origin, |counters| counters.truncations += 1);
         self.dirty = true;
         true
@@ -482,7 +491,8 @@ impl Follow {
         let position = Position::File { files: marks.collect() };
         let origin = Arc::clone(&self.origin);
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
-        Batch { origin, lines, stamped, backlog, position: Some(position), read: Instant::now() }
+        let (live, read) = (self.live, Instant::now());
+        Batch { origin, lines, stamped, backlog, live, position: Some(position), read }
     }
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> Bytes {

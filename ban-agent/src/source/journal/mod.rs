@@ -166,6 +166,7 @@ impl Journal {
             lines: Bytes::from(taken.lines),
             stamped: true,
             backlog: false,
+            live: true,
             position: Some(Position::Journal { cursor: cursor.clone() }),
             read: Instant::now(),
         };

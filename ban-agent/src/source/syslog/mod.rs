@@ -79,6 +79,7 @@ pub(super) async fn run(
             lines,
             stamped: true,
             backlog: false,
+            live: true,
             position: None,
             read: Instant::now(),
         };

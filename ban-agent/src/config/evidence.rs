@@ -1,0 +1,164 @@
+//! Logs and filters by which a stranger can have somebody else banned: one table, and the remark
+//! that `check` and `status` make about a jail that trusts one of them. Forbids nothing: the
+//! operator may know that nobody but his own hosts can write there.
+
+use std::path::Path;
+
+use crate::{jail, source};
+
+/// A log in which a daemon writes what clients sent as it came, line feeds included.
+struct Log {
+    /// Its name in a sentence.
+    name: &'static str,
+    /// Part of its path, in lower case: the daemon's name.
+    daemon: &'static str,
+    /// Part of the file's name.
+    word: &'static str,
+    /// Names that a glob would take in with it.
+    names: &'static [&'static str],
+    /// Text that only patterns for this log hold, wherever it lies.
+    mark: &'static str,
+    /// What to read instead.
+    better: &'static str,
+}
+
+const LOGS: &[Log] = &[
+    Log {
+        name: "nginx's error log",
+        daemon: "nginx",
+        word: "error",
+        names: &["error.log", "site.error.log", "site-error.log"],
+        mark: r"\d+#\d+",
+        better: "read nginx's access log, as the shipped jails nginx-http-auth and nginx-401 do",
+    },
+    Log {
+        name: "the log of Ceph's manager",
+        daemon: "ceph",
+        word: "ceph-mgr",
+        names: &["ceph-mgr.x.log"],
+        mark: r"\[dashboard INFO request\]",
+        better: "read the log of the HAProxy in front of it, as the shipped jail ceph-dashboard does",
+    },
+];
+
+/// Filters of fail2ban's that take an address out of what the client wrote.
+const BLAMING: &[(&str, &str)] = &[
+    ("asterisk", "a filter of your own over security.log, pinned to the last RemoteAddress"),
+    ("courier-auth", r"a filter of your own that ends with 'ip=\[<ADDR>\]$'"),
+    ("nginx-botsearch", "a filter of your own over nginx's access log, pinned to its beginning"),
+    ("nginx-http-auth", "the shipped jail nginx-http-auth, which reads nginx's access log"),
+    ("pam-generic", "a jail for the service itself, as the shipped sshd and dovecot are"),
+    ("vsftpd", r#"a filter of your own that ends with 'FAIL LOGIN: Client "<ADDR>"$'"#),
+];
+
+/// What is to be said of `jail`; `theirs`: it is one of fail2ban's. At most one remark a jail.
+pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
+    let paths: Vec<&Path> = jail.sources.iter().filter_map(file).collect();
+    let patterns = || jail.filter.failregex.iter().chain(&jail.filter.prefregex);
+    let log = LOGS.iter().find(|log| {
+        paths.iter().any(|path| log.is_at(path))
+            || (!paths.is_empty() && patterns().any(|pattern| pattern.contains(log.mark)))
+    });
+    let name = &jail.name;
+    if let Some(Log { name: log, better, .. }) = log {
+        return Some(format!(
+            "jail {name}: {log} holds what clients sent as it came, line feeds included: a \
+             stranger can write whole lines there and have anybody banned; {better}"
+        ));
+    }
+    let (filter, better) =
+        BLAMING.iter().find(|(filter, _)| theirs && *filter == jail.filter.name)?;
+    Some(format!(
+        "jail {name}: fail2ban's filter {filter} can be told by a client's own text whom to ban; \
+         better: {better}"
+    ))
+}
+
+fn file(source: &source::Spec) -> Option<&Path> {
+    match source {
+        source::Spec::File { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+impl Log {
+    /// Whether a path or glob is, or may take in, this log.
+    fn is_at(&self, path: &Path) -> bool {
+        let text = path.to_string_lossy().to_lowercase();
+        let name = text.rsplit('/').next().unwrap_or_default();
+        let taken_in = glob::Pattern::new(name)
+            .is_ok_and(|pattern| self.names.iter().any(|known| pattern.matches(known)));
+        text.contains(self.daemon) && (name.contains(self.word) || taken_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{config, filter, source::Start};
+
+    fn jail(filter: &str, failregex: &str, path: &str) -> jail::Spec {
+        let shipped = config::shipped().unwrap();
+        let spec = filter::Spec {
+            name: filter.into(),
+            failregex: vec![failregex.into()],
+            ..filter::Spec::clone(&shipped.filters["sshd"])
+        };
+        let file = source::Spec::File { path: path.into(), start: Start::End };
+        jail::Spec { filter: Arc::new(spec), sources: vec![file], ..jail::spec(5, 600) }
+    }
+
+    #[test]
+    fn a_log_with_raw_line_feeds_is_told_with_the_better_one() {
+        for (path, told) in [
+            ("/var/log/nginx/error.log", true),
+            ("/var/log/nginx/shop.example.org-error.log", true),
+            ("/var/log/nginx/error_shop.log", true),
+            ("/var/log/nginx/*error.log", true),
+            ("/var/log/nginx/*.log", true),
+            ("/var/log/nginx/*", true),
+            ("/srv/logs/nginx-error.log", true),
+            ("/var/log/nginx/access.log", false),
+            ("/var/log/nginx/*access.log", false),
+            ("/var/log/apache2/error.log", false),
+            ("/var/log/ceph/ceph-mgr.node1.log", true),
+            ("/var/log/ceph/*.log", true),
+            ("/var/log/ceph/ceph.log", false),
+            ("/var/log/ceph/ceph-client.rgw.a.log", false),
+        ] {
+            let remark = remark(&jail("own", "^<ADDR> ", path), false);
+            assert_eq!(remark.is_some(), told, "{path}: {remark:?}");
+        }
+        // wherever the log lies, its patterns are told by what they spell
+        let by_pattern = jail("own", r"^ \[error\] \d+#\d+: .* client: <HOST>", "/srv/web.log");
+        let text = remark(&by_pattern, false).unwrap();
+        assert!(text.contains("nginx's error log") && text.contains("access log"), "{text}");
+    }
+
+    #[test]
+    fn filters_that_blame_the_victim_are_told_by_name() {
+        for (filter, _) in BLAMING {
+            let text = remark(&jail(filter, "^<HOST>$", "/srv/a.log"), true).unwrap();
+            assert!(text.contains(filter), "{text}");
+            // one of ours by that name is another filter
+            assert_eq!(remark(&jail(filter, "^<HOST>$", "/srv/a.log"), false), None);
+        }
+        assert_eq!(remark(&jail("sshd", "^<HOST>$", "/srv/a.log"), true), None);
+    }
+
+    #[test]
+    fn no_shipped_jail_trusts_such_a_log() {
+        let names = config::shipped().unwrap().disabled;
+        let all: String = names.iter().map(|name| format!("[jails.{name}]\n")).collect();
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, all).unwrap();
+        let config = config::load(&path).unwrap();
+        assert_eq!(config.jails.len(), names.len());
+        for jail in &config.jails {
+            assert_eq!(remark(jail, false), None, "{}", jail.name);
+        }
+    }
+}
