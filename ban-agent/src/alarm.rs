@@ -55,7 +55,11 @@ names! {
         "it is protected as soon as it comes back; else take it out of [agent] interfaces";
     /// An interface exists and does not run the program.
     InterfaceUnprotected = "interface_unprotected",
-        "the log says why; `ban-agent doctor` names the program that is on it, if one is";
+        "the log says why, `ban-agent doctor` names the program that is on it; one left open on purpose \
+         is named in [agent] unprotected";
+    /// What is pinned would not outlive the agent.
+    PinsGone = "pins_gone",
+        "mount the BPF file system again: mount -t bpf bpf /sys/fs/bpf; the pins come back by themselves";
     /// An interface runs in generic mode against `mode = "native"`.
     InterfaceGeneric = "interface_generic",
         "see `ban-agent doctor`; mode = \"auto\" accepts generic mode";

@@ -200,14 +200,19 @@ impl Packet {
     }
 }
 
-/// If the frame is a SYN-ACK from this port, the port that it goes to. Untagged, without options.
+/// If the untagged frame is a SYN-ACK from this port, the port that it goes to.
 pub fn syn_ack(frame: &[u8], from: u16) -> Option<u16> {
-    let at = match frame.get(12..14)? {
-        [8, 0] => 34,
-        [0x86, 0xdd] => 54,
+    bare_syn_ack(frame.get(14..)?, from)
+}
+
+/// The same without a frame around the packet, which has no options.
+pub fn bare_syn_ack(packet: &[u8], from: u16) -> Option<u16> {
+    let at = match packet.first()? >> 4 {
+        4 => 20,
+        6 => 40,
         _ => return None,
     };
-    let tcp = frame.get(at..at + 14)?;
+    let tcp = packet.get(at..at + 14)?;
     let [a, b, c, d, .., flags] = tcp else { return None };
     let ours = u16::from_be_bytes([*a, *b]) == from && flags & (SYN | ACK) == SYN | ACK;
     ours.then(|| u16::from_be_bytes([*c, *d]))

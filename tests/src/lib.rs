@@ -16,3 +16,4 @@ pub mod privilege;
 pub mod process;
 pub mod random;
 pub mod stage;
+pub mod tun;

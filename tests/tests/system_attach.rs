@@ -160,12 +160,20 @@ fn it_starts_whole_or_not_at_all() {
     assert!(missing.hint().unwrap().contains("edge0"), "{:?}", missing.hint());
     assert!(!stage.pins.path().exists());
 
+    stage.edge.ip("address del 192.0.2.1/24 dev edge0").unwrap();
     let none = stage.start(stage.options(&[])).unwrap_err();
     assert!(matches!(none, Error::NoDefaultRoute));
-    stage.edge.ip("route add default via 192.0.2.2").unwrap();
+    assert!(!stage.pins.path().exists());
+    stage.edge.address("edge0", "192.0.2.1/24").unwrap();
+    stage.edge.address("edge1", "198.51.100.1/24").unwrap();
+    // nobody named edge1: that it is taken does not stop the other
     let xdp = stage.start(stage.options(&[])).unwrap();
-    assert_eq!(xdp.interfaces()[0].name, "edge0", "the one with the default route");
+    assert_eq!(xdp.interfaces()[0].place, Some(Place::Native), "{:?}", xdp.interfaces());
+    let trouble = xdp.interfaces()[1].trouble.as_ref().unwrap();
+    assert!(trouble.contains("edge1: nothing is dropped"), "{trouble}");
+    assert_eq!(xdp.uncovered(), ["edge1"]);
     drop(xdp);
+    stage.edge.ip("address del 198.51.100.1/24 dev edge1").unwrap();
 
     // A failed restart leaves the earlier program in place.
     let before = stage.program_on("edge0");
@@ -426,4 +434,70 @@ fn maps_of_another_layout_are_refused_before_anything_is_attached() {
     assert_eq!(stage.program_on("edge0"), None);
     let left: Vec<_> = std::fs::read_dir(&version).unwrap().flatten().map(|e| e.path()).collect();
     assert_eq!(left, [stranger], "only what was there before");
+}
+
+#[test]
+fn one_that_fails_hides_no_other() {
+    require_root!("several interfaces that come back");
+    let stage = Stage::new("both");
+    let other = Pins::new(&format!("ban-attach-thief-{}", std::process::id()));
+    let mut xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
+    ban(&mut xdp);
+    for device in ["edge0", "edge1"] {
+        stage.edge.ip(&format!("link del {device}")).unwrap();
+    }
+    let check = |mut xdp: Xdp| {
+        inside(&stage.edge, move || {
+            let changes = xdp.check_interfaces().unwrap();
+            (xdp, changes)
+        })
+    };
+    let (xdp, changes) = check(xdp);
+    assert_eq!(changes, ["edge0 is gone", "edge1 is gone"]);
+    join(&stage.edge, "edge0", &stage.attacker, "far0").unwrap();
+    join(&stage.edge, "edge1", &stage.attacker, "far1").unwrap();
+    // the first one is taken by somebody else
+    let thief = Options { pins: other.path().to_owned(), ..stage.options(&["edge0"]) };
+    let thief = stage.start(thief).unwrap();
+    let (xdp, changes) = check(xdp);
+    assert!(changes[0].contains("edge0 already runs the XDP program"), "{changes:?}");
+    assert_eq!(changes[1], "edge1 has come back and is protected");
+    assert!(xdp.interfaces()[0].trouble.is_some() && xdp.interfaces()[1].trouble.is_none());
+    assert!(stage.program_on("edge1").is_some());
+    assert_eq!(thief.detach().unwrap(), ["edge0"]);
+    let (xdp, changes) = check(xdp);
+    assert_eq!(changes, ["edge0 has come back and is protected"]);
+    assert!(xdp.interfaces()[0].trouble.is_none(), "{:?}", xdp.interfaces());
+    let (_, changes) = check(xdp);
+    assert!(changes.is_empty(), "{changes:?}");
+}
+
+#[test]
+fn a_pin_of_an_earlier_agent_is_recognized() {
+    require_root!("pins by their former names");
+    let stage = Stage::new("dots");
+    for device in ["edge0", "edge1"] {
+        stage.edge.ip(&format!("link set {device} down")).unwrap();
+    }
+    stage.edge.ip("link set edge0 name e.1").unwrap();
+    stage.edge.ip("link set edge1 name e~1").unwrap();
+    let xdp = stage.start(stage.options(&["e.1"])).unwrap();
+    drop(xdp);
+    let links = stage.pins.path().join("v1/links");
+    std::fs::rename(links.join("e:1"), links.join("e~1")).unwrap();
+    let before = stage.program_on("e.1");
+    assert!(before.is_some());
+    let xdp = stage.start(stage.options(&["e.1", "e~1"])).unwrap();
+    let mut pins: Vec<_> =
+        std::fs::read_dir(&links).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    pins.sort();
+    assert_eq!(pins, ["e:1", "e~1"]);
+    assert_ne!(stage.program_on("e.1"), before, "swapped under its own link");
+    let one = stage.program_on("e~1");
+    drop(xdp);
+    // one of them alone: the other is released, and no other
+    let xdp = stage.start(stage.options(&["e~1"])).unwrap();
+    assert_eq!(stage.program_on("e.1"), None);
+    assert_ne!(stage.program_on("e~1"), one);
+    assert_eq!(xdp.detach().unwrap(), ["e~1"]);
 }

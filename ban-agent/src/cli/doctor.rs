@@ -175,18 +175,13 @@ fn bpffs(pins: &Path) -> Check {
 }
 
 fn interfaces(agent: &Agent) -> Vec<Check> {
-    let names = if agent.interfaces.is_empty() {
-        let names = kernel::default_route();
-        if names.is_empty() {
+    let names = kernel::protected(&agent.interfaces, &agent.unprotected);
+    match names.and_then(|names| Ok((names, kernel::interface::list()?))) {
+        Ok((names, _)) if names.is_empty() => {
             let hint = "name one: ban-agent run -i IFACE, or [agent] interfaces";
-            return vec![bad("interface", "no default route names one".into(), hint)];
+            vec![bad("interface", "none leads to the outside".into(), hint)]
         }
-        names
-    } else {
-        agent.interfaces.clone()
-    };
-    match kernel::interface::list() {
-        Ok(all) => names.iter().map(|name| interface(name, &all)).collect(),
+        Ok((names, all)) => names.iter().map(|name| interface(name, &all)).collect(),
         Err(error) => vec![bad("interface", error.to_string(), "")],
     }
 }
@@ -207,7 +202,12 @@ fn interface(name: &str, all: &[Interface]) -> Check {
         (id, true) => format!("XDP program {id}, generic"),
         (id, false) => format!("XDP program {id}, native"),
     };
-    good("interface", format!("{name}: {kind}, MTU {}, {program}", found.mtu))
+    let shown = format!("{name}: {kind}, MTU {}, {program}", found.mtu);
+    if !found.is_readable() {
+        let hint = "protect the interface below it, by which its packets arrive";
+        return bad("interface", format!("{shown}; its frames cannot be read"), hint);
+    }
+    good("interface", shown)
 }
 
 fn pins(folder: &Path) -> Check {

@@ -109,8 +109,10 @@ impl Error {
 /// The `[agent]` section.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agent {
-    /// Interfaces to protect; empty: the one with the default route.
+    /// Interfaces to protect; empty: all by which the outside reaches this host.
     pub interfaces: Vec<String>,
+    /// Interfaces that lead to the outside and are left open on purpose.
+    pub unprotected: Vec<String>,
     /// Native, generic, or native with a fallback.
     pub mode: Mode,
     /// The state database.

@@ -35,6 +35,7 @@ pub(super) struct Raw {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Agent {
     pub(super) interfaces: Option<Vec<String>>,
+    pub(super) unprotected: Option<Vec<String>>,
     pub(super) mode: Option<Mode>,
     pub(super) state: Option<PathBuf>,
     pub(super) pins: Option<PathBuf>,

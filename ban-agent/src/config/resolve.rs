@@ -177,6 +177,7 @@ const UNMATCHED_AFTER: Duration = Duration::from_secs(24 * 3600);
 fn agent(raw: &raw::Agent) -> Agent {
     Agent {
         interfaces: raw.interfaces.clone().unwrap_or_default(),
+        unprotected: raw.unprotected.clone().unwrap_or_default(),
         mode: raw.mode.unwrap_or_default(),
         state: raw.state.clone().unwrap_or_else(|| "/var/lib/ban-agent/state.sqlite".into()),
         pins: raw.pins.clone().unwrap_or_else(|| "/sys/fs/bpf/ban-agent".into()),

@@ -129,6 +129,7 @@ impl Core {
         counted.values_mut().for_each(|rising| rising.live = false);
         let mut look = Look { found: Vec::new(), counted, now };
         self.look_at_enforcement(&mut look);
+        self.look_at_ways_in(&mut look);
         self.look_at_room(&mut look);
         self.look_at_kernel_and_store(&mut look);
         self.look_at_jails(&mut look);
@@ -188,7 +189,8 @@ impl Core {
                 let text = "not protected: there is no such interface";
                 look.say(Name::InterfaceMissing, &on.name, text);
             } else if on.place.is_none() {
-                let text = "not protected: the program does not run there";
+                let why = on.trouble.as_deref();
+                let text = why.unwrap_or("not protected: the program does not run there");
                 look.say(Name::InterfaceUnprotected, &on.name, text);
             } else if on.place == Some(Place::Generic)
                 && self.config.agent.mode == config::Mode::Native
@@ -196,6 +198,19 @@ impl Core {
                 let text = "in generic mode, though mode = \"native\" was asked for";
                 look.say(Name::InterfaceGeneric, &on.name, text);
             }
+        }
+    }
+
+    fn look_at_ways_in(&self, look: &mut Look) {
+        for name in self.xdp.uncovered() {
+            if self.xdp.interfaces().iter().any(|on| on.name == *name) {
+                continue;
+            }
+            let text = "not protected, though the outside reaches this host by it";
+            look.say(Name::InterfaceUnprotected, name, text);
+        }
+        for trouble in self.xdp.pin_trouble() {
+            look.say(Name::PinsGone, "", trouble);
         }
     }
 
@@ -221,7 +236,11 @@ impl Core {
             look.say(Name::KernelStepsPending, "", text);
         }
         let (missing, surplus) = self.alarms.drift;
-        if missing + surplus > 0 {
+        if missing + surplus == 0 {
+            look.rose(Name::Drift, "", self.patrol.drifted, |count| {
+                format!("{count} entries of the maps had been changed, and are written again")
+            });
+        } else {
             let text = format!(
                 "kernel and agent differ: {missing} bans are missing or different, {surplus} are \
                  nobody's"

@@ -28,6 +28,7 @@ use super::{
     listeners::{asked_by, event},
     message::{Handled, Message},
     notary::{Deed, Notary, Receipt},
+    patrol::Patrol,
     probation::Probation,
     trial::Trial,
     wiring::Wiring,
@@ -52,6 +53,8 @@ use crate::{
 const BATCH: usize = 1024;
 /// How long a failed kernel step waits for its next try.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often interfaces and pins are looked at.
+const GUARD: Duration = Duration::from_secs(1);
 /// Failed kernel steps after which a try is given up until the next one.
 const FAILURES: u32 = 16;
 /// While there is other work, those who may only look wait so many times as long as the answer
@@ -102,6 +105,8 @@ pub(super) struct Core {
     pub(super) probation: Probation,
     /// Counters that decide whether a ban is extended.
     pub(super) looks: Looks,
+    /// Sees that all that enforces stays in place.
+    pub(super) patrol: Patrol,
     leaving: Option<Leaving>,
     /// Until when other work goes before those who may only look.
     readers_due: Instant,
@@ -175,6 +180,7 @@ impl Core {
             breakers: HashMap::new(),
             probation: Probation::new(trial, &options.agent.state, now),
             looks: Looks::default(),
+            patrol: Patrol::new(),
             leaving: None,
             readers_due: Instant::now(),
         }
@@ -199,6 +205,8 @@ impl Core {
             (tokio::time::interval(alarms::SOON), tokio::time::interval(alarms::LOOK));
         soon.set_missed_tick_behavior(MissedTickBehavior::Delay);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut guards = tokio::time::interval(GUARD);
+        guards.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trouble = Arc::clone(&self.trouble);
         while self.leaving.is_none() {
             // what was handled by now: its sentences are among the messages that are taken next
@@ -226,6 +234,8 @@ impl Core {
                     self.expire(Now::read());
                     self.retry(Now::read());
                 }
+                _ = guards.tick() => self.guard(),
+                () = tokio::time::sleep_until(self.patrol.next()) => self.patrol(Now::read()),
                 () = trouble.notified() => {}
                 _ = soon.tick(), if self.alarms.due => {
                     self.look_for_alarms(Now::read());
@@ -357,9 +367,11 @@ impl Core {
                 Message::Surroundings(surroundings) => {
                     self.ledger.set_protected(&surroundings.protected, &mut plan);
                     self.set_onlink(surroundings.onlink, &mut plan);
+                    self.patrol.moved = true;
                     allow = true;
                 }
-                Message::Interfaces => self.check_interfaces(),
+                // a host of many containers has links come and go all the time
+                Message::Interfaces => self.patrol.moved = true,
                 Message::Reload => match self.reload() {
                     Ok(_) => log::info!("configuration reloaded"),
                     Err(error) => log::error!("configuration not reloaded: {error}"),
@@ -581,6 +593,8 @@ impl Core {
         }
         self.sample();
         self.take_allowed(Now::read());
+        // what else may have gone amiss is mended as well
+        self.patrol.hurry();
         Ok(waiting)
     }
 

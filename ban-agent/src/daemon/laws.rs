@@ -36,7 +36,7 @@ use crate::{
     jail::Sentence,
     kernel::{
         Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Memory, Options as KernelOptions,
-        Verdicts, Xdp, check_bpffs,
+        Sweep, Verdicts, Xdp, check_bpffs,
     },
     ledger::{Holder, Op},
     net::{IpNet, parse_prefix},
@@ -194,6 +194,14 @@ impl Enforcer for Wire {
         Machine::look(&self.machine).maps.each_held(visit)
     }
 
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
+        Machine::look(&self.machine).maps.sweep(sweep, count)
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        Machine::look(&self.machine).maps.allows(prefixes)
+    }
+
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
         let mut machine = Machine::look(&self.machine);
         anyhow::ensure!(!machine.refuses, "not now");
@@ -209,6 +217,18 @@ impl Card for Wire {
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
+    }
+
+    fn look(&mut self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn pin_trouble(&self) -> Option<&str> {
+        None
+    }
+
+    fn uncovered(&self) -> &[String] {
+        &[]
     }
 
     fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {

@@ -9,27 +9,6 @@ use crate::{
 };
 
 impl Core {
-    /// An interface that has come back is put under protection again.
-    pub(super) fn check_interfaces(&mut self) {
-        let before = self.present();
-        match self.xdp.check_interfaces() {
-            Ok(changes) => changes.iter().for_each(|change| log::warn!("{change}")),
-            Err(error) => log::error!("cannot protect an interface: {error}"),
-        }
-        let after = self.present();
-        let what = |(name, there): (String, bool)| match there {
-            true => What::InterfaceAttached { name },
-            false => What::InterfaceLost { name },
-        };
-        let changed = after.into_iter().zip(before).filter(|(after, before)| after != before);
-        self.bus.publish(changed.map(|(after, _)| Event::now(what(after))).collect());
-    }
-
-    fn present(&self) -> Vec<(String, bool)> {
-        let interfaces = self.xdp.interfaces().iter();
-        interfaces.map(|attached| (attached.name.clone(), attached.ifindex != 0)).collect()
-    }
-
     /// The program tells of dropped packets only while somebody listens.
     pub(super) fn sample(&self) {
         self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });

@@ -24,6 +24,7 @@ mod notary;
 mod order;
 #[cfg(test)]
 mod pairs;
+mod patrol;
 mod probation;
 mod restore;
 mod sentence;
@@ -162,6 +163,7 @@ impl Error {
 fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel::Options {
     kernel::Options {
         interfaces: agent.interfaces.clone(),
+        unprotected: agent.unprotected.clone(),
         mode: match agent.mode {
             config::Mode::Auto => kernel::Mode::Auto,
             config::Mode::Native => kernel::Mode::Native,

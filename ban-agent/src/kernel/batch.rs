@@ -292,23 +292,32 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         }
     }
 
+    /// The key behind `last`, in no order, or the first; `None` at the end. Where `last` is gone,
+    /// the first again.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn next_key(&self, last: Option<&K>) -> Result<Option<K>, Error> {
+        let mut next = K::default();
+        let mut attr = ElementAttr {
+            map_fd: self.fd(),
+            key: last.map_or(0, |key| std::ptr::from_ref(key).addr() as u64),
+            value_or_next: std::ptr::from_mut(&mut next).addr() as u64,
+            ..ElementAttr::default()
+        };
+        // SAFETY: both addresses hold a K (or null for the first key), as the map's keys are.
+        match unsafe { bpf(MAP_GET_NEXT_KEY, &mut attr) } {
+            Ok(_) => Ok(Some(next)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(self.failed("BPF_MAP_GET_NEXT_KEY")(e)),
+        }
+    }
+
     fn each_by_key(&self, mut visit: impl FnMut(K, V)) -> Result<(), Error> {
         let mut last: Option<K> = None;
         // A key that vanishes under us starts the walk anew; the bound ends a pathological one.
         for _ in 0..=u64::from(self.max_entries) * 2 {
-            let mut next = K::default();
-            let mut attr = ElementAttr {
-                map_fd: self.fd(),
-                key: last.as_ref().map_or(0, |key| std::ptr::from_ref(key).addr() as u64),
-                value_or_next: std::ptr::from_mut(&mut next).addr() as u64,
-                ..ElementAttr::default()
-            };
-            // SAFETY: both addresses hold a K (or null for the first key), as the map's keys are.
-            match unsafe { bpf(MAP_GET_NEXT_KEY, &mut attr) } {
-                Ok(_) => {}
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => break,
-                Err(e) => return Err(self.failed("BPF_MAP_GET_NEXT_KEY")(e)),
-            }
+            let Some(next) = self.next_key(last.as_ref())? else { break };
             if let Some(value) = self.get(&next)? {
                 visit(next, value);
             }

@@ -13,6 +13,24 @@ pub trait Card: Enforcer {
     /// If the kernel does not answer, or refuses the program.
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error>;
 
+    /// See [`Xdp::look`].
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    fn look(&mut self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// See [`Xdp::pin_trouble`].
+    fn pin_trouble(&self) -> Option<&str> {
+        None
+    }
+
+    /// See [`Xdp::uncovered`].
+    fn uncovered(&self) -> &[String] {
+        &[]
+    }
+
     /// See [`Xdp::hold`].
     ///
     /// # Errors
@@ -65,6 +83,18 @@ impl Card for Xdp {
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
         Xdp::check_interfaces(self)
+    }
+
+    fn look(&mut self) -> Result<Vec<String>, Error> {
+        Xdp::look(self)
+    }
+
+    fn pin_trouble(&self) -> Option<&str> {
+        Xdp::pin_trouble(self)
+    }
+
+    fn uncovered(&self) -> &[String] {
+        Xdp::uncovered(self)
     }
 
     fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {

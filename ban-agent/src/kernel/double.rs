@@ -101,6 +101,16 @@ impl<K: Eq + Hash + Copy, V: Clone> Sheet<K, V> {
 }
 
 impl<K: MapKey, V: Clone> Raw<K, V> for Sheet<K, V> {
+    /// In the order of the hash map, which stays while nothing changes.
+    fn next_key(&self, last: Option<&K>) -> Result<Option<K>, Error> {
+        let entries = self.look();
+        let mut keys = entries.keys().copied();
+        if let Some(last) = last {
+            keys.by_ref().find(|key| key == last);
+        }
+        Ok(keys.next())
+    }
+
     fn get(&self, key: &K) -> Result<Option<V>, Error> {
         self.faults.step("get")?;
         Ok(self.find(*key))

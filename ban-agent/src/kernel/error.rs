@@ -37,8 +37,8 @@ pub enum Error {
         /// Those that exist.
         known: Vec<String>,
     },
-    /// No interface was named and there is no default route.
-    #[error("no interface is configured and no default route names one")]
+    /// No interface was named and none leads to the outside.
+    #[error("no interface is configured, and none has a default route or a global address")]
     NoDefaultRoute,
     /// More interfaces than the counters have rows.
     #[error("{count} interfaces are too many, at most {limit} can be protected")]
@@ -63,6 +63,14 @@ pub enum Error {
         interface: String,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// Nothing that we can read comes by it.
+    #[error("frames of {interface} (link type {link_type}) are not what the program can read")]
+    LinkType {
+        /// The interface.
+        interface: String,
+        /// `ARPHRD_*`.
+        link_type: u16,
     },
     /// The kernel is too old.
     #[error("kernel {found} is too old, {needed} or later is needed")]
@@ -188,6 +196,10 @@ impl Error {
                 "run with --replace to take its place, or remove it: ip link set dev {interface} xdp off"
             ),
             Error::NoNative { .. } => "use --mode auto or --mode generic".into(),
+            Error::LinkType { interface, .. } => format!(
+                "protect the interface below {interface}, by which its packets arrive, and say \
+                 [agent] unprotected = [\"{interface}\"]"
+            ),
             Error::OldKernel { .. } => "boot a newer kernel".into(),
             Error::Rejected { .. } => {
                 "run again with -v for the verifier's whole log, and report it".into()

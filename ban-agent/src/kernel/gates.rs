@@ -59,15 +59,22 @@ impl<W: Words> GateV4<W> {
     /// A new ban: sets its bits.
     pub(super) fn add(&mut self, net: Ipv4Net) {
         self.note(net);
-        let first = block(net);
+        self.mend(net);
+    }
+
+    /// Sets bits of a ban that are missing though it was added. Whether any was.
+    pub(super) fn mend(&mut self, net: Ipv4Net) -> bool {
+        let (first, mut missing) = (block(net), false);
         self.words.prepare(word_range(net).len());
         for index in word_range(net) {
             let bits = mask(first, blocks(net), index);
             let old = self.words.get(index);
             if old & bits != bits {
                 self.words.set(index, old | bits);
+                missing = true;
             }
         }
+        missing
     }
 
     /// A ban is gone: clears the bits that no other ban needs.
@@ -215,12 +222,21 @@ impl<W: Words> GateV6<W> {
     /// A new ban: sets its bits.
     pub(super) fn add(&mut self, net: Ipv6Net) {
         if self.note(net) {
-            let (word, bits) = gate_v6(site(net).to_be());
-            let old = self.words.get(word as usize);
-            if old & bits != bits {
-                self.words.set(word as usize, old | bits);
-            }
+            self.mend(net);
         }
+    }
+
+    /// Sets bits of a ban that are missing though it was added. Whether any was.
+    pub(super) fn mend(&mut self, net: Ipv6Net) -> bool {
+        if net.prefix_len() < GATE_LENGTH {
+            return false;
+        }
+        let (word, bits) = gate_v6(site(net).to_be());
+        let old = self.words.get(word as usize);
+        if old & bits != bits {
+            self.words.set(word as usize, old | bits);
+        }
+        old & bits != bits
     }
 
     /// A ban is gone. Bits of a Bloom filter cannot be cleared one by one: enough of them

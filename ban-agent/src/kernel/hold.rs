@@ -1,12 +1,7 @@
 //! How firmly the program sits on the interfaces: for good, as long as this process lives, or not
 //! at all. Changes nothing but the attachments: the maps keep their bans.
 
-use super::{
-    error::Error,
-    interface,
-    link::Link,
-    xdp::{Xdp, attach},
-};
+use super::{attach::attach, error::Error, interface, link::Link, xdp::Xdp};
 
 /// How firmly the program sits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,38 +37,31 @@ impl Xdp {
     }
 
     /// Leaves the attachments to our descriptors alone.
-    pub(super) fn unpin(&mut self) -> Result<(), Error> {
+    pub(super) fn unpin(&self) -> Result<(), Error> {
         for name in self.pins.linked()? {
             let pin = self.pins.link(&name);
-            let failed = |e| Error::call("unpin", name.clone(), e);
-            let link = Link::open(&pin).map_err(failed)?;
-            std::fs::remove_file(&pin).map_err(failed)?;
-            // one for an interface of the same name that is gone goes here
-            self.held.retain(|(held, _)| *held != name);
-            self.held.extend(link.map(|link| (name.clone(), link)));
+            std::fs::remove_file(&pin).map_err(|e| Error::call("unpin", name, e))?;
         }
         Ok(())
     }
 
-    fn pin(&mut self) -> Result<(), Error> {
-        while let Some((name, link)) = self.held.last() {
+    fn pin(&self) -> Result<(), Error> {
+        for (name, link) in &self.links {
+            let pin = self.pins.link(name);
             let failed = |e| Error::call("pin the link of", name.clone(), e);
-            link.pin(&self.pins.link(name)).map_err(failed)?;
-            self.held.pop();
+            // there already, if it was pinned all along
+            if Link::open(&pin).map_err(failed)?.is_none() {
+                link.pin(&pin).map_err(failed)?;
+            }
         }
         Ok(())
     }
 
     fn take_off(&mut self) -> Result<(), Error> {
         self.unpin()?;
-        while let Some((name, link)) = self.held.last() {
-            match link.detach() {
-                // its interface is gone, and the program with it
-                Err(e) if e.raw_os_error() != Some(libc::ENOLINK) => {
-                    return Err(Error::call("detach", name.clone(), e));
-                }
-                _ => self.held.pop(),
-            };
+        while let Some((name, link)) = self.links.last() {
+            link.take_off().map_err(|e| Error::call("detach", name.clone(), e))?;
+            self.links.pop();
         }
         self.attached.iter_mut().for_each(|on| on.place = None);
         Ok(())
@@ -92,10 +80,11 @@ impl Xdp {
                 on.warnings = vec![format!("{} is gone", on.name)];
                 continue;
             };
-            let (place, warning, _) = attach(&self.options, &self.pins, interface, program)?;
-            on.ifindex = interface.index;
-            on.place = Some(place);
-            on.warnings.extend(warning);
+            let done = attach(&self.options, &self.pins, interface, program)?;
+            let warnings = std::mem::take(&mut on.warnings);
+            on.put(interface, done.place, done.warning);
+            on.warnings.extend(warnings);
+            self.links.push((on.name.clone(), done.undo.into_link()));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! namespace's. Changes nothing but, on request, takes another's XDP program away.
 
 use std::{
+    collections::HashSet,
     fs, io,
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
@@ -17,6 +18,8 @@ use super::error::Error;
 /// The multicast group of link messages.
 const RTMGRP_LINK: u32 = 1;
 const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const RTM_GETLINK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -28,6 +31,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_FD: u16 = 1;
@@ -40,6 +44,8 @@ const XDP_FLAGS_DRV: u32 = 1 << 2;
 const RTM_SETLINK: u16 = 19;
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 const ACK: u16 = 5;
+/// `RT_SCOPE_UNIVERSE`, of an address that can be reached from anywhere.
+const SCOPE_GLOBAL: u8 = 0;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 /// `NLA_F_NESTED | NLA_F_NET_BYTEORDER`, flags in an attribute's type.
@@ -56,7 +62,10 @@ pub struct Interface {
     pub mtu: u32,
     /// `vlan`, `bond`, `bridge`, `veth` …; empty for hardware.
     pub kind: String,
-    /// The index of the interface below it, as a VLAN device has one; 0 if none.
+    /// What its frames begin with: `ARPHRD_*`, include/uapi/linux/if_arp.h.
+    pub link_type: u16,
+    /// The index of the interface below it, as a VLAN device has one, or of a veth's other end; 0
+    /// if there is none in this namespace.
     pub lower: u32,
     /// The index of the bond or bridge that it is a port of; 0 if none.
     pub master: u32,
@@ -66,12 +75,76 @@ pub struct Interface {
     pub generic: bool,
 }
 
+/// What the frames of an interface begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// The IP header.
+    Bare,
+}
+
+impl Interface {
+    /// Whether the program can read what its frames begin with.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.framing().is_some()
+    }
+
+    /// What its frames begin with; `None`: nothing that we can read.
+    pub(super) fn framing(&self) -> Option<Framing> {
+        const ETHER: u16 = 1;
+        const PPP: u16 = 512;
+        const RAWIP: u16 = 519;
+        const TUNNEL: u16 = 768;
+        const TUNNEL6: u16 = 769;
+        const LOOPBACK: u16 = 772;
+        const SIT: u16 = 776;
+        const IPGRE: u16 = 778;
+        const IP6GRE: u16 = 823;
+        const NONE: u16 = 0xfffe;
+        // What comes out of IPsec still has the header of the card that it came by, if that had one.
+        if matches!(self.kind.as_str(), "xfrm" | "vti" | "vti6") {
+            return None;
+        }
+        match self.link_type {
+            ETHER | LOOPBACK => Some(Framing::Ethernet),
+            PPP | RAWIP | TUNNEL | TUNNEL6 | SIT | IPGRE | IP6GRE | NONE => Some(Framing::Bare),
+            _ => None,
+        }
+    }
+}
+
 /// All interfaces.
 ///
 /// # Errors
 /// If the kernel does not answer.
 pub fn list() -> Result<Vec<Interface>, Error> {
-    dump().map_err(|source| Error::call("rtnetlink", "RTM_GETLINK", source))
+    let mut found = Vec::new();
+    dump(RTM_GETLINK, |kind, body| {
+        if kind == RTM_NEWLINK {
+            found.extend(interface(body));
+        }
+    })
+    .map_err(|source| Error::call("rtnetlink", "RTM_GETLINK", source))?;
+    Ok(found)
+}
+
+/// The indexes of the interfaces that have an address which can be reached from anywhere.
+///
+/// # Errors
+/// If the kernel does not answer.
+pub(super) fn addressed() -> Result<HashSet<u32>, Error> {
+    let mut found = HashSet::new();
+    dump(RTM_GETADDR, |kind, body| {
+        // struct ifaddrmsg: family, prefix length, flags, scope, index
+        if kind == RTM_NEWADDR && body.get(3) == Some(&SCOPE_GLOBAL) {
+            found.extend(u32_at(body, 4));
+        }
+    })
+    .map_err(|source| Error::call("rtnetlink", "RTM_GETADDR", source))?;
+    Ok(found)
 }
 
 /// Hears of interfaces that come, go or change. Readable when something happened.
@@ -113,7 +186,7 @@ impl AsRawFd for Changes {
 
 /// The names of the interfaces that hold a default route, IPv4 first, each once.
 #[must_use]
-pub fn default_route() -> Vec<String> {
+pub(super) fn default_route() -> Vec<String> {
     let mut names = Vec::new();
     let v4 = fs::read_to_string("/proc/thread-self/net/route").unwrap_or_default();
     for line in v4.lines().skip(1) {
@@ -135,7 +208,7 @@ pub fn default_route() -> Vec<String> {
             names.push((*name).to_owned());
         }
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
 }
@@ -185,26 +258,24 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
 }
 
-fn dump() -> io::Result<Vec<Interface>> {
+fn dump(what: u16, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
     let socket = socket()?;
-    // struct nlmsghdr, then an empty struct ifinfomsg.
+    // struct nlmsghdr, then an empty struct ifinfomsg, which is larger than an ifaddrmsg.
     let mut request = Vec::with_capacity(32);
     request.extend_from_slice(&32_u32.to_ne_bytes());
-    request.extend_from_slice(&RTM_GETLINK.to_ne_bytes());
+    request.extend_from_slice(&what.to_ne_bytes());
     request.extend_from_slice(&DUMP.to_ne_bytes());
     request.resize(32, 0);
     send(&socket, &request, SendFlags::empty())?;
-    let mut found = Vec::new();
     let mut buffer = vec![0_u8; 1 << 17];
     loop {
         let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((kind, body, next)) = message(rest) {
             match kind {
-                NLMSG_DONE => return Ok(found),
+                NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => return Err(io::Error::other("rtnetlink refuses the request")),
-                RTM_NEWLINK => found.extend(interface(body)),
-                _ => {}
+                kind => each(kind, body),
             }
             rest = next;
         }
@@ -220,12 +291,16 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 fn interface(body: &[u8]) -> Option<Interface> {
-    let mut interface = Interface { index: u32_at(body, 4)?, ..Interface::default() };
+    // struct ifinfomsg: family, padding, type, index
+    let (link_type, index) = (u16_at(body, 2)?, u32_at(body, 4)?);
+    let mut interface = Interface { link_type, index, ..Interface::default() };
+    let mut elsewhere = false;
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             IFLA_IFNAME => interface.name = text(value),
             IFLA_MTU => interface.mtu = u32_at(value, 0).unwrap_or(0),
             IFLA_LINK => interface.lower = u32_at(value, 0).unwrap_or(0),
+            IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_MASTER => interface.master = u32_at(value, 0).unwrap_or(0),
             IFLA_LINKINFO => {
                 interface.kind = nested(value, IFLA_INFO_KIND).map_or_else(String::new, text)
@@ -238,6 +313,9 @@ fn interface(body: &[u8]) -> Option<Interface> {
             }
             _ => {}
         }
+    }
+    if elsewhere {
+        interface.lower = 0;
     }
     Some(interface)
 }
@@ -279,6 +357,21 @@ mod tests {
         assert_eq!(lo.index, 1);
         assert!(lo.mtu >= 1500);
         assert_eq!(lo.lower, 0);
+        assert_eq!(lo.framing(), Some(Framing::Ethernet));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_known() {
+        let framing = |kind: &str, link_type| {
+            Interface { kind: kind.into(), link_type, ..Interface::default() }.framing()
+        };
+        assert_eq!(framing("veth", 1), Some(Framing::Ethernet));
+        assert_eq!(framing("tun", 0xfffe), Some(Framing::Bare));
+        assert_eq!(framing("wireguard", 0xfffe), Some(Framing::Bare));
+        assert_eq!(framing("sit", 776), Some(Framing::Bare));
+        assert_eq!(framing("xfrm", 0xfffe), None);
+        // InfiniBand
+        assert_eq!(framing("ipoib", 32), None);
     }
 
     #[test]

@@ -176,11 +176,7 @@ impl Link {
     /// # Errors
     /// As the kernel says.
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
-        let name = c_path(path)?;
-        let mut attr =
-            PinAttr { path: name.as_ptr().addr() as u64, fd: raw(&self.0), ..PinAttr::default() };
-        // SAFETY: `name` is a C string that outlives the call.
-        unsafe { bpf(OBJ_PIN, &mut attr) }.map(|_| ())
+        pin(&self.0, path)
     }
 
     /// Takes the program off the interface, whoever else holds the link.
@@ -192,6 +188,31 @@ impl Link {
         // SAFETY: the layout of link_detach: link_fd.
         unsafe { bpf(LINK_DETACH, &mut attr) }.map(|_| ())
     }
+}
+
+impl Link {
+    /// As [`Link::detach`]; no error if the interface is gone, and the program with it.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub(super) fn take_off(&self) -> io::Result<()> {
+        match self.detach() {
+            Err(e) if e.raw_os_error() != Some(libc::ENOLINK) => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Pins a map, program or link: from now on it stays without us.
+///
+/// # Errors
+/// As the kernel says.
+pub(super) fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
+    let name = c_path(path)?;
+    let mut attr =
+        PinAttr { path: name.as_ptr().addr() as u64, fd: raw(object), ..PinAttr::default() };
+    // SAFETY: `name` is a C string that outlives the call.
+    unsafe { bpf(OBJ_PIN, &mut attr) }.map(|_| ())
 }
 
 /// A loaded program, by id: to put it back if a later step fails.
@@ -213,11 +234,7 @@ pub(super) fn remove_all(links: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(links)? {
         let path = entry?.path();
         if let Some(link) = Link::open(&path)? {
-            // ENOLINK: its interface is gone, and the program with it.
-            match link.detach() {
-                Err(e) if e.raw_os_error() != Some(libc::ENOLINK) => return Err(e),
-                _ => {}
-            }
+            link.take_off()?;
         }
         fs::remove_file(&path)?;
         removed.push(interface_name(&path));
@@ -226,16 +243,23 @@ pub(super) fn remove_all(links: &Path) -> io::Result<Vec<String>> {
     Ok(removed)
 }
 
-/// The pin's file name for an interface: bpffs allows no dots.
+/// The pin's file name for an interface: bpffs allows no dots, and names of interfaces have no
+/// colons (`dev_valid_name`, net/core/dev.c).
 #[must_use]
 pub(super) fn pin_name(interface: &str) -> String {
-    interface.replace('.', "~")
+    interface.replace('.', ":")
+}
+
+/// The name that an earlier agent gave it, which `a~b` and `a.b` shared; `None`: the same.
+#[must_use]
+pub(super) fn former_pin_name(interface: &str) -> Option<String> {
+    interface.contains('.').then(|| interface.replace('.', "~"))
 }
 
 /// The interface that a pin belongs to.
 #[must_use]
 pub(super) fn interface_name(pin: &Path) -> String {
-    pin.file_name().unwrap_or_default().to_string_lossy().replace('~', ".")
+    pin.file_name().unwrap_or_default().to_string_lossy().replace(':', ".")
 }
 
 fn raw(fd: &impl AsFd) -> u32 {
@@ -244,4 +268,21 @@ fn raw(fd: &impl AsFd) -> u32 {
 
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_has_a_pin_of_its_own() {
+        let names = ["eth0", "eth0.1", "eth0~1", "a~b", "a.b", "a~.b", "a.~b", "a..b", "a~~b"];
+        let mut pins = std::collections::HashSet::new();
+        for name in names {
+            let pin = pin_name(name);
+            assert!(!pin.contains('.'), "{pin}");
+            assert_eq!(interface_name(Path::new(&pin)), name, "{pin}");
+            assert!(pins.insert(pin), "{name} shares a pin");
+        }
+    }
 }

@@ -10,11 +10,11 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::MapData,
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp as Program},
+    programs::{ProgramError, ProgramFd, TestRun as _, TestRunOptions, Xdp as Program},
     util::KernelVersion,
 };
 
-use super::error::Error;
+use super::{error::Error, interface::Framing};
 
 /// The program, compiled by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ban-ebpf"));
@@ -62,6 +62,9 @@ pub struct Loaded {
     /// Owns the program and those maps that are not pinned.
     pub(super) ebpf: Ebpf,
     name: &'static str,
+    /// The packet program for Ethernet on this kernel.
+    usual: &'static str,
+    id: Option<u32>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -110,7 +113,7 @@ impl Loaded {
         }
         loader.map_pin_path("AYA_LOGS", pin("logs"));
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
-        Ok(Loaded { ebpf, name })
+        Ok(Loaded { ebpf, name, usual: name, id: None })
     }
 
     /// The packet program, loaded on first use.
@@ -129,10 +132,49 @@ impl Loaded {
         self.loaded("ban_clock")
     }
 
+    /// Takes the packet program for interfaces of that kind.
+    #[must_use]
+    pub(super) fn framed(mut self, framing: Framing) -> Loaded {
+        self.frame(framing);
+        self
+    }
+
+    /// See [`Loaded::framed`].
+    pub(super) fn frame(&mut self, framing: Framing) {
+        let name = match framing {
+            Framing::Ethernet => self.usual,
+            Framing::Bare => "ban_agent_bare",
+        };
+        if self.name != name {
+            (self.name, self.id) = (name, None);
+        }
+    }
+
+    /// The packet program's id in the kernel.
+    ///
+    /// # Errors
+    /// If the kernel refuses it, or does not tell.
+    pub(super) fn id(&mut self) -> Result<u32, Error> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let info = self.program()?.info().map_err(|e| program_error("look at the program", e))?;
+        self.id = Some(info.id());
+        Ok(info.id())
+    }
+
+    /// The packet program, for the kernel.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(super) fn descriptor(&mut self) -> Result<&ProgramFd, Error> {
+        self.program()?.fd().map_err(|e| program_error("use the program", e))
+    }
+
     /// Another program of the object in place of the packet program.
     #[must_use]
     pub fn named(self, name: &'static str) -> Loaded {
-        Loaded { name, ..self }
+        Loaded { name, id: None, ..self }
     }
 
     /// Runs the program over `frame` as if it had come in `count` times, and lets the kernel do

@@ -20,7 +20,7 @@ use super::{
     ports::PortSets,
     raw::{Ground, Kernel, MapKey, Raw},
     settings::{Controls, Known},
-    tables::{AllowV4, Drift, Entries, Key, LpmV6, Tables, Written},
+    tables::{AllowV4, Drift, Entries, Key, LpmV6, Sweep, Tables, Written},
     words::{GateWords, duplicate},
 };
 use crate::{
@@ -459,6 +459,61 @@ impl<G: Ground> Maps<G> {
         prefixes.iter().map(hits).collect()
     }
 
+    /// What is enforced for each of `prefixes`; `None` where something was missing, its bits in the
+    /// gate included, which are set then.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub(super) fn holds(&mut self, prefixes: &[IpNet]) -> Result<Vec<Option<Enforced>>, Error> {
+        self.gate_v4.prepare(prefixes.len());
+        self.gate_v6.prepare(prefixes.len());
+        let held = prefixes.iter().map(|prefix| self.hold(*prefix)).collect();
+        self.rest();
+        held
+    }
+
+    fn hold(&mut self, prefix: IpNet) -> Result<Option<Enforced>, Error> {
+        let shut = match prefix {
+            IpNet::V4(net) => self.gate_v4.mend(net),
+            IpNet::V6(net) => self.gate_v6.mend(net),
+        };
+        let Some(ban) = self.tables.get(&Key::of(prefix))? else { return Ok(None) };
+        Ok((!shut).then(|| Enforced {
+            all: self.clock.boot_of(ban.ends_jiffies),
+            scoped: self.clock.boot_of(ban.ports_end_jiffies),
+            ports: self.sets.ports(ban.port_set),
+        }))
+    }
+
+    /// The prefixes of `count` more entries, whoever wrote them.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub(super) fn sweep(&self, sweep: &mut Sweep, count: usize) -> Result<Vec<IpNet>, Error> {
+        let found = self.tables.sweep(sweep, count)?;
+        if sweep.is_over() {
+            self.show_counts();
+        }
+        Ok(found.into_iter().filter_map(Key::prefix).collect())
+    }
+
+    /// Whether the allow list is this one.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub(super) fn allows(&mut self, prefixes: &[IpNet]) -> Result<bool, Error> {
+        let (v4, v6) = allow_keys(prefixes);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let same = self.controls.known_allowed() == (number(v4.len()), number(v6.len()))
+            && holds_only(&self.allow_v4, v4)?
+            && holds_only(&self.allow_v6, v6)?;
+        if !same {
+            // what we knew is not so: it has to be read
+            (self.allowed_v4, self.allowed_v6) = (None, None);
+        }
+        Ok(same)
+    }
+
     /// Shows `visit` everything that is held.
     ///
     /// # Errors
@@ -487,13 +542,7 @@ impl<G: Ground> Maps<G> {
     /// # Errors
     /// If a map cannot be written.
     pub(super) fn allow(&mut self, prefixes: &[IpNet]) -> Result<(), Error> {
-        let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
-        for prefix in prefixes {
-            match prefix {
-                IpNet::V4(net) => _ = v4.insert(AllowV4::new(*net)),
-                IpNet::V6(net) => _ = v6.insert(LpmV6::new(*net)),
-            }
-        }
+        let (v4, v6) = allow_keys(prefixes);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let (new_v4, new_v6) = (number(v4.len()), number(v6.len()));
         let (old_v4, old_v6) = self.controls.known_allowed();
@@ -525,6 +574,29 @@ impl<G: Ground> Maps<G> {
     pub(super) fn capacity(&self) -> u32 {
         self.tables.capacity()
     }
+}
+
+/// The keys of an allow list.
+fn allow_keys(prefixes: &[IpNet]) -> (HashSet<AllowV4>, HashSet<LpmV6>) {
+    let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
+    for prefix in prefixes {
+        match prefix {
+            IpNet::V4(net) => _ = v4.insert(AllowV4::new(*net)),
+            IpNet::V6(net) => _ = v6.insert(LpmV6::new(*net)),
+        }
+    }
+    (v4, v6)
+}
+
+fn holds_only<K: MapKey>(table: &impl Raw<K, u32>, mut wanted: HashSet<K>) -> Result<bool, Error> {
+    let mut last = None;
+    while let Some(key) = table.next_key(last.as_ref())? {
+        if !wanted.remove(&key) {
+            return Ok(false);
+        }
+        last = Some(key);
+    }
+    Ok(wanted.is_empty())
 }
 
 /// The last op of each prefix: it says all.

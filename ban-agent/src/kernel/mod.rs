@@ -3,13 +3,16 @@
 //! Knows what the kernel has to hold ([`Op`]), never why. [`Xdp`] is the real thing, [`Memory`] a
 //! model of it for the tests of other stages.
 
+mod attach;
 pub mod batch;
 mod card;
 mod clock;
 #[cfg(test)]
 mod double;
+mod entry;
 mod error;
 mod gates;
+mod guard;
 mod hash;
 mod heap;
 mod hold;
@@ -40,14 +43,15 @@ pub(crate) use self::double::{Double, To};
 pub use self::{
     card::Card,
     clock::JiffyClock,
+    entry::protected,
     error::Error,
     heap::{few_arenas, give_back},
     hold::Hold,
-    interface::default_route,
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},
     model::Memory,
     pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},
+    tables::Sweep,
     xdp::{Attached, Events, Options, Xdp},
 };
 use crate::{
@@ -158,6 +162,38 @@ pub trait Enforcer: Send {
         let mut held = Vec::new();
         self.each_held(&mut |ban| held.push(ban))?;
         Ok(held)
+    }
+
+    /// What is enforced for each of `prefixes`, in their order; `None` where anything is missing.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
+        let mut found = vec![None; prefixes.len()];
+        self.each_held(&mut |held| {
+            let at = prefixes.iter().position(|prefix| *prefix == held.prefix);
+            if let Some(slot) = at.and_then(|at| found.get_mut(at)) {
+                *slot = Some(held.enforced);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// About `count` more of what is held, whoever put it there.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    fn sweep(&mut self, sweep: &mut Sweep, _count: usize) -> anyhow::Result<Vec<IpNet>> {
+        *sweep = Sweep::over();
+        Ok(Vec::new())
+    }
+
+    /// Whether the allow list is exactly this one.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    fn allows(&mut self, _prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        Ok(true)
     }
 
     /// Replaces the allow list; its prefixes are never dropped.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Enforcer, Held, Hits};
+use super::{Enforcer, Held, Hits, Sweep};
 use crate::{
     clock::Now,
     ledger::{Enforced, Op},
@@ -58,6 +58,15 @@ impl Enforcer for Memory {
         });
         held.for_each(visit);
         Ok(())
+    }
+
+    fn sweep(&mut self, sweep: &mut Sweep, _: usize) -> anyhow::Result<Vec<IpNet>> {
+        *sweep = Sweep::over();
+        Ok(self.bans.keys().copied().collect())
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        Ok(self.allowed == prefixes.iter().copied().collect())
     }
 
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {

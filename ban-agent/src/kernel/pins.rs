@@ -22,8 +22,12 @@ pub struct Pinned {
     root: PathBuf,
     /// Maps that were pinned when we came.
     before: Vec<PathBuf>,
-    _lock: std::os::fd::OwnedFd,
+    lock: std::os::fd::OwnedFd,
 }
+
+/// The pin folders at some moment: device, inode and the last change of each. Another one:
+/// something came or went.
+pub(super) type Seal = [(u64, u64, i64, i64); 3];
 
 impl Pinned {
     /// Makes the folders that are missing, and takes the lock.
@@ -34,10 +38,37 @@ impl Pinned {
         check_bpffs(root)?;
         make(root)?;
         let lock = lock(root)?;
-        let mut pinned = Pinned { root: root.to_owned(), before: Vec::new(), _lock: lock };
+        let mut pinned = Pinned { root: root.to_owned(), before: Vec::new(), lock };
         pinned.before = files(&pinned.maps());
         make(&pinned.links())?;
         Ok(pinned)
+    }
+
+    /// The folders as they are; `None`: one is not there.
+    pub(super) fn seal(&self) -> Option<Seal> {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
+        };
+        Some([folder(&self.root)?, folder(&self.maps())?, folder(&self.links())?])
+    }
+
+    /// Makes folders that somebody removed, and locks them.
+    ///
+    /// # Errors
+    /// If the path is not on bpffs any more, or belongs to another agent meanwhile.
+    pub(super) fn restore(&mut self) -> Result<(), Error> {
+        check_bpffs(&self.root)?;
+        make(&self.root)?;
+        let failed =
+            |e: rustix::io::Errno| Error::call("stat", self.root.display().to_string(), e.into());
+        let here = rustix::fs::stat(&self.root).map_err(failed)?;
+        let locked = rustix::fs::fstat(&self.lock).map_err(failed)?;
+        if (here.st_dev, here.st_ino) != (locked.st_dev, locked.st_ino) {
+            self.lock = lock(&self.root)?;
+        }
+        make(&self.links())
     }
 
     /// Refuses to start beside pins of another version that enforce something: two programs
@@ -199,7 +230,12 @@ fn remove(root: &Path) -> Result<Vec<String>, Error> {
     for version in versions(root) {
         detached.extend(remove_version(&version)?);
     }
-    fs::remove_dir(root).map_err(|e| Error::call("rmdir", root.display().to_string(), e))?;
+    match fs::remove_dir(root) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::call("rmdir", root.display().to_string(), e));
+        }
+        _ => {}
+    }
     detached.sort();
     detached.dedup();
     Ok(detached)

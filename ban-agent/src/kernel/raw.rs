@@ -31,6 +31,12 @@ pub(super) trait Raw<K, V> {
     /// The first failure; any of them may be gone then.
     fn remove_all(&self, keys: &[K]) -> Result<(), Error>;
 
+    /// The key behind `last`, or the first; `None` at the end.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    fn next_key(&self, last: Option<&K>) -> Result<Option<K>, Error>;
+
     /// Shows `visit` every entry.
     ///
     /// # Errors
@@ -80,6 +86,10 @@ impl<K: MapKey, V: Pod + Default + Send> Raw<K, V> for super::batch::Table<K, V>
 
     fn remove_all(&self, keys: &[K]) -> Result<(), Error> {
         self.remove_all(keys)
+    }
+
+    fn next_key(&self, last: Option<&K>) -> Result<Option<K>, Error> {
+        self.next_key(last)
     }
 
     fn each(&self, visit: &mut dyn FnMut(K, V)) -> Result<(), Error> {

@@ -16,7 +16,6 @@ use super::{
     clock::JiffyClock,
     error::Error,
     hash::Map,
-    link::Link,
     load::{Loaded, SIZED, entries},
     maps::Maps,
     raw::MapKey,
@@ -39,7 +38,7 @@ impl Xdp {
         let clock = JiffyClock::measure(first.clock()?)?;
         let mut programs = vec![first];
         for on in &self.attached {
-            let mut program = load(on.slot)?;
+            let mut program = load(on.slot)?.framed(on.framing);
             program.program()?;
             programs.push(program);
         }
@@ -83,11 +82,8 @@ impl Xdp {
             what: "use the program",
             source: Box::new(source),
         })?;
-        if let Some((_, link)) = self.held.iter().find(|(name, _)| *name == on.name) {
-            return link.update(program).map_err(failed).map(|()| true);
-        }
-        match Link::open(&self.pins.link(&on.name)).map_err(failed)? {
-            Some(link) => link.update(program).map_err(failed).map(|()| true),
+        match self.links.iter().find(|(name, _)| *name == on.name) {
+            Some((_, link)) => link.update(program).map_err(failed).map(|()| true),
             None => Ok(false),
         }
     }

@@ -121,6 +121,13 @@ impl<C: Cells> Controls<C> {
     }
 }
 
+impl Controls {
+    /// The slot counts for this interface from now on.
+    pub(super) fn claim(&self, slot: u32, ifindex: u32) {
+        self.write_u32(slot_offset(slot), ifindex);
+    }
+}
+
 fn slot_offset(slot: u32) -> usize {
     offset_of!(Settings, slots) + slot as usize * 4
 }

@@ -238,6 +238,18 @@ impl<G: Ground, K: MapKey> Side<G, K> {
         result
     }
 
+    /// `count` keys of the map itself behind `last`; fewer at its end.
+    fn sweep(&self, mut last: Option<K>, count: usize) -> Result<Vec<K>, Error> {
+        let mut found = Vec::new();
+        while found.len() < count
+            && let Some(key) = self.table.next_key(last.as_ref())?
+        {
+            found.push(key);
+            last = Some(key);
+        }
+        Ok(found)
+    }
+
     fn each(
         &mut self,
         of: impl Fn(K) -> Key,
@@ -302,6 +314,42 @@ impl Entries {
             Key::NetV6(key) => self.net_v6.push((key, ban)),
         }
     }
+}
+
+/// How far a sweep through all maps has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sweep {
+    at: Option<Key>,
+    side: Sides,
+}
+
+impl Sweep {
+    /// One that has seen all maps.
+    #[must_use]
+    pub fn over() -> Sweep {
+        Sweep { at: None, side: Sides::Over }
+    }
+
+    /// Whether it has seen all maps.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.side == Sides::Over
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sides {
+    #[default]
+    V4,
+    NetV4,
+    V6,
+    Site,
+    NetV6,
+    Over,
+}
+
+fn wrap<K>(keys: Vec<K>, key: impl Fn(K) -> Key) -> Vec<Key> {
+    keys.into_iter().map(key).collect()
 }
 
 /// All ban maps.
@@ -438,6 +486,41 @@ impl<G: Ground> Tables<G> {
         let v4 = self.v4.held.values().chain(self.net_v4.held.values());
         let v6 = self.v6.held.values().chain(self.site.held.values());
         v4.chain(v6).chain(self.net_v6.held.values()).copied().collect()
+    }
+
+    /// `count` more keys that are in the maps, whoever wrote them.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub(super) fn sweep(&self, sweep: &mut Sweep, count: usize) -> Result<Vec<Key>, Error> {
+        let (found, next) = match (sweep.side, sweep.at) {
+            (Sides::V4, Some(Key::V4(last))) => {
+                (wrap(self.v4.sweep(Some(last), count)?, Key::V4), Sides::NetV4)
+            }
+            (Sides::V4, _) => (wrap(self.v4.sweep(None, count)?, Key::V4), Sides::NetV4),
+            (Sides::NetV4, Some(Key::NetV4(last))) => {
+                (wrap(self.net_v4.sweep(Some(last), count)?, Key::NetV4), Sides::V6)
+            }
+            (Sides::NetV4, _) => (wrap(self.net_v4.sweep(None, count)?, Key::NetV4), Sides::V6),
+            (Sides::V6, Some(Key::V6(last))) => {
+                (wrap(self.v6.sweep(Some(last), count)?, Key::V6), Sides::Site)
+            }
+            (Sides::V6, _) => (wrap(self.v6.sweep(None, count)?, Key::V6), Sides::Site),
+            (Sides::Site, Some(Key::Site(last))) => {
+                (wrap(self.site.sweep(Some(last), count)?, Key::Site), Sides::NetV6)
+            }
+            (Sides::Site, _) => (wrap(self.site.sweep(None, count)?, Key::Site), Sides::NetV6),
+            (Sides::NetV6, Some(Key::NetV6(last))) => {
+                (wrap(self.net_v6.sweep(Some(last), count)?, Key::NetV6), Sides::Over)
+            }
+            (Sides::NetV6, _) => (wrap(self.net_v6.sweep(None, count)?, Key::NetV6), Sides::Over),
+            (Sides::Over, _) => return Ok(Vec::new()),
+        };
+        sweep.at = found.last().copied();
+        if found.len() < count {
+            *sweep = Sweep { at: None, side: next };
+        }
+        Ok(found)
     }
 
     /// How many entries the fullest map holds.

@@ -1,23 +1,31 @@
 //! The program on the interfaces: start, swap, stop. Dropping [`Xdp`] leaves everything in force.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use ban_common::{Event, SLOTS, Verdict};
 
 use super::{
     Dropped, Enforcer, Held, Hits, Mode, Verdicts,
+    attach::{Undo, attach},
     clock::JiffyClock,
+    entry::{Choice, Scene},
     error::Error,
+    guard::{Backoff, Guard},
     hold::Hold,
-    interface::{self, Interface},
-    link::{Link, Place, program_by_id},
+    interface::{Framing, Interface},
+    link::{Link, Place},
     load::Loaded,
     maps::Maps,
     pins::{Ahead, Pinned},
     resize::resize,
+    tables::Sweep,
 };
-use crate::{clock::Now, ledger::Op, net::IpNet};
+use crate::{
+    clock::Now,
+    ledger::{Enforced, Op},
+    net::IpNet,
+};
 
 /// `enum xdp_action`, include/uapi/linux/bpf.h.
 const XDP_DROP: u32 = 1;
@@ -25,8 +33,10 @@ const XDP_DROP: u32 = 1;
 /// How to start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Names; empty: those that hold the default route.
+    /// Names; empty: all by which the outside reaches this host.
     pub interfaces: Vec<String>,
+    /// Names of those that nobody is to protect, nor to miss.
+    pub unprotected: Vec<String>,
     /// Where in the stack.
     pub mode: Mode,
     /// The pin folder, on bpffs.
@@ -47,6 +57,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             interfaces: Vec::new(),
+            unprotected: Vec::new(),
             mode: Mode::Auto,
             pins: PathBuf::from("/sys/fs/bpf/ban-agent"),
             max_bans: ban_common::DEFAULT_BANS,
@@ -71,13 +82,42 @@ pub struct Attached {
     pub(super) slot: u32,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// Why nothing is dropped there, if that is so and should not be.
+    pub trouble: Option<String>,
+    pub(super) framing: Framing,
+    pub(super) backoff: Backoff,
+}
+
+impl Attached {
+    /// Not attached yet, or not there.
+    pub(super) fn missing(name: String, slot: u32) -> Attached {
+        Attached {
+            name,
+            ifindex: 0,
+            place: None,
+            slot,
+            warnings: Vec::new(),
+            trouble: None,
+            framing: Framing::Ethernet,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// The program runs there now.
+    pub(super) fn put(&mut self, interface: &Interface, place: Place, warning: Option<String>) {
+        self.ifindex = interface.index;
+        self.place = Some(place);
+        self.framing = interface.framing().unwrap_or_default();
+        self.warnings = Vec::from_iter(warning);
+        self.trouble = None;
+    }
 }
 
 #[cfg(test)]
 impl Attached {
     /// One that is nowhere but in a test.
     pub(crate) fn double(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
-        Attached { name: name.into(), ifindex, place, slot: 0, warnings: Vec::new() }
+        Attached { ifindex, place, ..Attached::missing(name.into(), 0) }
     }
 }
 
@@ -90,29 +130,28 @@ pub struct Xdp {
     pub(super) attached: Vec<Attached>,
     /// A copy of the program for test runs, then one for each of `attached`.
     pub(super) programs: Vec<Loaded>,
-    /// By interface, what is not pinned and goes with this process ([`Hold::Held`]).
-    pub(super) held: Vec<(String, Link)>,
+    /// By interface, what ties the program to it. Pinned as well, unless it is to go with this
+    /// process ([`Hold::Held`]).
+    pub(super) links: Vec<(String, Link)>,
+    pub(super) guard: Guard,
 }
 
-/// How to take back what was done to one interface.
-pub(super) enum Undo {
-    /// The link is new.
-    Created(Link, PathBuf),
-    /// The link ran this program before.
-    Swapped(Link, Option<OwnedFd>),
+/// What is to be protected at the start.
+#[derive(Default)]
+struct Chosen {
+    found: Vec<Choice>,
+    /// Named, and not there.
+    missing: Vec<String>,
+    /// None was named: what cannot be protected does not stop the others.
+    lenient: bool,
 }
 
-impl Undo {
-    fn run(self) {
-        let result = match self {
-            Undo::Created(link, pin) => std::fs::remove_file(pin).and_then(|()| link.detach()),
-            Undo::Swapped(link, Some(program)) => link.update(program),
-            Undo::Swapped(_, None) => Ok(()),
-        };
-        if let Err(error) = result {
-            log::error!("cannot take back an attachment: {error}");
-        }
-    }
+/// What a start has attached.
+struct Started {
+    maps: Maps,
+    attached: Vec<Attached>,
+    programs: Vec<Loaded>,
+    links: Vec<(String, Link)>,
 }
 
 impl Xdp {
@@ -122,8 +161,11 @@ impl Xdp {
     /// # Errors
     /// If anything fails; then everything is as it was before.
     pub fn start(options: Options) -> Result<Xdp, Error> {
-        let interfaces = resolve(&options.interfaces)?;
-        Xdp::start_on(options, interfaces)
+        let scene = Scene::read()?;
+        let chosen = choose(&options, &scene)?;
+        let mut xdp = Xdp::start_on(options, chosen)?;
+        xdp.note_uncovered(&scene);
+        Ok(xdp)
     }
 
     /// As [`Xdp::start`], on no interface: for `BPF_PROG_TEST_RUN`.
@@ -131,14 +173,15 @@ impl Xdp {
     /// # Errors
     /// If anything fails; then everything is as it was before.
     pub fn load(options: Options) -> Result<Xdp, Error> {
-        Xdp::start_on(options, Vec::new())
+        Xdp::start_on(options, Chosen::default())
     }
 
-    fn start_on(options: Options, interfaces: Vec<(Interface, Vec<String>)>) -> Result<Xdp, Error> {
+    fn start_on(options: Options, chosen: Chosen) -> Result<Xdp, Error> {
         let pins = Pinned::open(&options.pins)?;
-        match Xdp::attach_all(&options, &pins, interfaces) {
-            Ok((maps, attached, programs)) => {
-                let mut xdp = Xdp { options, pins, maps, attached, programs, held: Vec::new() };
+        match Xdp::attach_all(&options, &pins, chosen) {
+            Ok(Started { maps, attached, programs, links }) => {
+                let guard = Guard::default();
+                let xdp = Xdp { options, pins, maps, attached, programs, links, guard };
                 xdp.release_others()?;
                 if xdp.options.hold == Hold::Held {
                     xdp.unpin()?;
@@ -154,11 +197,8 @@ impl Xdp {
         }
     }
 
-    fn attach_all(
-        options: &Options,
-        pins: &Pinned,
-        interfaces: Vec<(Interface, Vec<String>)>,
-    ) -> Result<(Maps, Vec<Attached>, Vec<Loaded>), Error> {
+    fn attach_all(options: &Options, pins: &Pinned, chosen: Chosen) -> Result<Started, Error> {
+        let Chosen { found: mut interfaces, missing, lenient } = chosen;
         pins.check_versions()?;
         let folder = pins.maps();
         let late = resize(&folder, options.max_bans)?;
@@ -170,89 +210,42 @@ impl Xdp {
         let mut maps = Maps::new(&first, clock)?;
         maps.controls.dry_run(options.dry_run);
         maps.controls.sample(options.sample_every);
-        let alive = |index| interfaces.iter().any(|(found, _)| found.index == index);
-        let mut programs = vec![first];
-        let mut slots = Vec::new();
-        for (interface, _) in &interfaces {
-            let too_many = || Error::TooManyInterfaces { count: interfaces.len(), limit: SLOTS };
-            let slot = maps.controls.slot(interface.index, alive).ok_or_else(too_many)?;
-            let mut program = Loaded::new(folder.as_path(), options.max_bans, slot)?;
-            program.program()?;
-            programs.push(program);
-            slots.push(slot);
+        if lenient {
+            interfaces.truncate(SLOTS as usize - 1);
         }
+        let present: Vec<u32> = interfaces.iter().map(|(found, _)| found.index).collect();
+        let alive = |index| present.contains(&index);
+        let count = interfaces.len() + missing.len();
+        let slot = |index| {
+            let slot = maps.controls.slot(index, alive);
+            slot.ok_or(Error::TooManyInterfaces { count, limit: SLOTS })
+        };
+        let mut programs = vec![first];
         let mut attached = Vec::new();
-        let mut undo = Vec::new();
-        for (((interface, warnings), program), slot) in
-            interfaces.into_iter().zip(programs.iter_mut().skip(1)).zip(slots)
-        {
-            let missing = interface.index > LARGEST_INDEX;
-            let mut on = Attached {
-                name: interface.name.clone(),
-                ifindex: if missing { 0 } else { interface.index },
-                place: None,
-                slot,
-                warnings,
-            };
-            if options.hold == Hold::Off || missing {
-                attached.push(on);
-                continue;
+        for (interface, _) in &interfaces {
+            let slot = slot(interface.index)?;
+            let mut program = Loaded::new(folder.as_path(), options.max_bans, slot)?;
+            if let Some(framing) = interface.framing() {
+                program.frame(framing);
+                program.program()?;
             }
-            match attach(options, pins, &interface, program) {
-                Ok((place, warning, step)) => {
-                    undo.push(step);
-                    on.place = Some(place);
-                    on.warnings.extend(warning);
-                    attached.push(on);
-                }
-                Err(error) => {
-                    undo.into_iter().rev().for_each(Undo::run);
-                    return Err(error);
-                }
-            }
+            programs.push(program);
+            attached.push(Attached::missing(interface.name.clone(), slot));
+        }
+        let present =
+            interfaces.into_iter().zip(attached.iter_mut().zip(programs.iter_mut().skip(1)));
+        let links = put_on(options, pins, present, lenient)?;
+        for (number, name) in (0..).zip(missing) {
+            // no interface has such an index
+            let slot = slot(1 << 31 | number)?;
+            let warnings = vec![format!("{name} is missing")];
+            attached.push(Attached { warnings, ..Attached::missing(name, slot) });
+            programs.push(Loaded::new(folder.as_path(), options.max_bans, slot)?);
         }
         if let Some(late) = late {
             late.carry(&mut maps);
         }
-        Ok((maps, attached, programs))
-    }
-
-    /// Looks at the interfaces again: where one has come back (a new device of the same name), the
-    /// program is put on it. What has changed, for the log. To be called when rtnetlink reports a
-    /// link.
-    ///
-    /// # Errors
-    /// If the kernel does not answer, or refuses the program.
-    pub fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
-        if self.options.hold == Hold::Off {
-            return Ok(Vec::new());
-        }
-        let all = interface::list()?;
-        let mut changes = Vec::new();
-        for (attached, program) in self.attached.iter_mut().zip(self.programs.iter_mut().skip(1)) {
-            let now = all.iter().find(|interface| interface.name == attached.name);
-            match now {
-                Some(interface) if interface.index == attached.ifindex => {}
-                Some(interface) => {
-                    let (place, warning, _) =
-                        attach(&self.options, &self.pins, interface, program)?;
-                    attached.ifindex = interface.index;
-                    attached.place = Some(place);
-                    attached.warnings = warning.into_iter().collect();
-                    changes.push(format!("{} has come back and is protected", attached.name));
-                }
-                None if attached.ifindex != 0 => {
-                    attached.ifindex = 0;
-                    attached.warnings = vec![format!("{} is gone", attached.name)];
-                    changes.push(format!("{} is gone", attached.name));
-                }
-                None => {}
-            }
-        }
-        if self.options.hold == Hold::Held {
-            self.unpin()?;
-        }
-        Ok(changes)
+        Ok(Started { maps, attached, programs, links })
     }
 
     /// Takes the program off interfaces that an earlier agent protected and we do not.
@@ -279,14 +272,18 @@ impl Xdp {
     /// # Errors
     /// The first failure.
     pub fn detach(self) -> Result<Vec<String>, Error> {
-        let Xdp { pins, maps, programs, held, .. } = self;
+        let Xdp { pins, maps, programs, links, .. } = self;
         drop(maps);
         drop(programs);
-        let mut names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
-        // not pinned: they go with their descriptors
-        drop(held);
+        let mut names = Vec::new();
+        for (name, link) in links {
+            // its pin may be gone, or out of reach
+            link.take_off().map_err(|e| Error::call("detach", name.clone(), e))?;
+            names.push(name);
+        }
         names.extend(pins.remove()?);
         names.sort();
+        names.dedup();
         Ok(names)
     }
 
@@ -374,7 +371,8 @@ impl Xdp {
     fn renew(&mut self) -> Result<(), Error> {
         let folder = self.pins.maps();
         for (at, on) in self.attached.iter().enumerate() {
-            let mut program = Loaded::new(&folder, self.options.max_bans, on.slot)?;
+            let mut program =
+                Loaded::new(&folder, self.options.max_bans, on.slot)?.framed(on.framing);
             self.swap(on, &mut program)?;
             if let Some(old) = self.programs.get_mut(at + 1) {
                 *old = program;
@@ -441,6 +439,18 @@ impl Enforcer for Xdp {
         Ok(self.maps.each_held(Now::read(), visit)?)
     }
 
+    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
+        Ok(self.maps.holds(prefixes)?)
+    }
+
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
+        Ok(self.maps.sweep(sweep, count)?)
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        Ok(self.maps.allows(prefixes)?)
+    }
+
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
         Ok(self.maps.allow(prefixes)?)
     }
@@ -496,202 +506,64 @@ impl From<Event> for Dropped {
     }
 }
 
-/// The kernel's indexes are positive `int`s; what is above stands for an interface that is not
-/// there.
-const LARGEST_INDEX: u32 = i32::MAX.cast_unsigned();
-
-/// The interfaces behind the configured names, each once, with what the operator should know. One
-/// that is not there has an index above [`LARGEST_INDEX`]: it stops no other, and is protected once
-/// it comes.
-fn resolve(names: &[String]) -> Result<Vec<(Interface, Vec<String>)>, Error> {
-    let all = interface::list()?;
-    let defaults = if names.is_empty() { interface::default_route() } else { Vec::new() };
-    let names = if names.is_empty() { &defaults } else { names };
-    if names.is_empty() {
-        return Err(Error::NoDefaultRoute);
+/// What the options ask for.
+fn choose(options: &Options, scene: &Scene) -> Result<Chosen, Error> {
+    if options.interfaces.is_empty() {
+        let found = scene.entries(&options.unprotected);
+        if found.is_empty() {
+            return Err(Error::NoDefaultRoute);
+        }
+        return Ok(Chosen { found, missing: Vec::new(), lenient: true });
     }
-    let mut found: Vec<(Interface, Vec<String>)> = Vec::new();
-    for name in names {
-        let missing = || Error::NoInterface {
+    let (found, missing) = scene.named(&options.interfaces);
+    match missing.first() {
+        Some(name) if found.is_empty() => Err(Error::NoInterface {
             name: name.clone(),
-            known: all.iter().map(|interface| interface.name.clone()).collect(),
-        };
-        let Some(mut interface) = all.iter().find(|other| other.name == *name) else {
-            let error = missing();
-            if !names.iter().any(|name| all.iter().any(|other| other.name == *name)) {
-                return Err(error);
-            }
-            log::error!("{error}: it is protected once it is there");
-            let index = u32::MAX - u32::try_from(found.len()).unwrap_or(0);
-            let warning = format!("{name} is not there: nothing that arrives by it is dropped");
-            found.push((
-                Interface { name: name.clone(), index, ..Interface::default() },
-                vec![warning],
-            ));
-            continue;
-        };
-        let mut warnings = Vec::new();
-        while interface.kind == "vlan"
-            && let Some(parent) = all.iter().find(|other| other.index == interface.lower)
-        {
-            warnings.push(format!(
-                "{} is a VLAN of {}: protecting {}, tagged frames included, before they are \
-                 sorted to their VLANs",
-                interface.name, parent.name, parent.name
-            ));
-            interface = parent;
-        }
-        warnings.extend(port_warning(interface, &all));
-        if let Some((_, known)) = found.iter_mut().find(|(other, _)| other.index == interface.index)
-        {
-            known.extend(warnings);
-        } else {
-            found.push((interface.clone(), warnings));
-        }
+            known: scene.all.iter().map(|interface| interface.name.clone()).collect(),
+        }),
+        _ => Ok(Chosen { found, missing, lenient: false }),
     }
-    Ok(found)
 }
 
-/// What it means to protect the port of a bond or bridge and not the whole.
-fn port_warning(port: &Interface, all: &[Interface]) -> Option<String> {
-    let whole = all.iter().find(|other| port.master != 0 && other.index == port.master)?;
-    let (port, whole, kind) = (&port.name, &whole.name, &whole.kind);
-    let meaning = match kind.as_str() {
-        "bond" => format!(
-            "packets that arrive by its other ports pass; name {whole} instead, which protects \
-             all of them"
-        ),
-        "bridge" => format!(
-            "bans hold for all that arrives by {port}, also for what {whole} forwards; packets \
-             that arrive by its other ports pass"
-        ),
-        _ => return None,
-    };
-    Some(format!("{port} is a port of the {kind} {whole}: {meaning}"))
-}
-
-/// Puts the program on one interface. The place, a warning, and how to take it back.
-pub(super) fn attach(
+/// Puts each program on its interface, or none.
+///
+/// # Errors
+/// The first failure; if `lenient` only one that all share.
+fn put_on<'a>(
     options: &Options,
     pins: &Pinned,
-    interface: &Interface,
-    loaded: &mut Loaded,
-) -> Result<(Place, Option<String>, Undo), Error> {
-    let pin = pins.link(&interface.name);
-    let failed = |call| {
-        let name = interface.name.clone();
-        move |e| Error::call(call, name, e)
-    };
-    let program = loaded
-        .program()?
-        .fd()
-        .map_err(|source| Error::Program { what: "use the program", source: Box::new(source) })?;
-    if let Some(link) = Link::open(&pin).map_err(failed("open the pinned link"))? {
-        let info = link.info().map_err(failed("read the pinned link"))?;
-        if info.ifindex == interface.index && fits(options.mode, interface) {
-            // Held open: unlike this the program would be gone once it is swapped out.
-            // Without CAP_SYS_ADMIN it cannot be, and a failed start leaves the new program.
-            let old = match program_by_id(info.program) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
-                old => Some(old.map_err(failed("open the old program of"))?),
-            };
-            link.update(program).map_err(failed("swap the program"))?;
-            let warning = interface.generic.then(|| generic_warning(interface, None));
-            let place = if interface.generic { Place::Generic } else { Place::Native };
-            return Ok((place, warning, Undo::Swapped(link, old)));
+    all: impl Iterator<Item = (Choice, (&'a mut Attached, &'a mut Loaded))>,
+    lenient: bool,
+) -> Result<Vec<(String, Link)>, Error> {
+    let mut done: Vec<(String, Undo)> = Vec::new();
+    let mut failed = None;
+    for ((interface, mut warnings), (on, program)) in all {
+        if options.hold == Hold::Off {
+            (on.ifindex, on.warnings) = (interface.index, warnings);
+            continue;
         }
-        // Its interface is gone and this one only has the same name, or the mode has changed.
-        drop(link.detach());
-        std::fs::remove_file(&pin).map_err(failed("unpin"))?;
-    }
-    if options.replace {
-        evict(interface)?;
-    }
-    let (link, warning) = create(options.mode, interface, program)?;
-    let place = if warning.is_none() && options.mode != Mode::Generic {
-        Place::Native
-    } else {
-        Place::Generic
-    };
-    link.pin(&pin).map_err(failed("pin the link"))?;
-    Ok((place, warning, Undo::Created(link, pin)))
-}
-
-/// Whether what runs is what is asked for.
-fn fits(mode: Mode, interface: &Interface) -> bool {
-    match mode {
-        Mode::Auto => true,
-        Mode::Native => !interface.generic,
-        Mode::Generic => interface.generic,
-    }
-}
-
-fn create(
-    mode: Mode,
-    interface: &Interface,
-    program: &aya::programs::ProgramFd,
-) -> Result<(Link, Option<String>), Error> {
-    use std::os::fd::AsFd as _;
-    let attach = |place| Link::create(program.as_fd(), interface.index, place);
-    let busy = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
-    let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
-    let first = if mode == Mode::Generic { Place::Generic } else { Place::Native };
-    let error = match attach(first) {
-        Ok(link) => return Ok((link, None)),
-        Err(error) => error,
-    };
-    if busy(&error) {
-        return Err(Error::SlotTaken {
-            interface: interface.name.clone(),
-            owner: owner(interface),
-        });
-    }
-    if denied(&error) {
-        return Err(Error::Permission { what: "attach to a network interface" });
-    }
-    match mode {
-        Mode::Native => Err(Error::NoNative { interface: interface.name.clone(), source: error }),
-        Mode::Generic => Err(Error::call("attach", interface.name.clone(), error)),
-        Mode::Auto => attach(Place::Generic)
-            .map(|link| (link, Some(generic_warning(interface, Some(&error)))))
-            .map_err(|e| Error::call("attach", interface.name.clone(), e)),
-    }
-}
-
-fn generic_warning(interface: &Interface, error: Option<&io::Error>) -> String {
-    let why = error.map_or_else(String::new, |e| format!(" ({e})"));
-    format!(
-        "{} has no native XDP{why}: running in generic mode, which costs more than twice as much \
-         per packet",
-        interface.name
-    )
-}
-
-/// The program that holds the slot, for people.
-fn owner(interface: &Interface) -> String {
-    let id = interface.program;
-    let name = aya::programs::loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned));
-    match name {
-        Some(name) if !name.is_empty() => format!("'{name}' (id {id})"),
-        _ => format!("with id {id}"),
-    }
-}
-
-/// Takes another's program off the interface.
-fn evict(interface: &Interface) -> Result<(), Error> {
-    if interface.program == 0 {
-        return Ok(());
-    }
-    let failed = |e| Error::call("remove the XDP program of", interface.name.clone(), e);
-    // By its program too: another network namespace has its own interface of that index.
-    let (ifindex, program) = (interface.index, interface.program);
-    for link in Link::all().map_err(failed)? {
-        if link.info().is_ok_and(|info| info.ifindex == ifindex && info.program == program) {
-            return link.detach().map_err(failed);
+        let put =
+            attach(options, pins, &interface, program).and_then(|put| put.undo.pin().map(|()| put));
+        match put {
+            Ok(put) => {
+                warnings.extend(put.warning);
+                on.put(&interface, put.place, None);
+                on.warnings = warnings;
+                done.push((interface.name, put.undo));
+            }
+            Err(error) if lenient => {
+                on.ifindex = interface.index;
+                on.trouble = Some(format!("{}: nothing is dropped: {error}", interface.name));
+                failed = failed.or(Some(error));
+            }
+            Err(error) => {
+                done.into_iter().rev().for_each(|(_, undo)| undo.run());
+                return Err(error);
+            }
         }
     }
-    interface::clear(interface)
+    match failed {
+        Some(error) if done.is_empty() => Err(error),
+        _ => Ok(done.into_iter().map(|(name, undo)| (name, undo.into_link())).collect()),
+    }
 }

@@ -274,6 +274,11 @@ impl Ledger {
         self.bans.iter().map(|(prefix, claims)| self.ban(prefix, claims))
     }
 
+    /// The bans behind `last` in the order of [`Ledger::iter`]; all, if it is `None`.
+    pub fn after(&self, last: Option<IpNet>) -> impl Iterator<Item = Ban<'_>> {
+        self.bans.after(last).map(|(prefix, claims)| self.ban(prefix, claims))
+    }
+
     /// How many prefixes are banned.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,7 +1,7 @@
 //! A map of prefixes that answers which of them cover an address and which lie inside another.
 //! Knows nothing of what it keeps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use super::IpNet;
 
@@ -84,6 +84,12 @@ impl<V> PrefixMap<V> {
     /// All of them: IPv4 before IPv6, by address, the wider before the narrower.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (IpNet, &V)> {
         self.entries.iter().map(|(&prefix, value)| (prefix, value))
+    }
+
+    /// Those behind `last` in the order of [`PrefixMap::iter`]; all, if it is `None`.
+    pub fn after(&self, last: Option<IpNet>) -> impl Iterator<Item = (IpNet, &V)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).map(|(&prefix, value)| (prefix, value))
     }
 
     /// Those that cover all of `prefix`, itself included, the widest first.

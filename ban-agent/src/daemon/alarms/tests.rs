@@ -28,7 +28,9 @@ use crate::{
     event::{Bus, Subscription, What},
     filter,
     jail::{self, Limits, Sentence},
-    kernel::{Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Memory, Place, Verdicts},
+    kernel::{
+        Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Memory, Place, Sweep, Verdicts,
+    },
     ledger::{Enforced, Op},
     net::{IpNet, parse_prefix},
     source::{self, Start},
@@ -40,6 +42,8 @@ use crate::{
 struct Machine {
     maps: Memory,
     interfaces: Vec<Attached>,
+    uncovered: Vec<String>,
+    pin_trouble: Option<String>,
     dry_run: bool,
 }
 
@@ -48,6 +52,8 @@ struct Double {
     machine: Arc<Mutex<Machine>>,
     /// As of the last look, for who asks by reference.
     interfaces: Vec<Attached>,
+    uncovered: Vec<String>,
+    pin_trouble: Option<String>,
     folder: PathBuf,
 }
 
@@ -70,6 +76,14 @@ impl Enforcer for Double {
         self.with(|machine| machine.maps.each_held(visit))
     }
 
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
+        self.with(|machine| machine.maps.sweep(sweep, count))
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        self.with(|machine| machine.maps.allows(prefixes))
+    }
+
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
         self.with(|machine| machine.maps.allow(prefixes))
     }
@@ -83,6 +97,20 @@ impl Card for Double {
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
         self.interfaces = self.with(|machine| machine.interfaces.clone());
         Ok(Vec::new())
+    }
+
+    fn look(&mut self) -> Result<Vec<String>, Error> {
+        self.uncovered = self.with(|machine| machine.uncovered.clone());
+        self.pin_trouble = self.with(|machine| machine.pin_trouble.clone());
+        Ok(vec!["something".to_owned()])
+    }
+
+    fn pin_trouble(&self) -> Option<&str> {
+        self.pin_trouble.as_deref()
+    }
+
+    fn uncovered(&self) -> &[String] {
+        &self.uncovered
     }
 
     fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {
@@ -145,8 +173,13 @@ impl Bench {
         let interfaces = vec![on("eth0", 1, Some(Place::Native))];
         let machine = Machine { interfaces: interfaces.clone(), ..Machine::default() };
         let machine = Arc::new(Mutex::new(machine));
-        let double =
-            Double { machine: Arc::clone(&machine), interfaces, folder: folder.path().to_owned() };
+        let double = Double {
+            machine: Arc::clone(&machine),
+            interfaces,
+            uncovered: Vec::new(),
+            pin_trouble: None,
+            folder: folder.path().to_owned(),
+        };
         let bus = Bus::default();
         let events = bus.subscribe("watch");
         let (sender, messages) = mpsc::channel(16);
@@ -260,6 +293,8 @@ async fn a_trial_that_lapsed() {
     bench.core.xdp = Box::new(Double {
         machine: Arc::clone(&bench.machine),
         interfaces: vec![on("eth0", 1, None)],
+        uncovered: Vec::new(),
+        pin_trouble: None,
         folder: bench.folder.path().to_owned(),
     });
     // that the interfaces are detached is the same thing
@@ -310,14 +345,16 @@ async fn interfaces() {
         (vec![on("eth0", 1, native)], &[]),
     ] {
         bench.machine(|machine| machine.interfaces.clone_from(&interfaces));
-        bench.core.check_interfaces();
+        bench.core.patrol.moved = true;
+        bench.core.guard();
         assert_eq!(bench.alarms(), expected, "{interfaces:?}");
     }
     bench.was_told_once(Name::InterfaceGeneric, "eth0").await;
     // where it is not asked for, generic mode is a remark
     bench.core.config.agent.mode = config::Mode::Auto;
     bench.machine(|machine| machine.interfaces = vec![on("eth0", 1, Some(Place::Generic))]);
-    bench.core.check_interfaces();
+    bench.core.patrol.moved = true;
+    bench.core.guard();
     assert_eq!(bench.alarms(), Vec::<String>::new());
 }
 
@@ -397,6 +434,50 @@ async fn a_kernel_that_refuses_and_one_that_holds_something_else() {
     assert_eq!(drift(&mut bench), (0, 0));
     assert_eq!(bench.alarms(), Vec::<String>::new());
     bench.was_told_once(Name::Drift, "").await;
+}
+
+#[tokio::test]
+async fn drift_that_was_mended_is_remembered_for_a_while() {
+    let mut bench = Bench::new(Trial::Over);
+    bench.sentence("door", "192.0.2.1");
+    let stranger = parse_prefix("198.51.100.1").unwrap();
+    let enforced = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Vec::new() };
+    let now = bench.now;
+    bench.machine(|machine| {
+        machine.maps.bans.clear();
+        machine.maps.apply(&[Op::Set(stranger, enforced)], now).unwrap();
+        machine.maps.allowed.insert(stranger);
+    });
+    bench.core.patrol.hurry();
+    for _ in 0..8 {
+        bench.core.patrol(now);
+    }
+    bench.machine(|machine| {
+        let held: Vec<_> = machine.maps.bans.keys().map(ToString::to_string).collect();
+        assert_eq!(held, ["192.0.2.1/32"]);
+        assert!(!machine.maps.allowed.contains(&stranger));
+    });
+    assert_eq!(bench.core.patrol.drifted, 3);
+    assert_eq!(bench.alarms(), ["drift "]);
+    bench.later(RECENT);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::Drift, "").await;
+}
+
+#[tokio::test]
+async fn a_way_in_that_is_open_and_pins_that_are_gone() {
+    let mut bench = Bench::new(Trial::Over);
+    bench.machine(|machine| {
+        machine.uncovered = vec!["eth9".into()];
+        machine.pin_trouble = Some("the pins are gone".into());
+    });
+    bench.core.guard();
+    assert_eq!(bench.alarms(), ["interface_unprotected eth9", "pins_gone "]);
+    bench.machine(|machine| (machine.uncovered, machine.pin_trouble) = (Vec::new(), None));
+    bench.core.guard();
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::InterfaceUnprotected, "eth9").await;
+    bench.was_told_once(Name::PinsGone, "").await;
 }
 
 #[tokio::test]
