@@ -418,10 +418,14 @@ mod tests {
             }
             backoff.calm(at(second));
         }
-        assert_eq!(tries, [0, 1, 3, 7, 15, 31, 91, 151, 211, 271]);
-        backoff.calm(at(391));
-        assert!(!backoff.ready(at(330)), "one quiet minute is counted from when it might be tried");
-        backoff.calm(at(392));
+        assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        backoff.calm(at(363));
+        assert_ne!(
+            backoff,
+            Backoff::default(),
+            "quiet for a minute since it might have been tried"
+        );
+        backoff.calm(at(364));
         assert_eq!(backoff, Backoff::default());
     }
 }

@@ -476,8 +476,10 @@ async fn a_way_in_that_is_open_and_pins_that_are_gone() {
     bench.machine(|machine| (machine.uncovered, machine.pin_trouble) = (Vec::new(), None));
     bench.core.guard();
     assert_eq!(bench.alarms(), Vec::<String>::new());
-    bench.was_told_once(Name::InterfaceUnprotected, "eth9").await;
-    bench.was_told_once(Name::PinsGone, "").await;
+    let mut told = bench.told().await;
+    told.sort();
+    let expected = ["+interface_unprotected eth9", "+pins_gone "];
+    assert_eq!(told, [expected, ["-interface_unprotected eth9", "-pins_gone "]].concat());
 }
 
 #[tokio::test]
