@@ -218,6 +218,7 @@ impl Config {
         // every field is named, so that a new one is not forgotten
         let Agent {
             interfaces,
+            unprotected,
             mode,
             state,
             pins,
@@ -240,6 +241,7 @@ impl Config {
         let events = (&self.events, &former.events);
         let mut keys: Vec<String> = [
             ("[agent] interfaces", *interfaces != old.interfaces),
+            ("[agent] unprotected", *unprotected != old.unprotected),
             ("[agent] mode", *mode != old.mode),
             ("[agent] state", *state != old.state),
             ("[agent] pins", *pins != old.pins),
