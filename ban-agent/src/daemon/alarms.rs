@@ -209,7 +209,7 @@ impl Core {
             let text = "not protected, though the outside reaches this host by it";
             look.say(Name::InterfaceUnprotected, name, text);
         }
-        for trouble in self.xdp.pin_trouble() {
+        if let Some(trouble) = self.xdp.pin_trouble() {
             look.say(Name::PinsGone, "", trouble);
         }
     }
