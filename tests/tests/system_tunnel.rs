@@ -1,5 +1,7 @@
 //! Interfaces without an Ethernet header: a banned source dies there as well.
 
+#![expect(clippy::indexing_slicing, reason = "pairs")]
+
 use std::{collections::BTreeSet, net::TcpListener};
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,7 +41,6 @@ fn answered(tun: &mut Tun, sources: &[&str], base: u16, patient: bool) -> Result
 }
 
 #[test]
-#[expect(clippy::indexing_slicing, reason = "pairs")]
 fn a_tunnel_is_protected() -> Result<()> {
     if !privilege::ready("a tunnel") {
         return Ok(());
