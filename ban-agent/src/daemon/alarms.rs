@@ -223,7 +223,7 @@ impl Core {
             }
         }
         look.rose(Name::BanRefused, "", self.ledger.refused(), |count| {
-            format!("{count} times nobody was banned: the map was full, and no ban could make room")
+            format!("bans not made: {count}; the map was full, and no ban could make room")
         });
         look.rose(Name::BanEvicted, "", self.ledger.evicted(), |count| {
             format!("{count} bans ended early to make room for others: the map is full")
