@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, net::ToSocketAddrs as _, path::Path, process::Exi
 
 use serde::Serialize;
 
-use super::{Cli, confined, failure::Failure, output};
+use super::{Cli, confined, failure::Failure, nested, output};
 use crate::{
     config::{self, Config, format_duration},
     control::SCHEMA,
@@ -22,7 +22,8 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     }
     if !cli.quiet {
         let confined = confined::warnings(&config, Path::new("/"));
-        let more = [lookups(&config), blind(&config), confined];
+        let nested = nested::warnings(&config);
+        let more = [lookups(&config), blind(&config), confined, nested];
         config.warnings.extend(more.into_iter().flatten());
     }
     if cli.json() {

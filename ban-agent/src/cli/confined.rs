@@ -142,7 +142,7 @@ fn foreign(path: &str) -> Option<Need> {
 }
 
 /// The words of a shell's text, without its quotes; redirections are words of their own.
-fn words(command: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words(command: &str) -> impl Iterator<Item = &str> {
     let mut rest = command;
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"'`;|&(){}".contains(c));

@@ -11,6 +11,7 @@ mod failure;
 mod import;
 mod journal;
 mod list;
+mod nested;
 mod output;
 mod replay;
 mod run;
