@@ -28,7 +28,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         let asked = jail.ignorecommand.iter().map(|ask| ("ignorecommand".into(), &*ask.command));
         for (what, command) in actions.chain(asked) {
             let Some((program, tag)) = nested(command) else { continue };
-            if told.insert((jail.name.to_string(), what.clone(), program)) {
+            if told.insert((jail.name.to_string(), what.clone(), program.clone())) {
                 warnings.push(format!(
                     "jail {}: {what} gives <{tag}>, which an attacker writes, to '{program}' as \
                      program text: it may be run as a command; hand it over on standard input or \
