@@ -372,9 +372,11 @@ proptest::proptest! {
         let found = |filter: Filter| {
             let mut found = Vec::new();
             let mut scanner = Scanner::new(Arc::new(filter));
-            let counts = scanner.scan(&log, false, now(), &mut |failure, line| {
+            let mut counts = scanner.scan(&log, false, now(), &mut |failure, line| {
                 found.push((failure.address, failure.pattern, line.to_vec()));
             });
+            // lines that came near a pattern are known by rejecting early alone
+            counts.near = 0;
             (counts, found)
         };
         proptest::prop_assert_eq!(found(quick), found(slow));
