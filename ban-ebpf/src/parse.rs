@@ -79,6 +79,7 @@ pub(crate) fn untag_twice(ctx: &XdpContext) -> Option<(u16, usize)> {
 /// Behind more than two tags. No real host nests its VLAN devices so deep: these are for getting
 /// past us, and a frame has room for hundreds.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it lies within a frame")]
 fn deeper(ctx: &XdpContext) -> Option<(u16, usize)> {
     let at = end_of_tags(ctx) as usize;
     Some((read(ctx, at - 2)?, at))
@@ -86,6 +87,7 @@ fn deeper(ctx: &XdpContext) -> Option<(u16, usize)> {
 
 /// Where the header behind all tags begins; beyond what can be read if that is.
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "it lies within a frame")]
 fn end_of_tags(ctx: &XdpContext) -> u64 {
     let Some(settings) = SETTINGS.get(0) else { return 0 };
     let zero = scope::zero(settings);
