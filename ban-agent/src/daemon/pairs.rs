@@ -566,7 +566,8 @@ impl World {
                 jail: None,
                 ports: ports.iter().map(ToString::to_string).collect(),
                 reason: None,
-                force: false,
+                // so wide a network is refused without
+                force: prefix.addr().is_ipv4() && prefix.prefix_len() < 16,
             }),
             Word::Unban(targets, jail) => {
                 call(Request::Unban { targets: targets.clone(), all: false, jail: named(jail) })
