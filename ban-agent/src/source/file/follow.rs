@@ -35,6 +35,8 @@ struct Known {
     copied: bool,
     /// The log is still the same file.
     copies: bool,
+    /// Files that were not found.
+    missing: u64,
 }
 
 /// What a look beside the log shows.
@@ -135,9 +137,18 @@ impl Follow {
         let begin = std::mem::replace(&mut self.begin, Begin::Seen);
         self.detach(around.now);
         let known = match &begin {
-            Begin::Resumed(marks) => self.resume(marks, &mut siblings, around.stats),
+            Begin::Resumed(marks) => self.resume(marks, &mut siblings),
             _ => Known::default(),
         };
+        if known.missing > 0 {
+            // It may have been copied and cut after the look.
+            if !self.siblings(around).is_some_and(|again| again.agrees(&siblings)) {
+                (self.begin, self.due) = (begin, true);
+                self.tails.clear();
+                return Ok(false);
+            }
+            self.report_missing(known.missing, around.stats);
+        }
         let mut result = Ok(true);
         if let Some(id) = log {
             let at = self.tails.iter().position(|tail| tail.id == id);
@@ -158,9 +169,11 @@ impl Follow {
             }
         }
         siblings.forget(|id| holds(&self.tails, id));
+        if known.copies {
+            self.leave_out_copies(&mut siblings, true);
+        }
         if known.nothing || was_empty && begin == Begin::Seen {
             // there was no rotation at the look before
-            self.leave_out_copies(&mut siblings, known.copies);
             self.insert(0, siblings.all(known.copies));
             self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
         } else if matches!(begin, Begin::Resumed(_) | Begin::Seen) {
@@ -174,34 +187,36 @@ impl Follow {
         result
     }
 
+    fn report_missing(&self, missing: u64, stats: &Stats) {
+        log::warn!(
+            "{}: {missing} files that an earlier run read have been removed, compressed or moved to \
+             another folder: their unread lines, if any, are lost",
+            self.origin
+        );
+        stats.update(&self.origin, |counters| counters.lost += missing);
+    }
+
     /// Finds the files that `marks` name, under whatever name they have now.
-    fn resume(&mut self, marks: &[Mark], siblings: &mut Siblings, stats: &Stats) -> Known {
+    fn resume(&mut self, marks: &[Mark], siblings: &mut Siblings) -> Known {
         // An empty file has nothing but its inode to be recognized by, and the kernel gives that
         // to the next file: what the other marks lead to goes first.
         let (known, empty): (Vec<_>, Vec<_>) = marks.iter().partition(|mark| mark.head_len > 0);
         let nothing = known.is_empty() && !marks.iter().any(|mark| mark.rotated);
-        let mut copied = false;
+        let (mut copied, mut missing) = (false, 0);
         for mark in known {
             match siblings.take(mark) {
                 Some(tail) => {
                     copied |= tail.copy && !mark.copy;
                     self.tails.push_back(tail);
                 }
-                None => {
-                    log::warn!(
-                        "{}: a file that an earlier run read has been removed, compressed or moved \
-                         to another folder: its unread lines, if any, are lost",
-                        self.origin
-                    );
-                    stats.update(&self.origin, |counters| counters.lost += 1);
-                }
+                None => missing += 1,
             }
         }
         self.tails.extend(empty.into_iter().filter_map(|mark| siblings.take(mark)));
         self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
         // The same file still bears the name: what was rotated away since are copies.
         let copies = marks.last().is_some_and(|mark| siblings.has_log(mark.ino));
-        Known { nothing, copied, copies }
+        Known { nothing, copied, copies, missing }
     }
 
     /// The path names this file now.
@@ -225,6 +240,7 @@ impl Follow {
         }
         siblings.forget(|id| holds(&self.tails, id));
         if self.tails.back().is_none_or(Tail::is_fresh) {
+            self.leave_out_copies(siblings, false);
             let newest = siblings.newest();
             self.insert(0, newest);
             self.dirty = true;
@@ -332,6 +348,7 @@ impl Follow {
             return Beside::Nothing;
         }
         siblings.forget(|id| holds(&self.tails, id));
+        self.leave_out_copies(&mut siblings, false);
         if count > 1 {
             self.take_newer(&mut siblings, true);
             if self.tails.len() > count {
@@ -343,7 +360,6 @@ impl Follow {
                 return Beside::Older;
             }
         } else {
-            self.leave_out_copies(&mut siblings, true);
             self.insert(0, siblings.all(true));
         }
         if self.tails.len() == count {
@@ -361,9 +377,9 @@ impl Follow {
     }
 
     /// Copies of what the log holds now are not older than it.
-    fn leave_out_copies(&mut self, siblings: &mut Siblings, copies: bool) {
-        if let Some(log) = self.tails.back_mut().filter(|_| copies && self.attached) {
-            siblings.forget_copies(log);
+    fn leave_out_copies(&self, siblings: &mut Siblings, delivered: bool) {
+        if let Some(log) = self.tails.back().filter(|_| self.attached) {
+            siblings.forget_copies(log, delivered);
         }
     }
 
@@ -372,7 +388,6 @@ impl Follow {
         let last = self.tails.iter().rposition(|tail| siblings.age(tail.id).is_some());
         let Some((at, last)) = last.and_then(|at| Some((at, self.tails.get(at)?))) else { return };
         let id = last.id;
-        self.leave_out_copies(siblings, copies);
         siblings.forget(|id| holds(&self.tails, id));
         let newer = siblings.newer_than(id, copies);
         let later = self.tails.split_off(at + 1);
@@ -487,7 +502,12 @@ impl Follow {
         });
         let old = self.tails.len() - usize::from(self.attached);
         let marks = self.tails.iter().enumerate();
-        let marks = marks.map(|(at, tail)| Mark { rotated: at < old, ..tail.mark() });
+        let marks = marks.map(|(at, tail)| {
+            let mark = Mark { rotated: at < old, ..tail.mark() };
+            // By its first bytes a copy of the log would be found, and what was copied between the
+            // rotations that are held and that one be passed over.
+            if at >= old && tail.is_fresh() { mark.of_nothing() } else { mark }
+        });
         let position = Position::File { files: marks.collect() };
         let origin = Arc::clone(&self.origin);
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);

@@ -395,13 +395,11 @@ fn linked_and_replaced() {
 }
 
 #[test]
-#[ignore = "one seed in fifteen still finds a fault"]
 fn copied_by_number() {
     run(Scheme::CopyNumber);
 }
 
 #[test]
-#[ignore = "one seed in fifteen still finds a fault"]
 fn copied_by_date() {
     run(Scheme::CopyDate);
 }

@@ -6,7 +6,7 @@ use std::{
     cmp::Ordering,
     collections::HashMap,
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -48,9 +48,16 @@ impl Siblings {
         max_line: usize,
         now: Instant,
     ) -> Option<Siblings> {
-        let mut names = shelf.list(path);
+        let mut former: Option<Vec<Name>> = None;
         let mut open: Vec<Tail> = Vec::new();
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..=MAX_LOOKS {
+            let Some(names) = shelf.list(path) else {
+                former = None;
+                continue;
+            };
+            if former.as_ref() == Some(&names) {
+                return Some(Siblings { names, tails: open });
+            }
             open.retain(|tail| names.iter().any(|name| name.id == tail.id));
             let mut same = true;
             for name in &names {
@@ -65,10 +72,7 @@ impl Siblings {
                     }
                 }
             }
-            let former = std::mem::replace(&mut names, shelf.list(path));
-            if same && former == names {
-                return Some(Siblings { names, tails: open });
-            }
+            former = same.then_some(names);
         }
         None
     }
@@ -90,18 +94,22 @@ impl Siblings {
         self.tails.retain(|tail| !known(tail.id));
     }
 
-    /// Leaves out copies of what the log holds now: they matter once it is cut.
-    pub(super) fn forget_copies(&mut self, log: &mut Tail) {
-        // one that cannot be read is as good as none
-        let _ = log.learn_head();
+    /// Leaves out copies of what the log holds now: they matter once it is cut. So do those of what
+    /// was `delivered` of it, even if it was cut already: that is found out when it is read.
+    pub(super) fn forget_copies(&mut self, log: &Tail, delivered: bool) {
         let mark = log.mark();
+        // by its head alone a file that begins with NULs is like any other
+        let delivered = delivered && mark.last_len > 0;
+        // one that cannot be read is as good as none
         self.tails.retain_mut(|tail| {
-            // by its head alone a file that begins with NULs is like any other
-            let whole = mark.last_len > 0 && tail.is(&mark).unwrap_or(false);
-            // it may be a copy that is not whole yet
-            let part = tail.end().and_then(|end| Ok(end.head_len > 0 && log.is(&end)?));
-            !whole && !part.unwrap_or(false)
+            let was = delivered && tail.is(&mark).unwrap_or(false);
+            !was && !tail.is_copy_of(log).unwrap_or(false)
         });
+    }
+
+    /// Both found the same names on the same files.
+    pub(super) fn agrees(&self, other: &Siblings) -> bool {
+        self.names == other.names
     }
 
     /// The log itself, not a rotation of it.
@@ -223,9 +231,12 @@ const SETTLED: Duration = Duration::from_secs(1);
 const SHELVES: usize = 16;
 
 impl Shelf {
-    /// The log `path` and its rotations, by name.
-    fn list(&self, path: &Path) -> Vec<Name> {
-        let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else { return Vec::new() };
+    /// The log `path` and its rotations, by name; `None` if a name went away meanwhile, for then its
+    /// file has another, which may not be in the list.
+    fn list(&self, path: &Path) -> Option<Vec<Name>> {
+        let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else {
+            return Some(Vec::new());
+        };
         let base = base.to_string_lossy();
         let stem = base.rsplit_once('.').map_or(&*base, |(stem, _)| stem);
         seam();
@@ -241,30 +252,37 @@ impl Shelf {
                 _ => return of_log(dir, &base, stem, &names),
             }
         }
-        known.get(dir).map(|known| of_log(dir, &base, stem, &known.names)).unwrap_or_default()
+        known.get(dir).map_or(Some(Vec::new()), |known| of_log(dir, &base, stem, &known.names))
     }
 }
 
-fn of_log(dir: &Path, base: &str, stem: &str, names: &[OsString]) -> Vec<Name> {
+fn of_log(dir: &Path, base: &str, stem: &str, names: &[OsString]) -> Option<Vec<Name>> {
     let from = names.partition_point(|name| name.as_bytes() < stem.as_bytes());
     let names = names.get(from..).unwrap_or_default().iter();
     let alike = names.take_while(|name| name.as_bytes().starts_with(stem.as_bytes()));
-    let found = alike.filter_map(|name| {
+    let mut found = Vec::new();
+    for name in alike {
         let age = names::age(base, &name.to_string_lossy());
         if age.is_none() && name.to_string_lossy() != base {
-            return None;
+            continue;
         }
         seam();
         let path = dir.join(name);
-        let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-        Some(Name { path, id: (meta.dev(), meta.ino()), age })
-    });
-    let mut found: Vec<Name> = found.collect();
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_file() => {
+                found.push(Name { path, id: (meta.dev(), meta.ino()), age });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {
+                return None;
+            }
+            _ => {}
+        }
+    }
     // a file with both names is not rotated away yet
     if let Some(log) = found.iter().find(|name| name.age.is_none()).map(|name| name.id) {
         found.retain(|name| name.age.is_none() || name.id != log);
     }
-    found
+    Some(found)
 }
 
 fn read(dir: &Path) -> Vec<OsString> {

@@ -37,6 +37,13 @@ pub(super) enum Read {
     Cut,
 }
 
+impl Mark {
+    /// The same file, of which nothing is known.
+    pub(super) fn of_nothing(self) -> Mark {
+        Mark { offset: 0, head: fnv1a(&[]), head_len: 0, last: fnv1a(&[]), last_len: 0, ..self }
+    }
+}
+
 /// A file that is being read.
 #[derive(Debug)]
 pub(super) struct Tail {
@@ -92,12 +99,19 @@ impl Tail {
 
     /// Goes to where `mark` says; false, and nothing changes, if this is not the file it means.
     pub(super) fn resume(&mut self, mark: &Mark) -> io::Result<bool> {
-        let same = self.is(mark)?;
-        if same {
-            self.go_to(mark.offset)?;
-            self.copy = mark.copy;
+        if !self.is(mark)? {
+            return Ok(false);
         }
-        Ok(same)
+        self.go_to(mark.offset)?;
+        // it may have been cut meanwhile
+        let seen = usize::try_from(mark.last_len).unwrap_or(usize::MAX).min(PRINT);
+        let last = self.last.get(self.last.len().saturating_sub(seen)..).unwrap_or_default();
+        if seen > 0 && fnv1a(last) != mark.last {
+            self.rewind();
+            return Ok(false);
+        }
+        self.copy = mark.copy;
+        Ok(true)
     }
 
     /// Whether it holds what `mark` saw.
@@ -239,8 +253,25 @@ impl Tail {
         line
     }
 
+    /// Whether `log` holds now what this file holds: it is a copy, whole or not yet, and the log was
+    /// not cut since. What we have read of the log does not count, for that may have been cut.
+    pub(super) fn is_copy_of(&mut self, log: &Tail) -> io::Result<bool> {
+        let end = self.end()?;
+        // A copy that went on meanwhile may be whole by now, and the log be cut.
+        Ok(end.head_len > 0 && log.holds(&end)? && self.end()? == end)
+    }
+
+    /// Whether these bytes are in the file now, whatever was known of it.
+    fn holds(&self, mark: &Mark) -> io::Result<bool> {
+        let length = usize::try_from(mark.head_len).unwrap_or(usize::MAX).min(PRINT);
+        let head = self.before(mark.head_len, length)?;
+        seam();
+        let size = self.file.metadata()?.len();
+        Ok(size >= mark.offset && fnv1a(&head) == mark.head && self.goes_on_like(mark)?)
+    }
+
     /// The mark of its end as it is now.
-    pub(super) fn end(&mut self) -> io::Result<Mark> {
+    fn end(&mut self) -> io::Result<Mark> {
         self.learn_head()?;
         seam();
         let offset = self.file.metadata()?.len();
