@@ -206,7 +206,12 @@ impl Siblings {
             best = if newer { Some(index) } else { best };
         }
         let mut tail = tails.swap_remove(best?);
-        tail.resume(mark).ok()?.then_some(tail)
+        if tail.resume(mark).unwrap_or(false) {
+            return Some(tail);
+        }
+        // Cut meanwhile; the log is still the log.
+        tails.push(tail);
+        None
     }
 }
 
