@@ -1,6 +1,8 @@
 //! The store against real files: restarts, clocks, and everything that a disk can do to it.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::FileExt, process::Command, thread};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::FileExt, process::Command, sync::Mutex, thread,
+};
 
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
@@ -549,6 +551,36 @@ fn a_disk_that_hangs_at_the_end_is_left_behind() {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(loaded(&path, start()), [numbered(1)], "written when it answered at last");
+}
+
+/// An agent that ends as soon as the disk answers must not be taken for one that recorded all.
+#[test]
+fn all_is_well_once_what_was_decided_meanwhile_is_written() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory);
+    let mut store = Store::open(&path).unwrap();
+    assert!(durable(&mut store));
+    let seen = Arc::new(Mutex::new(None));
+    let (sink, queue) = (Arc::clone(&seen), Arc::clone(&store.queue));
+    store.watch(move |state| {
+        if state.is_sound() {
+            *sink.lock().unwrap() = Some(queue.sizes()[0]);
+        }
+    });
+    let shared = Arc::clone(&store.shared);
+    let hang = shared.hang.lock().unwrap();
+    store.claim(&numbered(1), None, start());
+    while !shared.give_up() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    store.claim(&numbered(2), None, start());
+    drop(hang);
+    while !shared.state().is_sound() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(*seen.lock().unwrap(), Some(0), "claims that wait when all is said to be well");
+    store.close();
+    assert_eq!(loaded(&path, start()).len(), 2);
 }
 
 /// Whatever is recorded, and whenever a commit fails: what a barrier vouches for is on disk.

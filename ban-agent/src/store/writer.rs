@@ -139,6 +139,11 @@ impl Queue {
         self.lock().retry = Some(Instant::now() + PATIENCE);
     }
 
+    /// Whether something waits that does not want to wait.
+    fn waits(&self) -> bool {
+        !self.lock().pending.is_lazy()
+    }
+
     /// All is well.
     fn succeeded(&self) {
         self.lock().retry = None;
@@ -270,6 +275,8 @@ pub(super) struct Writer {
     readers: [Sender<Ask>; 2],
     /// When it was purged, and with which age.
     purged: Option<(Instant, i64)>,
+    /// What was decided while the disk failed is being written: until it is, all is not well.
+    behind: bool,
 }
 
 impl Writer {
@@ -281,7 +288,7 @@ impl Writer {
         readers: [Sender<Ask>; 2],
     ) -> Writer {
         queue.lock().retry = database.is_none().then(Instant::now);
-        Writer { path, database, queue, shared, readers, purged: None }
+        Writer { path, database, queue, shared, readers, purged: None, behind: false }
     }
 
     /// Takes what is recorded until the queue is closed, then writes what is left.
@@ -306,11 +313,12 @@ impl Writer {
             }
             Ok(()) => {
                 self.queue.succeeded();
-                self.shared.set(State::Sound);
+                self.answered();
                 pending.tell();
                 self.purge_if_due();
             }
             Err(error) => {
+                self.behind = false;
                 // Those who are told that it failed can see why.
                 self.shared.set(State::Degraded(chain(&error)));
                 self.queue.failed(pending);
@@ -330,8 +338,21 @@ impl Writer {
             self.shared.busy.store(true, Ordering::Release);
             self.purge_logged(Now::read().wall.as_millisecond().saturating_sub(age));
             self.shared.answered();
-            self.shared.set(State::Sound);
+            self.answered();
         }
+    }
+
+    /// The disk has done what it was asked for. What came while it hung is told as not recorded: all
+    /// is well once that is written too. An agent that ends before must not be taken for one that
+    /// has recorded all.
+    fn answered(&mut self) {
+        let behind = std::mem::take(&mut self.behind);
+        self.behind = !behind && !self.shared.state().is_sound() && self.queue.waits();
+        self.shared.set(if self.behind {
+            State::Degraded("writing what was decided meanwhile".to_owned())
+        } else {
+            State::Sound
+        });
     }
 
     fn try_commit(&mut self, pending: &Pending) -> Result<(), Error> {
