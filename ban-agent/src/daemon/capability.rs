@@ -28,6 +28,12 @@ pub fn limit(commands: bool) {
     hold(NEEDED);
 }
 
+/// Takes everything from the calling thread: it uses what is open already.
+pub fn drop_all() {
+    keep(CapabilitySet::empty());
+    hold(CapabilitySet::empty());
+}
+
 /// Limits the helper that looks at the sessions of sshd.
 pub fn limit_helper() {
     keep(HELPER);
