@@ -56,7 +56,7 @@ fn it_installs_runs_and_goes() -> Result<()> {
     // the daemon itself, as the sample configuration has it but for the name of the card
     let script = format!(
         "ban-agent run -i {DEVICE} & agent=$!
-         until ban-agent --quiet status >/dev/null; do kill -0 $agent || exit 9; sleep 0.1; done
+         until ban-agent -o json status >/dev/null; do kill -0 $agent || exit 9; sleep 0.1; done
          ban-agent ban 192.0.2.66 --for 1h && ban-agent -o json list && kill $agent && wait $agent"
     );
     let said = machine.done(&["sh", "-ec", &script])?;
@@ -90,7 +90,7 @@ fn its_own_log_is_rotated_and_loses_nothing() -> Result<()> {
     std::fs::write(&config, text.replacen("[agent]", log, 1))?;
     let script = format!(
         "mkdir -p /var/log/ban-agent; ban-agent run -i {DEVICE} & agent=$!
-         until ban-agent --quiet status >/dev/null; do kill -0 $agent || exit 9; sleep 0.1; done
+         until ban-agent -o json status >/dev/null; do kill -0 $agent || exit 9; sleep 0.1; done
          ban-agent --quiet ban 192.0.2.66
          tries=0; until grep -q Ban /var/log/ban-agent/fail2ban.log; do
              tries=$((tries + 1)); [ $tries -lt 150 ]; sleep 0.2; done

@@ -220,7 +220,7 @@ fn a_crash_or_a_hang_is_restarted_and_lifts_no_ban() -> Result<()> {
         eventually("a new one answers", LIMIT, || {
             ensure!(!pings(&stage)?, "SIG{signal} ended the ban");
             let now = property(&machine, "MainPID")?;
-            let answers = || machine.run(&["ban-agent", "--quiet", "status"]);
+            let answers = || machine.run(&["ban-agent", "-o", "json", "status"]);
             Ok(now != "0" && now != before && answers()?.status.success())
         })
         .with_context(|| journal(&machine))?;

@@ -244,8 +244,11 @@ fn maps_that_drift_are_mended() -> Result<()> {
     bpftool(&format!("map update pinned {} {allow}", map("allow_v4")))?;
     ensure!(agent.verb(&["reload"])?.status.success(), "reload");
     eventually("the strays are gone", LIMIT, || {
-        let bans = bpftool(&format!("map dump pinned {}", map("ban_v4")))?;
-        let allowed = bpftool(&format!("map dump pinned {}", map("allow_v4")))?;
+        let dump = |name: &str| -> Result<String> {
+            let dump = bpftool(&format!("map dump pinned {}", map(name)))?;
+            Ok(dump.split_whitespace().collect())
+        };
+        let (bans, allowed) = (dump("ban_v4")?, dump("allow_v4")?);
         Ok(!bans.contains("192,0,2,7]") && !allowed.contains("192,0,2,66]"))
     })?;
     ensure!(!passes(&stage)?, "the ban is lost");

@@ -42,7 +42,7 @@ mkdir -p /usr/share/ban-agent
 cp -r "$tree/dist/fail2ban" /usr/share/ban-agent/
 
 answers() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done; return 1; }
-background() { "$@" & answers ban-agent --quiet status; }
+background() { "$@" & answers ban-agent -o json status; }
 gone() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 || return 0; sleep 0.1; done; return 1; }
 # the guide's services
 systemctl() {
@@ -50,7 +50,7 @@ systemctl() {
     "enable --now ban-agent") background ban-agent run ;;
     "disable --now ban-agent")
         kill -TERM "$(ban-agent -o json status | grep -o '"pid":[0-9]*' | cut -d: -f2)"
-        gone ban-agent --quiet status ;;
+        gone ban-agent -o json status ;;
     "enable --now fail2ban")
         fail2ban-server -x -b start && answers fail2ban-client status sshd
         # it takes a moment to make its former bans again
