@@ -242,8 +242,10 @@ impl Shelf {
         let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else {
             return Some(Vec::new());
         };
-        let base = base.to_string_lossy();
-        let stem = base.rsplit_once('.').map_or(&*base, |(stem, _)| stem);
+        let (bytes, base) = (base.as_bytes(), base.to_string_lossy());
+        let dot = bytes.iter().rposition(|byte| *byte == b'.').unwrap_or(bytes.len());
+        // as bytes: a name need not be text
+        let stem = bytes.get(..dot).unwrap_or(bytes);
         seam();
         let stamp = stamp(dir);
         let mut known = self.0.borrow_mut();
@@ -261,10 +263,10 @@ impl Shelf {
     }
 }
 
-fn of_log(dir: &Path, base: &str, stem: &str, names: &[OsString]) -> Option<Vec<Name>> {
-    let from = names.partition_point(|name| name.as_bytes() < stem.as_bytes());
+fn of_log(dir: &Path, base: &str, stem: &[u8], names: &[OsString]) -> Option<Vec<Name>> {
+    let from = names.partition_point(|name| name.as_bytes() < stem);
     let names = names.get(from..).unwrap_or_default().iter();
-    let alike = names.take_while(|name| name.as_bytes().starts_with(stem.as_bytes()));
+    let alike = names.take_while(|name| name.as_bytes().starts_with(stem));
     let mut found = Vec::new();
     for name in alike {
         let age = names::age(base, &name.to_string_lossy());
@@ -307,4 +309,23 @@ fn stamp(dir: &Path) -> Option<Stamp> {
 fn is_settled(dir: &Path, then: Stamp) -> bool {
     let quiet = SystemTime::now().duration_since(then.1).is_ok_and(|age| age > SETTLED);
     quiet && stamp(dir) == Some(then) && !fs::File::open(dir).is_ok_and(tail::is_remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_name_need_not_be_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(OsStr::from_bytes(b"door-\xff<b>.log"));
+        for name in [&b"door-\xff<b>.log"[..], b"door-\xff<b>.log.1", b"door-x.log"] {
+            std::fs::write(dir.path().join(OsStr::from_bytes(name)), "").unwrap();
+        }
+        let names = Shelf::default().list(&log).unwrap();
+        let ages: Vec<bool> = names.iter().map(|name| name.age.is_some()).collect();
+        assert_eq!(ages, [false, true], "{names:?}");
+    }
 }
