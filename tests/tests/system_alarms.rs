@@ -167,7 +167,8 @@ fn a_dry_run_is_said_first() -> Result<()> {
     agent.kill()?;
     ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(3), "it does not run");
     agent.run()?;
-    ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(0), "still an alarm");
+    let quiet = agent.verb(&["--quiet", "status"])?;
+    ensure!(quiet.status.code() == Some(0), "still an alarm: {}", agent.log());
     agent.terminate()
 }
 

@@ -110,7 +110,9 @@ fn many_bans_are_one_post_and_a_deaf_server_holds_nobody_up() -> Result<()> {
     }
     let status = agent.json(&["status"])?;
     let lost = status.pointer("/events/lost/hook").and_then(Value::as_u64);
-    ensure!(lost == Some(8000), "{lost:?}, and not 2000 each of four hooks");
+    // and a few alarms, that hooks fail, which those hooks did not hear of either
+    let all = lost.is_some_and(|lost| (8000..8020).contains(&lost));
+    ensure!(all, "{lost:?}, and not 2000 each of four hooks");
     ensure!(status.to_string().contains("hook broken does not deliver"), "{status}");
 
     ensure!(agent.verb(&["unban", "10.0.0.0"])?.status.success(), "unban failed");

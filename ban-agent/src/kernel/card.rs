@@ -55,7 +55,7 @@ pub trait Card: Enforcer {
     }
 
     /// Count without dropping, or drop.
-    fn set_dry_run(&self, _on: bool) {}
+    fn set_dry_run(&mut self, _on: bool) {}
 
     /// One event for about `every` drops; 0: none.
     fn set_sampling(&self, every: u32);
@@ -117,7 +117,7 @@ impl Card for Xdp {
         self.maps.was_dry
     }
 
-    fn set_dry_run(&self, on: bool) {
+    fn set_dry_run(&mut self, on: bool) {
         Xdp::set_dry_run(self, on);
     }
 

@@ -316,7 +316,9 @@ impl Xdp {
     }
 
     /// Count without dropping, or drop.
-    pub fn set_dry_run(&self, on: bool) {
+    pub fn set_dry_run(&mut self, on: bool) {
+        // what is looked after from now on
+        self.options.dry_run = on;
         self.maps.controls.dry_run(on);
     }
 
