@@ -68,7 +68,8 @@ fn actions_are_confined_until_a_drop_in_frees_them() -> Result<()> {
         .with_context(|| journal().unwrap_or_default())?;
     eventually("what is far is not", LIMIT, || {
         let status = machine.done(&["ban-agent", "status"])?;
-        Ok(status.contains("[app] action far: actionban of 203.0.113.1 failed"))
+        Ok(status.contains("ALARM action_failed")
+            && status.contains("actionban of 203.0.113.1 failed"))
     })?;
     let mailer = "/var/log/ban-agent/mailer";
     eventually("the mailer has run", LIMIT, || Ok(read(&machine, mailer) == "0\n"))?;
