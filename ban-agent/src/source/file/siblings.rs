@@ -322,7 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join(OsStr::from_bytes(b"door-\xff<b>.log"));
         for name in [&b"door-\xff<b>.log"[..], b"door-\xff<b>.log.1", b"door-x.log"] {
-            std::fs::write(dir.path().join(OsStr::from_bytes(name)), "").unwrap();
+            fs::write(dir.path().join(OsStr::from_bytes(name)), "").unwrap();
         }
         let names = Shelf::default().list(&log).unwrap();
         let ages: Vec<bool> = names.iter().map(|name| name.age.is_some()).collect();
