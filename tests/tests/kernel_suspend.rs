@@ -94,7 +94,9 @@ fn a_ban_ends_by_the_clock_that_goes_on_in_a_suspend() -> Result<()> {
     ensure!(answered >= earliest, "it ended early: {answered:?}, not {earliest:?}");
     ensure!(answered < latest.plus(SLEEP * 1_000), "it ended late: {answered:?}, not {latest:?}");
     for family in FAMILIES {
-        ensure!(stage.client().pings(family, EDGE)?, "the client was dropped, {family:?}");
+        // neighbours are asked for again after a sleep, and an emulated machine is slow at that
+        let what = format!("the client is answered, {family:?}");
+        eventually(&what, Duration::from_secs(20), || stage.client().pings(family, EDGE))?;
     }
     ensure!(!stage.attacker().pings(Family::V6, EDGE)?, "the other ban ended in the sleep");
     Ok(())
