@@ -194,7 +194,8 @@ const ASKING: usize = 16;
 /// Runs the agent until SIGTERM, SIGINT or `detach`. Enforcement outlives it.
 ///
 /// # Errors
-/// If it cannot start; then nothing was attached or changed.
+/// If it cannot start. What was attached by then stays in force, as after a stop; `detach` takes it
+/// off.
 pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Error> {
     let agent = &options.agent;
     let server = open_patiently(agent).await?;
