@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, hint::black_box, net::Ipv4Addr, sync::Arc, 
 use ban_agent::{
     clock::{Boot, Now},
     filter::{self, Failure},
-    jail::{Jail, Limits, Lookup, Spec},
+    jail::{Jail, Limits, Lookup, Rules},
     ledger::{Claim, Holder, Ledger, Plan},
     net::host,
     store::Store,
@@ -53,10 +53,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Failures of a million sources, which a jail that tracks a tenth of them sees.
 fn failures(now: Now) {
-    let spec = Spec {
+    let rules = Rules {
         name: "bench".into(),
         filter: Arc::new(filter::Spec::default()),
-        sources: Vec::new(),
         maxretry: 5,
         findtime: std::time::Duration::from_secs(600),
         bantime: None,
@@ -72,10 +71,9 @@ fn failures(now: Now) {
         ignorecommand: None,
         widen: None,
         extend: None,
-        actions: Vec::new(),
         limits: Limits::default(),
     };
-    let mut jail = Jail::new(&spec);
+    let mut jail = Jail::new(&rules);
     let line = [b'x'; 120];
     let begun = Instant::now();
     for number in 0..BANS {

@@ -4,21 +4,18 @@
 //! the data types of earlier stages, never their engines. `daemon` joins them.
 #![deny(unsafe_code)]
 
+pub use ban_core::{arithmetic, clock, duration, filter, ledger, net};
+
 pub mod alarm;
-pub mod arithmetic;
 mod children;
-pub mod clock;
-pub mod net;
 
 pub mod action;
 pub mod control;
 pub mod event;
-pub mod filter;
 pub mod hook;
 pub mod jail;
 #[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
 pub mod kernel;
-pub mod ledger;
 pub mod metrics;
 pub mod protect;
 pub mod source;

@@ -86,7 +86,7 @@ impl Lab {
         let loaded = fail2ban::load(self.folder.path()).unwrap();
         assert_eq!(loaded.unsupported, []);
         let jail = loaded.jails.into_iter().next().unwrap();
-        let ports: Vec<_> = jail.ports.iter().map(ToString::to_string).collect();
+        let ports: Vec<_> = jail.rules.ports.iter().map(ToString::to_string).collect();
         assert_eq!(ports, ["tcp/22"], "the banaction is ours");
         jail
     }
@@ -114,8 +114,8 @@ impl Lab {
         let inert = self.path("inert").display().to_string();
         let now = Now { boot: Boot(1_000_000), wall: "2026-11-20T12:00:00Z".parse().unwrap() };
         let spec = self.jail();
-        let mut jail = Jail::new(&spec);
-        let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec.filter).unwrap()));
+        let mut jail = Jail::new(&spec.rules);
+        let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec.rules.filter).unwrap()));
         let mut tickets = Vec::new();
         for name in names {
             let log = format!("bad user {} from 203.0.113.7\n", name.replace("{}", &inert));

@@ -49,13 +49,13 @@ fn jails(folder: &Path) -> Vec<Spec> {
 }
 
 fn jail<'j>(jails: &'j [Spec], name: &str) -> &'j Spec {
-    jails.iter().find(|jail| &*jail.name == name).unwrap()
+    jails.iter().find(|jail| &*jail.rules.name == name).unwrap()
 }
 
 /// The sentences of a jail over a log.
 fn sentences(spec: &Spec, log: &str, now: Timestamp) -> Vec<Sentence> {
-    let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec.filter).unwrap()));
-    let mut jail = Jail::new(spec);
+    let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec.rules.filter).unwrap()));
+    let mut jail = Jail::new(&spec.rules);
     let mut sentences = Vec::new();
     let clock = Now { boot: Boot(1_000_000), wall: now };
     scanner.scan(log.as_bytes(), false, now, &mut |failure, line| {
@@ -107,11 +107,11 @@ fn failed_logins_at_an_api_behind_nginx() {
     let now = Timestamp::now();
     for status in [401, 531] {
         let spec = jail(&jails, &format!("nginx-{status}"));
-        assert_eq!((spec.maxretry, spec.findtime), (25, Duration::from_secs(600)));
-        assert_eq!(spec.bantime, Some(Duration::from_secs(3600)));
+        assert_eq!((spec.rules.maxretry, spec.rules.findtime), (25, Duration::from_secs(600)));
+        assert_eq!(spec.rules.bantime, Some(Duration::from_secs(3600)));
         // All ports, although the jail names some: its action does not look at them.
-        assert!(spec.ports.is_empty());
-        let ignored: Vec<_> = spec.ignoreip.iter().map(ToString::to_string).collect();
+        assert!(spec.rules.ports.is_empty());
+        let ignored: Vec<_> = spec.rules.ignoreip.iter().map(ToString::to_string).collect();
         assert_eq!(ignored, ["127.0.0.0/8"]);
         assert!(spec.sources.iter().any(|source| matches!(source,
             source::Spec::File { path, .. } if path.starts_with("/var/log/nginx"))));
@@ -136,10 +136,10 @@ fn two_jails_over_one_log() {
     let Some(folder) = configuration(&[("jail.local", recipe)]) else { return };
     let jails = jails(folder.path());
     let (short, long) = (jail(&jails, "sshd"), jail(&jails, "sshd-hourly"));
-    assert_eq!(short.bantime, Some(Duration::from_secs(1200)));
-    assert_eq!(long.bantime, Some(Duration::from_secs(86400)));
+    assert_eq!(short.rules.bantime, Some(Duration::from_secs(1200)));
+    assert_eq!(long.rules.bantime, Some(Duration::from_secs(86400)));
     assert_eq!(short.sources, long.sources);
-    assert!(short.ports.is_empty() && long.ports.is_empty());
+    assert!(short.rules.ports.is_empty() && long.rules.ports.is_empty());
     let now = Timestamp::now();
     let line = "{D} edge sshd[4711]: Failed password for root from 203.0.113.7 port 4022 ssh2";
     assert_eq!(sentences(short, &lines(line, 2, now), now), []);
@@ -157,7 +157,7 @@ fn every_jail_of_the_package() {
     let jails = jails(folder.path());
     assert!(jails.len() > 60, "{}", jails.len());
     for jail in &jails {
-        Filter::compile(&jail.filter).unwrap_or_else(|error| panic!("{error}"));
+        Filter::compile(&jail.rules.filter).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use ban_agent::net::{parse_ports, parse_prefix};
+use ban_core::net::{parse_ports, parse_prefix};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ban_agent::filter::{Filter, Scanner, Spec};
+use ban_core::filter::{Filter, Scanner, Spec};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 

@@ -69,39 +69,39 @@ fn document(config: &Config) -> Document<'_> {
 
 fn describe(jail: &jail::Spec) -> Jail<'_> {
     Jail {
-        name: &jail.name,
-        filter: &jail.filter.name,
+        name: &jail.rules.name,
+        filter: &jail.rules.filter.name,
         reads: jail.sources.iter().map(ToString::to_string).collect(),
-        maxretry: jail.maxretry,
-        findtime: jail.findtime.as_secs(),
-        bantime: jail.bantime.map(|time| time.as_secs()),
-        ports: jail.ports.iter().map(ToString::to_string).collect(),
+        maxretry: jail.rules.maxretry,
+        findtime: jail.rules.findtime.as_secs(),
+        bantime: jail.rules.bantime.map(|time| time.as_secs()),
+        ports: jail.rules.ports.iter().map(ToString::to_string).collect(),
         ignoreip: ignored(jail),
-        ignorecommand: jail.ignorecommand.as_ref().map(|rule| rule.command.as_str()),
+        ignorecommand: jail.rules.ignorecommand.as_ref().map(|rule| rule.command.as_str()),
         actions: jail.actions.iter().map(|action| &*action.name).collect(),
     }
 }
 
 /// The whole of `ignoreip`: what is looked up, too.
 fn ignored(jail: &jail::Spec) -> Vec<String> {
-    let files = jail.lookup.files.iter().map(|path| format!("file:{}", path.display()));
-    let nets = jail.ignoreip.iter().map(ToString::to_string);
-    nets.chain(jail.lookup.names.iter().cloned()).chain(files).collect()
+    let files = jail.rules.lookup.files.iter().map(|path| format!("file:{}", path.display()));
+    let nets = jail.rules.ignoreip.iter().map(ToString::to_string);
+    nets.chain(jail.rules.lookup.names.iter().cloned()).chain(files).collect()
 }
 
 /// What of `ignoreip` cannot be looked up now; a running agent tries again and again.
 fn lookups(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for jail in &config.jails {
-        for name in &jail.lookup.names {
+        for name in &jail.rules.lookup.names {
             if let Err(error) = (name.as_str(), 0).to_socket_addrs() {
-                warnings.push(format!("jail {}: ignoreip: {name}: {error}", jail.name));
+                warnings.push(format!("jail {}: ignoreip: {name}: {error}", jail.rules.name));
             }
         }
-        for path in &jail.lookup.files {
+        for path in &jail.rules.lookup.files {
             if let Err(error) = fs::read_to_string(path) {
                 let path = path.display();
-                warnings.push(format!("jail {}: ignoreip: {path}: {error}", jail.name));
+                warnings.push(format!("jail {}: ignoreip: {path}: {error}", jail.rules.name));
             }
         }
     }
@@ -110,7 +110,7 @@ fn lookups(config: &Config) -> Vec<String> {
 
 /// The jails that could see nothing on this host as it stands.
 pub(super) fn blind(config: &Config) -> Vec<String> {
-    let jails = config.jails.iter().filter(|jail| !jail.filter.failregex.is_empty());
+    let jails = config.jails.iter().filter(|jail| !jail.rules.filter.failregex.is_empty());
     let blind = jails.filter(|jail| !jail.sources.iter().any(source::Spec::is_there));
     blind
         .map(|jail| {
@@ -119,7 +119,7 @@ pub(super) fn blind(config: &Config) -> Vec<String> {
                 [] => "it names no source".to_owned(),
                 named => format!("there is no {}", named.join(", and no ")),
             };
-            format!("jail {} can see nothing: {named}", jail.name)
+            format!("jail {} can see nothing: {named}", jail.rules.name)
         })
         .collect()
 }
@@ -139,7 +139,7 @@ fn human(config: &Config) -> String {
     }
     for jail in config.jails.iter().filter(|jail| !jail.actions.is_empty()) {
         let names: Vec<&str> = jail.actions.iter().map(|action| &*action.name).collect();
-        let _ = writeln!(text, "{} runs {}", jail.name, names.join(", "));
+        let _ = writeln!(text, "{} runs {}", jail.rules.name, names.join(", "));
     }
     if !config.disabled.is_empty() {
         let _ = writeln!(text, "off: {}", config.disabled.join(", "));
@@ -153,8 +153,8 @@ fn row(jail: &jail::Spec) -> Vec<String> {
         shown.name.into(),
         shown.filter.into(),
         shown.maxretry.to_string(),
-        format_duration(jail.findtime),
-        jail.bantime.map_or("for ever".into(), format_duration),
+        format_duration(jail.rules.findtime),
+        jail.rules.bantime.map_or("for ever".into(), format_duration),
         if shown.ports.is_empty() { "all".into() } else { shown.ports.join(" ") },
         shown.reads.join(" "),
     ]

@@ -81,7 +81,7 @@ pub(super) fn warnings(config: &Config, root: &Path) -> Vec<String> {
                 if granted.contains(&setting) || !told.insert((action.name.clone(), need.clone())) {
                     continue;
                 }
-                let (jail, what) = (&jail.name, need.describe());
+                let (jail, what) = (&jail.rules.name, need.describe());
                 warnings.push(format!(
                     "jail {jail}: action {} {what}, which the service does not allow it: copy \
                      {SHIPPED}/{file} to /{}/",

@@ -25,15 +25,16 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             let what = format!("action {}", action.name);
             commands(action).map(move |command| (what.clone(), command.as_str()))
         });
-        let asked = jail.ignorecommand.iter().map(|ask| ("ignorecommand".into(), &*ask.command));
+        let asked =
+            jail.rules.ignorecommand.iter().map(|ask| ("ignorecommand".into(), &*ask.command));
         for (what, command) in actions.chain(asked) {
             let Some((program, tag)) = nested(command) else { continue };
-            if told.insert((jail.name.to_string(), what.clone(), program.clone())) {
+            if told.insert((jail.rules.name.to_string(), what.clone(), program.clone())) {
                 warnings.push(format!(
                     "jail {}: {what} gives <{tag}>, which an attacker writes, to '{program}' as \
                      program text: it may be run as a command; hand it over on standard input or \
                      in the environment instead",
-                    jail.name
+                    jail.rules.name
                 ));
             }
         }

@@ -25,7 +25,7 @@ use crate::{
     control::SCHEMA,
     event::Shown,
     filter::{Filter, Scanner},
-    jail::{Decision, Jail, Sentence, Spec},
+    jail::{Decision, Jail, Rules, Sentence, Spec},
     net::IpNet,
     source::{self, ban_line},
 };
@@ -60,7 +60,7 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         jail.scan(lines.as_bytes(), true, now);
         bans.append(&mut jail.bans);
     }
-    bans.retain(|ban| chosen.iter().any(|spec| *spec.name == *ban.jail));
+    bans.retain(|ban| chosen.iter().any(|spec| *spec.rules.name == *ban.jail));
     bans.sort_by_key(|ban| ban.at);
     let found = !bans.is_empty();
     if cli.json() {
@@ -83,8 +83,8 @@ fn chosen<'a>(jails: &'a [Spec], names: &[String]) -> Result<Vec<&'a Spec>, Fail
     names
         .iter()
         .map(|name| {
-            jails.iter().find(|jail| *jail.name == **name).ok_or_else(|| {
-                let known: Vec<&str> = jails.iter().map(|jail| &*jail.name).collect();
+            jails.iter().find(|jail| *jail.rules.name == **name).ok_or_else(|| {
+                let known: Vec<&str> = jails.iter().map(|jail| &*jail.rules.name).collect();
                 Failure::new(2, format!("there is no jail '{name}'"))
                     .hint(format!("enabled jails: {}", known.join(", ")))
             })
@@ -120,9 +120,10 @@ struct Replayed {
 
 impl Replayed {
     fn new(spec: &Spec) -> Result<Replayed, Failure> {
-        let filter = Filter::compile(&spec.filter).map_err(|error| Failure::new(78, error))?;
+        let filter =
+            Filter::compile(&spec.rules.filter).map_err(|error| Failure::new(78, error))?;
         Ok(Replayed {
-            jail: Jail::new(spec),
+            jail: Jail::new(&spec.rules),
             scanner: Scanner::new(Arc::new(filter)),
             banned: HashMap::new(),
             former: HashMap::new(),
@@ -167,11 +168,11 @@ impl Replayed {
                     return;
                 }
                 let count = former.entry(sentence.prefix).or_default();
-                let until = end(jail.spec(), &sentence, *count);
+                let until = end(jail.rules(), &sentence, *count);
                 *count += 1;
                 banned.insert(sentence.prefix, until);
                 bans.push(Ban {
-                    jail: jail.spec().name.to_string(),
+                    jail: jail.rules().name.to_string(),
                     prefix: sentence.prefix,
                     at: sentence.time,
                     until,
@@ -183,8 +184,8 @@ impl Replayed {
 }
 
 /// Without the random part of `bantime.rndtime`: a replay gives the same answer each time.
-fn end(spec: &Spec, sentence: &Sentence, former: u32) -> Option<Timestamp> {
-    let duration = spec.bantime_for(former, 0.0)?;
+fn end(rules: &Rules, sentence: &Sentence, former: u32) -> Option<Timestamp> {
+    let duration = rules.bantime_for(former, 0.0)?;
     Some(sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX))
 }
 

@@ -81,8 +81,10 @@ fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
         config => config?,
     };
     faults.iter().for_each(|fault| log::warn!("{}", chain(fault)));
-    if let Some(jail) = config.jails.iter().find(|jail| &*jail.name == name && reads_logs(jail)) {
-        return Ok((*jail.filter).clone());
+    if let Some(jail) =
+        config.jails.iter().find(|jail| &*jail.rules.name == name && reads_logs(jail))
+    {
+        return Ok((*jail.rules.filter).clone());
     }
     let filter = config.filters.get(name);
     let shipped = config::shipped()?.filters;

@@ -54,12 +54,12 @@ const BLAMING: &[(&str, &str)] = &[
 /// What is to be said of `jail`; `theirs`: it is one of fail2ban's. At most one remark a jail.
 pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
     let paths: Vec<&Path> = jail.sources.iter().filter_map(file).collect();
-    let patterns = || jail.filter.failregex.iter().chain(&jail.filter.prefregex);
+    let patterns = || jail.rules.filter.failregex.iter().chain(&jail.rules.filter.prefregex);
     let log = LOGS.iter().find(|log| {
         paths.iter().any(|path| log.is_at(path))
             || (!paths.is_empty() && patterns().any(|pattern| pattern.contains(log.mark)))
     });
-    let name = &jail.name;
+    let name = &jail.rules.name;
     if let Some(Log { name: log, better, .. }) = log {
         return Some(format!(
             "jail {name}: {log} holds what clients sent as it came, line feeds included: a \
@@ -67,7 +67,7 @@ pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
         ));
     }
     let (filter, better) =
-        BLAMING.iter().find(|(filter, _)| theirs && *filter == jail.filter.name)?;
+        BLAMING.iter().find(|(filter, _)| theirs && *filter == jail.rules.filter.name)?;
     Some(format!(
         "jail {name}: fail2ban's filter {filter} can be told by a client's own text whom to ban; \
          better: {better}"
@@ -107,7 +107,8 @@ mod tests {
             ..filter::Spec::clone(&shipped.filters["sshd"])
         };
         let file = source::Spec::File { path: path.into(), start: Start::End };
-        jail::Spec { filter: Arc::new(spec), sources: vec![file], ..jail::spec(5, 600) }
+        let rules = jail::Rules { filter: Arc::new(spec), ..jail::rules(5, 600) };
+        jail::Spec { rules, sources: vec![file], actions: Vec::new() }
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
         let config = config::load(&path).unwrap();
         assert_eq!(config.jails.len(), names.len());
         for jail in &config.jails {
-            assert_eq!(remark(jail, false), None, "{}", jail.name);
+            assert_eq!(remark(jail, false), None, "{}", jail.rules.name);
         }
     }
 }

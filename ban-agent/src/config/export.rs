@@ -15,8 +15,8 @@ pub fn export(config: &Config) -> String {
     let mut jails = Table::new();
     for spec in &config.jails {
         // a jail may bend its filter: each gets its own, under its own name
-        filters.insert(spec.name.to_string(), filter(&spec.filter).into());
-        jails.insert(spec.name.to_string(), jail(spec).into());
+        filters.insert(spec.rules.name.to_string(), filter(&spec.rules.filter).into());
+        jails.insert(spec.rules.name.to_string(), jail(spec).into());
     }
     let mut root = Table::new();
     let mut actions = Table::new();
@@ -33,7 +33,7 @@ pub fn export(config: &Config) -> String {
 
 /// Jails may give one action different options: each gets its own.
 fn action_name(jail: &jail::Spec, action: &crate::action::Spec) -> String {
-    format!("{}-{}", jail.name, action.name)
+    format!("{}-{}", jail.rules.name, action.name)
 }
 
 fn filter(spec: &filter::Spec) -> Table {
@@ -63,18 +63,19 @@ fn filter(spec: &filter::Spec) -> Table {
 
 fn jail(spec: &jail::Spec) -> Table {
     let mut table = Table::new();
-    table.insert("filter".into(), spec.name.to_string().into());
+    table.insert("filter".into(), spec.rules.name.to_string().into());
     sources(&spec.sources, &mut table);
-    table.insert("maxretry".into(), i64::from(spec.maxretry).into());
-    table.insert("findtime".into(), duration(spec.findtime));
-    table.insert("bantime".into(), spec.bantime.map_or(Value::Integer(-1), duration));
-    let ports: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
+    table.insert("maxretry".into(), i64::from(spec.rules.maxretry).into());
+    table.insert("findtime".into(), duration(spec.rules.findtime));
+    table.insert("bantime".into(), spec.rules.bantime.map_or(Value::Integer(-1), duration));
+    let ports: Vec<String> = spec.rules.ports.iter().map(ToString::to_string).collect();
     table.insert("port".into(), if ports.is_empty() { "all".into() } else { texts(&ports) });
-    let files = spec.lookup.files.iter().map(|path| format!("file:{}", path.display()));
-    let names = spec.lookup.names.iter().cloned().chain(files);
-    let ignored: Vec<String> = spec.ignoreip.iter().map(ToString::to_string).chain(names).collect();
+    let files = spec.rules.lookup.files.iter().map(|path| format!("file:{}", path.display()));
+    let names = spec.rules.lookup.names.iter().cloned().chain(files);
+    let ignored: Vec<String> =
+        spec.rules.ignoreip.iter().map(ToString::to_string).chain(names).collect();
     table.insert("ignoreip".into(), texts(&ignored));
-    if let Some(rule) = &spec.ignorecommand {
+    if let Some(rule) = &spec.rules.ignorecommand {
         table.insert("ignorecommand".into(), rule.command.clone().into());
         if let Some(cache) = &rule.cache {
             let mut kept = Table::new();
@@ -84,14 +85,14 @@ fn jail(spec: &jail::Spec) -> Table {
             table.insert("ignorecache".into(), kept.into());
         }
     }
-    table.insert("prefix_v4".into(), i64::from(spec.prefix_v4).into());
-    table.insert("prefix_v6".into(), i64::from(spec.prefix_v6).into());
-    table.insert("maxmatches".into(), integer(spec.maxmatches));
-    table.insert("max_tracked".into(), integer(spec.max_tracked));
+    table.insert("prefix_v4".into(), i64::from(spec.rules.prefix_v4).into());
+    table.insert("prefix_v6".into(), i64::from(spec.rules.prefix_v6).into());
+    table.insert("maxmatches".into(), integer(spec.rules.maxmatches));
+    table.insert("max_tracked".into(), integer(spec.rules.max_tracked));
     let actions: Vec<String> =
         spec.actions.iter().map(|action| action_name(spec, action)).collect();
     table.insert("actions".into(), texts(&actions));
-    if let Some(widen) = &spec.widen {
+    if let Some(widen) = &spec.rules.widen {
         let lengths = |lengths: &[u8]| {
             Value::from(lengths.iter().map(|length| i64::from(*length)).collect::<Vec<_>>())
         };
@@ -99,18 +100,18 @@ fn jail(spec: &jail::Spec) -> Table {
         table.insert("widen_v4".into(), lengths(&widen.v4));
         table.insert("widen_v6".into(), lengths(&widen.v6));
     }
-    if let Some(extend) = spec.extend {
+    if let Some(extend) = spec.rules.extend {
         let hits = i64::try_from(extend.hits).unwrap_or(i64::MAX);
         table.insert("extend_hits".into(), hits.into());
         table.insert("extend_maxtime".into(), duration(extend.maxtime));
     }
-    if let Some(bans) = spec.limits.bans {
+    if let Some(bans) = spec.rules.limits.bans {
         table.insert("max_bans_per_minute".into(), integer(bans));
     }
-    if let Some(share) = spec.limits.share {
+    if let Some(share) = spec.rules.limits.share {
         table.insert("max_client_share".into(), share.into());
     }
-    if let Some(increment) = &spec.increment {
+    if let Some(increment) = &spec.rules.increment {
         table.insert("bantime.increment".into(), true.into());
         table.insert("bantime.factor".into(), increment.factor.into());
         if !increment.multipliers.is_empty() {

@@ -5,7 +5,6 @@
 
 mod action;
 mod disk;
-mod duration;
 mod evidence;
 mod export;
 mod layer;
@@ -22,8 +21,8 @@ use std::{
     time::Duration,
 };
 
+pub use crate::duration::{BadDuration, format_duration, parse_duration};
 pub use disk::Disk;
-pub use duration::{BadDuration, format_duration, parse_duration};
 pub use export::export;
 pub use raw::Mode;
 
@@ -272,7 +271,8 @@ impl Config {
     /// Whether the operator has commands run: actions, ignorecommand, hooks.
     #[must_use]
     pub fn runs_commands(&self) -> bool {
-        let of_jail = |jail: &jail::Spec| !jail.actions.is_empty() || jail.ignorecommand.is_some();
+        let of_jail =
+            |jail: &jail::Spec| !jail.actions.is_empty() || jail.rules.ignorecommand.is_some();
         let of_hook = |hook: &hook::Spec| matches!(hook.target, hook::Target::Command(_));
         self.jails.iter().any(of_jail) || self.hooks.iter().any(of_hook)
     }

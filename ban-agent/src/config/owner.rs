@@ -32,7 +32,7 @@ pub(super) fn of_sockets(jails: &[jail::Spec]) -> Vec<String> {
             format!(
                 "[jails.{}] {listen}: everybody on this host can have any address banned; let a group \
                  write to it instead (docs/sources.md)",
-                jail.name
+                jail.rules.name
             )
         };
         sockets.map(warning).collect::<Vec<_>>()

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, de};
 
 pub(super) use super::listen::Hook;
 use super::{
-    duration::parse_duration,
     listen::{Events, Geoip, Metrics},
+    parse_duration,
 };
 use crate::{
     jail::{Formula, Ignored},

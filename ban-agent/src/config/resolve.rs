@@ -94,8 +94,8 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         }
     }
     for jail in &mut config.jails {
-        jail.translators = config.agent.translators.clone();
-        if let Some(widen) = &mut jail.widen {
+        jail.rules.translators = config.agent.translators.clone();
+        if let Some(widen) = &mut jail.rules.widen {
             widen.translators = config.agent.translators.clone();
         }
     }
@@ -117,17 +117,17 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
 
 /// What is lost where a pattern leaves open whether a port follows the address.
 fn optional_ports(jail: &jail::Spec) -> Option<String> {
-    let filter = Filter::compile(&jail.filter).ok()?;
+    let filter = Filter::compile(&jail.rules.filter).ok()?;
     let at = filter.optional_ports().next()?;
     let (key, pattern) = match at {
-        Some(index) => ("failregex", jail.filter.failregex.get(index)),
-        None => ("prefregex", jail.filter.prefregex.as_ref()),
+        Some(index) => ("failregex", jail.rules.filter.failregex.get(index)),
+        None => ("prefregex", jail.rules.filter.prefregex.as_ref()),
     };
     Some(format!(
         "jail {}: {key} '{}' lets ':PORT' follow an IPv6 address without brackets, or not: lines \
          in which the last group of the address may be a port count for nobody. If the port is \
          always there, make it so: <ADDR>:\\d+",
-        jail.name, pattern?
+        jail.rules.name, pattern?
     ))
 }
 
@@ -137,27 +137,28 @@ fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded, faults: &
         faults.push(Fault { kind: "jails", name, error: Error::Fail2ban(Box::new(error)) });
     }
     for jail in loaded.jails {
-        if let Err(source) = Filter::compile(&jail.filter) {
-            let (folder, jail) = (folder.to_owned(), jail.name.to_string());
+        if let Err(source) = Filter::compile(&jail.rules.filter) {
+            let (folder, jail) = (folder.to_owned(), jail.rules.name.to_string());
             let name = jail.clone();
             let error = Error::Fail2banFilter { folder, jail, source: Box::new(source) };
             faults.push(Fault { kind: "jails", name, error });
             continue;
         }
-        if config.jails.iter().any(|own| own.name == jail.name) {
-            let name = &jail.name;
+        if config.jails.iter().any(|own| own.rules.name == jail.rules.name) {
+            let name = &jail.rules.name;
             let folder = folder.display();
             config.warnings.push(format!("jail {name}: ours is used, not the one in {folder}"));
         } else {
-            config.disabled.retain(|name| **name != *jail.name);
+            config.disabled.retain(|name| **name != *jail.rules.name);
             config.warnings.extend(evidence::remark(&jail, true));
             config.jails.push(jail);
         }
     }
-    config.jails.sort_by(|a, b| a.name.cmp(&b.name));
+    config.jails.sort_by(|a, b| a.rules.name.cmp(&b.rules.name));
     let disabled = loaded.disabled.into_iter().filter(|name| !config.disabled.contains(name));
-    let disabled: Vec<String> =
-        disabled.filter(|name| config.jails.iter().all(|jail| *jail.name != **name)).collect();
+    let disabled: Vec<String> = disabled
+        .filter(|name| config.jails.iter().all(|jail| *jail.rules.name != **name))
+        .collect();
     config.disabled.extend(disabled);
     config.warnings.extend(loaded.unsupported.iter().map(ToString::to_string));
     config.files.extend(loaded.files);
@@ -290,10 +291,9 @@ fn jail(
         Arc::make_mut(&mut filter).ignoreregex.extend(ignoreregex);
     }
     let (ignoreip, lookup) = ignoreip(own, defaults);
-    Ok(jail::Spec {
+    let rules = jail::Rules {
         name: name.into(),
         filter,
-        sources: sources(layers, name, own, defaults, raw.filters.get(filter_name))?,
         maxretry: get!(maxretry).map_or(5, |number| number.0),
         findtime: get!(findtime).map_or(Duration::from_secs(600), |time| time.0),
         bantime: get!(bantime).map_or(Some(Duration::from_secs(3600)), |time| time.0),
@@ -319,12 +319,13 @@ fn jail(
             hits: hits.0.into(),
             maxtime: get!(extend_maxtime).map_or(WEEK, |time| time.0),
         }),
-        actions: Vec::new(),
         limits: jail::Limits {
             bans: get!(max_bans_per_minute).map(|number| number.0 as usize),
             share: get!(max_client_share).map(|share| share.0),
         },
-    })
+    };
+    let sources = sources(layers, name, own, defaults, raw.filters.get(filter_name))?;
+    Ok(jail::Spec { rules, sources, actions: Vec::new() })
 }
 
 /// The jail's own list, or the default one; never both, as in fail2ban.

@@ -51,11 +51,11 @@ fn reads_fail2bans_words_and_fills_in_defaults() {
     assert_eq!(config.agent.interfaces, ["eth0"]);
     assert_eq!(config.agent.max_bans, 2048);
     let [jail] = config.jails.as_slice() else { panic!("one jail") };
-    assert_eq!((jail.maxretry, jail.bantime), (25, None));
-    assert_eq!(jail.findtime, Duration::from_secs(600));
-    assert_eq!((jail.prefix_v4, jail.prefix_v6), (32, 64));
-    assert_eq!(jail.ignoreip.len(), 2);
-    assert_eq!(jail.ports.len(), 2);
+    assert_eq!((jail.rules.maxretry, jail.rules.bantime), (25, None));
+    assert_eq!(jail.rules.findtime, Duration::from_secs(600));
+    assert_eq!((jail.rules.prefix_v4, jail.rules.prefix_v6), (32, 64));
+    assert_eq!(jail.rules.ignoreip.len(), 2);
+    assert_eq!(jail.rules.ports.len(), 2);
     assert!(matches!(jail.sources.as_slice(), [source::Spec::File { .. }]));
 }
 
@@ -69,9 +69,9 @@ fn conf_d_wins_key_by_key() {
     fs::write(folder.path().join("conf.d/20.toml"), "[jails.web]\nfindtime = 60\n").unwrap();
     fs::write(folder.path().join("conf.d/30.txt"), "not read").unwrap();
     let config = load(&path).unwrap();
-    assert_eq!(config.jails[0].maxretry, 3);
-    assert_eq!(config.jails[0].findtime, Duration::from_secs(60));
-    assert_eq!(config.jails[0].bantime, None);
+    assert_eq!(config.jails[0].rules.maxretry, 3);
+    assert_eq!(config.jails[0].rules.findtime, Duration::from_secs(60));
+    assert_eq!(config.jails[0].rules.bantime, None);
     assert_eq!(config.files.len(), 3);
 }
 
@@ -93,10 +93,10 @@ fn lists_of_whom_is_protected_add_up() {
     assert_eq!(shown(&config.agent.allow), "192.0.2.0/24 2001:db8::/32 198.51.100.1/32");
     assert_eq!(config.agent.interfaces, ["eth0", "eth1"]);
     assert_eq!(config.agent.operators, ["eve", "bob"]);
-    let jail = |name: &str| config.jails.iter().find(|jail| &*jail.name == name).unwrap();
-    assert_eq!(shown(&jail("web").ignoreip), "127.0.0.0/8 ::1/128 203.0.113.1/32");
+    let jail = |name: &str| config.jails.iter().find(|jail| &*jail.rules.name == name).unwrap();
+    assert_eq!(shown(&jail("web").rules.ignoreip), "127.0.0.0/8 ::1/128 203.0.113.1/32");
     // a jail's own list stands for itself, as in fail2ban
-    assert_eq!(shown(&jail("sshd").ignoreip), "203.0.113.9/32 203.0.113.10/32");
+    assert_eq!(shown(&jail("sshd").rules.ignoreip), "203.0.113.9/32 203.0.113.10/32");
     // what is read is another matter: the later file wins
     assert!(matches!(jail("web").sources.as_slice(),
         [source::Spec::File { path, .. }] if path == Path::new("/other")));
@@ -109,7 +109,7 @@ fn a_key_with_a_dot_wants_quotes() {
     let alone = GOOD.replace("bantime = -1", "bantime.increment = true");
     assert_eq!(failure(&alone).2, hint);
     let quoted = load_text(&format!("{GOOD}\"bantime.increment\" = true\n")).1.unwrap();
-    assert!(quoted.jails[0].increment.is_some());
+    assert!(quoted.jails[0].rules.increment.is_some());
 }
 
 #[test]
@@ -191,9 +191,9 @@ fn jails_of_fail2ban_join_ours() {
     let agent = format!("[agent]\nfail2ban = {:?}", theirs.display().to_string());
     fs::write(&path, GOOD.replace("[agent]", &agent)).unwrap();
     let config = load(&path).unwrap();
-    let names: Vec<_> = config.jails.iter().map(|jail| &*jail.name).collect();
+    let names: Vec<_> = config.jails.iter().map(|jail| &*jail.rules.name).collect();
     assert_eq!(names, ["door", "web"]);
-    assert_eq!(config.jails[1].maxretry, 25);
+    assert_eq!(config.jails[1].rules.maxretry, 25);
     assert!(config.warnings[0].starts_with("jail web: ours is used"), "{:?}", config.warnings);
     assert!(config.files.contains(&theirs.join("jail.conf")));
 
@@ -300,7 +300,7 @@ fn an_export_resolves_to_the_same_jails() {
     let unnamed = |config: &Config| {
         let mut jails = config.jails.clone();
         for jail in &mut jails {
-            Arc::make_mut(&mut jail.filter).name.clear();
+            Arc::make_mut(&mut jail.rules.filter).name.clear();
             for action in &mut jail.actions {
                 Arc::make_mut(action).name = "".into();
             }
@@ -321,10 +321,10 @@ fn actions_are_found_by_name() {
     assert_eq!(message, "jail 'log': there is no action 'tel'");
     assert_eq!(hint, "did you mean 'tell'? or define [actions.tel]");
     let config = load_text(&text.replace("\"tel\"", "\"tell\"")).1.unwrap();
-    let web = config.jails.iter().find(|jail| &*jail.name == "web").unwrap();
+    let web = config.jails.iter().find(|jail| &*jail.rules.name == "web").unwrap();
     let [tell] = web.actions.as_slice() else { panic!("one action") };
     assert_eq!((tell.v4.ban.as_str(), tell.v6.ban.as_str(), tell.on_demand), ("b", "six", true));
-    assert!(config.jails.iter().any(|jail| &*jail.name == "sshd" && jail.actions.is_empty()));
+    assert!(config.jails.iter().any(|jail| &*jail.rules.name == "sshd" && jail.actions.is_empty()));
     assert_eq!(failure(&text.replace("inet6.ban", "inet6.bam")).2, "did you mean 'ban'?");
 }
 
@@ -390,7 +390,7 @@ fn one_part_that_makes_no_sense_stops_no_other() {
     assert!(message.contains("unknown key 'bann'"), "{message}");
     let (config, faults) = load_sound(&folder.path().join("config.toml")).unwrap();
     let [web] = config.jails.as_slice() else { panic!("{:?}", config.jails) };
-    assert_eq!((&*web.name, web.actions.len()), ("web", 1), "it bans without its mail");
+    assert_eq!((&*web.rules.name, web.actions.len()), ("web", 1), "it bans without its mail");
     let refused: Vec<_> = config.refused.iter().map(|refused| refused.part.as_str()).collect();
     let expected =
         ["action mail", "jail slip", "filter odd", "hook nowhere", "jail blind", "jail odd"];
@@ -410,7 +410,7 @@ fn a_jail_for_bans_by_hand() {
     let text = "[filters.hand]\nfailregex = []\n[jails.hand]\nlogpath = []\nbantime = \"2 * 1d\"\n";
     let config = load_text(text).1.unwrap();
     assert!(config.jails[0].sources.is_empty());
-    assert_eq!(config.jails[0].bantime, Some(Duration::from_secs(2 * 86_400)));
+    assert_eq!(config.jails[0].rules.bantime, Some(Duration::from_secs(2 * 86_400)));
     assert_eq!(load_text(&export(&config)).1.unwrap().jails, config.jails);
 }
 

@@ -43,7 +43,8 @@ impl Actions {
     /// what they were told.
     pub(super) fn apply(&mut self, jails: &[jail::Spec]) {
         let jails = if self.dry_run { &[] } else { jails };
-        let key = |jail: &jail::Spec, spec: &Spec| (Arc::clone(&jail.name), Arc::clone(&spec.name));
+        let key =
+            |jail: &jail::Spec, spec: &Spec| (Arc::clone(&jail.rules.name), Arc::clone(&spec.name));
         let wanted: BTreeMap<_, _> = jails
             .iter()
             .flat_map(|jail| jail.actions.iter().map(move |spec| (key(jail, spec), spec)))

@@ -265,7 +265,7 @@ impl Core {
         let up = Duration::try_from(up).unwrap_or_default();
         let stats = self.wiring.stats().snapshot();
         for (spec, counters) in self.wiring.jails() {
-            let name = &*spec.name;
+            let name = &*spec.rules.name;
             if is_blind(spec, &stats) {
                 let text = if spec.sources.is_empty() {
                     format!("[{name}] bans nobody: it has nothing to read")
@@ -278,7 +278,7 @@ impl Core {
                 };
                 look.say(Name::JailWithoutSource, name, text);
             }
-            if let Some(breaker) = self.breakers.get(&spec.name)
+            if let Some(breaker) = self.breakers.get(&spec.rules.name)
                 && let Some(trip) = breaker.tripped()
             {
                 let withheld = breaker.withheld();
@@ -414,7 +414,7 @@ fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> 
         })
     };
     // one without a pattern is for bans by hand
-    !spec.filter.failregex.is_empty() && spec.sources.iter().all(is_dead)
+    !spec.rules.filter.failregex.is_empty() && spec.sources.iter().all(is_dead)
 }
 
 /// What a source is called in the counters.

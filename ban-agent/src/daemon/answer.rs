@@ -163,7 +163,7 @@ impl Core {
             }
             let holder = holder_named(&former.jail);
             // as wide as the jail would ban; fail2ban's database does not tell
-            let ports = self.wiring.jail(&former.jail).map(|spec| spec.ports.clone());
+            let ports = self.wiring.jail(&former.jail).map(|spec| spec.rules.ports.clone());
             let ports = ports.unwrap_or_default();
             let claim = Claim { prefix: former.prefix, holder, until, ports, derived: false };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
@@ -219,7 +219,7 @@ impl Core {
     fn bantime(&self, jail: Option<&str>, now: Now) -> Boot {
         let time = match jail {
             None => self.config.agent.manual_bantime,
-            Some(jail) => self.wiring.jail(jail).and_then(|spec| spec.bantime),
+            Some(jail) => self.wiring.jail(jail).and_then(|spec| spec.rules.bantime),
         };
         match time {
             Some(time) => now.boot.plus(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
@@ -349,7 +349,7 @@ impl Core {
 
     /// That there is no such jail, and which was meant perhaps.
     pub(super) fn no_jail(&self, name: &str) -> Refusal {
-        let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.name).collect();
+        let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.rules.name).collect();
         let near = known.iter().map(|jail| (strsim::damerau_levenshtein(jail, name), *jail));
         let hint = match near.min() {
             Some((distance, jail)) if distance <= NEAR.min(name.chars().count() / 2) => {

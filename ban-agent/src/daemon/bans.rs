@@ -106,8 +106,8 @@ mod tests {
                 panic!("{line:?}")
             };
             assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
-            let spec = jail::Spec { maxretry: 1, ..jail::spec(1, 600) };
-            let Decision::Ban(sentence) = Jail::new(&spec).offence(&failure, line, now) else {
+            let rules = jail::rules(1, 600);
+            let Decision::Ban(sentence) = Jail::new(&rules).offence(&failure, line, now) else {
                 panic!("{line:?}")
             };
             assert_eq!(sentence.prefix, prefix);

@@ -14,7 +14,7 @@ use crate::{
 impl Core {
     /// Has every ban watched whose jail extends bans, and which is not watched yet.
     pub(super) fn watch_hits(&mut self) {
-        if self.wiring.jails().all(|(spec, _)| spec.extend.is_none()) {
+        if self.wiring.jails().all(|(spec, _)| spec.rules.extend.is_none()) {
             return;
         }
         let now = Now::read();
@@ -23,7 +23,7 @@ impl Core {
             let Holder::Jail(jail) = claim.holder else { continue };
             let Some(spec) = wiring.jail(&jail) else { continue };
             let ban = (claim.prefix, jail);
-            if let (Some(_), Some(bantime)) = (spec.extend, spec.bantime)
+            if let (Some(_), Some(bantime)) = (spec.rules.extend, spec.rules.bantime)
                 && !looks.is_watched(&ban)
             {
                 looks.watch(ban, claim.until, None, bantime, now.boot);
@@ -99,6 +99,6 @@ impl Core {
     /// The jail's rule, and its bantime.
     fn extension(&self, jail: &str) -> Option<(Extend, Duration)> {
         let spec = self.wiring.jail(jail)?;
-        Some((spec.extend?, spec.bantime?))
+        Some((spec.rules.extend?, spec.rules.bantime?))
     }
 }

@@ -394,12 +394,13 @@ impl World {
         config.agent.max_bans = SIZES[0];
         config.jails = jails()
             .into_iter()
-            .map(|(name, ports)| jail::Spec {
+            .map(|(name, ports)| jail::Rules {
                 name: name.into(),
                 ports,
                 widen: rule(&Holder::Jail(name.into())),
-                ..jail::spec(1, 600)
+                ..jail::rules(1, 600)
             })
+            .map(|rules| jail::Spec { rules, sources: Vec::new(), actions: Vec::new() })
             .collect();
         // none runs, but all are known: an unban that names another jail is refused
         config.disabled = jails().map(|(name, _)| name.to_owned()).into();

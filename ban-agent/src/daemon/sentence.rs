@@ -178,7 +178,9 @@ impl Core {
 
     /// Whether the jail's breaker lets one more ban pass.
     fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
-        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.limits) else { return true };
+        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.rules.limits) else {
+            return true;
+        };
         if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
             return true;
         }
@@ -204,9 +206,9 @@ impl Core {
     /// `bantime`, longer for those who come again.
     fn duration(&mut self, jail: &str, sentence: &Sentence, now: Now) -> Option<Duration> {
         let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
-        let Some(increment) = &spec.increment else { return sentence.duration };
+        let Some(increment) = &spec.rules.increment else { return sentence.duration };
         let former = self.store.former_bans(sentence.prefix, jail, increment.overalljails, now);
-        spec.bantime_for(former, dice())
+        spec.rules.bantime_for(former, dice())
     }
 }
 
@@ -220,7 +222,7 @@ fn end(sentence: &Sentence, duration: Option<Duration>, now: Now) -> Boot {
 /// How a holder widens its bans.
 fn widening(jails: &[jail::Spec], holder: &Holder) -> Option<Widen> {
     let Holder::Jail(name) = holder else { return None };
-    jails.iter().find(|jail| jail.name == *name)?.widen.clone()
+    jails.iter().find(|jail| jail.rules.name == *name)?.rules.widen.clone()
 }
 
 /// From 0 to 1, for `bantime.rndtime`; not secret.

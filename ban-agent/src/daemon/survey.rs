@@ -58,7 +58,7 @@ impl Core {
         self.wiring
             .jails()
             .map(|(spec, counters)| Jail {
-                name: spec.name.to_string(),
+                name: spec.rules.name.to_string(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matches: counters.matched.load(Ordering::Relaxed),
                 ignored: counters.ignored.load(Ordering::Relaxed)
@@ -67,10 +67,10 @@ impl Core {
                 bans: counters.total.load(Ordering::Relaxed),
                 watched: counters.failing.load(Ordering::Relaxed),
                 forgotten: counters.evicted.load(Ordering::Relaxed),
-                stopped: stopped(&spec.name),
+                stopped: stopped(&spec.rules.name),
                 actions: self
                     .actions
-                    .status(&spec.name)
+                    .status(&spec.rules.name)
                     .into_iter()
                     .map(|action| (action.name, [action.done, action.failed, action.dropped]))
                     .collect(),

@@ -157,13 +157,13 @@ impl Core {
                 warnings.push(format!(
                     "[{}] {unclear} lines count for nobody, for their IPv6 address may end in a port: \
                      see `ban-agent check`",
-                    spec.name
+                    spec.rules.name
                 ));
             }
             if undated > 0 {
                 warnings.push(format!(
                     "[{}] {undated} failures without a date in logs that were there before: not counted",
-                    spec.name
+                    spec.rules.name
                 ));
             }
         }
@@ -186,9 +186,9 @@ impl Core {
             .collect();
         self.wiring
             .jails()
-            .filter(|(spec, _)| only.is_none_or(|name| *spec.name == *name))
+            .filter(|(spec, _)| only.is_none_or(|name| *spec.rules.name == *name))
             .map(|(spec, counters)| JailStatus {
-                name: spec.name.to_string(),
+                name: spec.rules.name.to_string(),
                 sources: spec.sources.iter().map(ToString::to_string).collect(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matched: counters.matched.load(Ordering::Relaxed),
@@ -196,15 +196,15 @@ impl Core {
                     + counters.pardoned.load(Ordering::Relaxed),
                 failed: counters.failing.load(Ordering::Relaxed),
                 banned: banned
-                    .get(&Holder::Jail(Arc::clone(&spec.name)))
+                    .get(&Holder::Jail(Arc::clone(&spec.rules.name)))
                     .copied()
                     .unwrap_or_default(),
                 total: counters.total.load(Ordering::Relaxed),
-                stopped: self.breakers.get(&spec.name).and_then(|breaker| {
+                stopped: self.breakers.get(&spec.rules.name).and_then(|breaker| {
                     let reason = breaker.tripped()?.to_string();
                     Some(control::Stopped { reason, withheld: breaker.withheld() })
                 }),
-                actions: self.actions.status(&spec.name),
+                actions: self.actions.status(&spec.rules.name),
             })
             .collect()
     }

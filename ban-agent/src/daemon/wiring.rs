@@ -130,19 +130,19 @@ impl Wiring {
         let mut compiled = Vec::new();
         for spec in specs {
             // what is run besides is no matter of the jail's task
-            let known = self.jails.get(&spec.name).map(|running| jail::Spec {
+            let known = self.jails.get(&spec.rules.name).map(|running| jail::Spec {
                 actions: spec.actions.clone(),
                 ..running.spec.clone()
             });
             if known.as_ref() != Some(spec) {
-                compiled.push((spec, Arc::new(Filter::compile(&spec.filter)?)));
+                compiled.push((spec, Arc::new(Filter::compile(&spec.rules.filter)?)));
             }
         }
-        self.jails.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
+        self.jails.retain(|name, _| specs.iter().any(|spec| spec.rules.name == *name));
         for (spec, filter) in compiled {
-            let former = self.jails.remove(&spec.name);
+            let former = self.jails.remove(&spec.rules.name);
             let running = self.start(spec, filter, former);
-            self.jails.insert(Arc::clone(&spec.name), running);
+            self.jails.insert(Arc::clone(&spec.rules.name), running);
         }
         self.connect(positions, looked);
         Ok(())
@@ -154,23 +154,24 @@ impl Wiring {
         filter: Arc<Filter>,
         former: Option<Running>,
     ) -> Running {
-        let counts = self.counts.remove(&spec.name).unwrap_or_default();
+        let counts = self.counts.remove(&spec.rules.name).unwrap_or_default();
         let counters = former.as_ref().map(|former| Arc::clone(&former.counters));
         let counters = counters.unwrap_or_default();
         let mut onlink = self.onlink.subscribe();
         onlink.mark_changed();
-        let lookup = Some(&spec.lookup).filter(|lookup| !lookup.is_empty());
-        let mut jail = Jail::new(spec);
+        let lookup = Some(&spec.rules.lookup).filter(|lookup| !lookup.is_empty());
+        let mut jail = Jail::new(&spec.rules);
         jail.resume(&counts);
         jail.remember(self.offenders.clone());
         let worker = Worker {
-            ignored: lookup
-                .map(|lookup| lookup::start(Arc::clone(&spec.name), lookup, Arc::clone(&counters))),
-            inquiry: spec.ignorecommand.as_ref().map(|rule| {
-                let (name, core) = (Arc::clone(&spec.name), self.core.clone());
+            ignored: lookup.map(|lookup| {
+                lookup::start(Arc::clone(&spec.rules.name), lookup, Arc::clone(&counters))
+            }),
+            inquiry: spec.rules.ignorecommand.as_ref().map(|rule| {
+                let (name, core) = (Arc::clone(&spec.rules.name), self.core.clone());
                 inquiry::start(name, rule, Arc::clone(&counters), core)
             }),
-            name: Arc::clone(&spec.name),
+            name: Arc::clone(&spec.rules.name),
             scanner: Scanner::new(filter),
             jail,
             counters: Arc::clone(&counters),
@@ -233,7 +234,7 @@ impl Wiring {
     /// The jails whose task has ended though nobody ended it.
     pub(super) fn died(&self) -> impl Iterator<Item = &str> {
         let died = |running: &&Running| running.task.as_ref().is_some_and(JoinHandle::is_finished);
-        self.jails.values().filter(died).map(|running| &*running.spec.name)
+        self.jails.values().filter(died).map(|running| &*running.spec.rules.name)
     }
 
     /// What no jail does by itself.

@@ -140,9 +140,9 @@ impl Worker {
 
     /// Goes on with what a former worker of this jail counted; returns the lines that it left.
     fn take_over(&mut self, rest: Rest) -> mpsc::Receiver<Delivery> {
-        let spec = self.jail.spec().clone();
+        let rules = self.jail.rules().clone();
         self.jail = rest.jail;
-        self.jail.respecify(&spec);
+        self.jail.set_rules(&rules);
         rest.deliveries
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     action::Spec as Run,
-    jail::{Limits, Spec},
+    jail::{Limits, Rules, Spec},
     net::{Ports, Translators},
     source,
 };
@@ -110,10 +110,9 @@ impl Reader<'_> {
         } else {
             (filter::spec(&filter, zone)?, self.sources(&words, &filter, journal)?)
         };
-        let spec = Spec {
+        let rules = Rules {
             name: name.into(),
             filter: Arc::new(filter),
-            sources,
             maxretry,
             findtime: words
                 .duration("findtime", Some(Duration::from_secs(600)))?
@@ -121,7 +120,6 @@ impl Reader<'_> {
             bantime: words.duration("bantime", Some(Duration::from_secs(600)))?,
             increment: increment::read(&words)?,
             ports,
-            actions,
             ignoreip,
             lookup,
             ignorecommand: self.ignorecommand(&words)?,
@@ -135,7 +133,7 @@ impl Reader<'_> {
             limits: Limits::default(),
         };
         self.rest(&words)?;
-        Ok(spec)
+        Ok(Spec { rules, sources, actions })
     }
 
     /// The jail that reads fail2ban's own log counts our bans: nobody writes that log any more.

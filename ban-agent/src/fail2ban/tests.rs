@@ -31,7 +31,7 @@ impl Folder {
     }
 
     fn jail(&self, name: &str) -> Spec {
-        self.load().jails.into_iter().find(|jail| &*jail.name == name).unwrap()
+        self.load().jails.into_iter().find(|jail| &*jail.rules.name == name).unwrap()
     }
 
     fn error(&self) -> String {
@@ -62,12 +62,12 @@ fn two_jails_on_one_log() {
     assert_eq!(loaded.unsupported, []);
     let door = folder.jail("door");
     assert_eq!(
-        (door.maxretry, door.findtime, door.bantime),
+        (door.rules.maxretry, door.rules.findtime, door.rules.bantime),
         (3, Duration::from_secs(180), Some(Duration::from_secs(1200)))
     );
-    assert!(door.ports.is_empty());
+    assert!(door.rules.ports.is_empty());
     let hourly = folder.jail("door-hourly");
-    assert_eq!((hourly.bantime, hourly.maxretry), (None, 5));
+    assert_eq!((hourly.rules.bantime, hourly.rules.maxretry), (None, 5));
     assert_eq!(
         hourly.sources,
         [
@@ -75,7 +75,7 @@ fn two_jails_on_one_log() {
             source::Spec::File { path: "/var/log/second".into(), start: Start::Beginning },
         ]
     );
-    let shown: Vec<_> = hourly.ignoreip.iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = hourly.rules.ignoreip.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["10.0.0.0/8", "127.0.0.0/8", "::1/128"]);
 }
 
@@ -99,8 +99,8 @@ fn local_files_and_folders_override() {
         ("jail.d/30.local", "[door]\nmaxretry = 5\n"),
     ]);
     let door = folder.jail("door");
-    assert_eq!(door.maxretry, 5);
-    assert_eq!(door.filter.failregex, ["^bad <HOST>$", "^worse <HOST>$"]);
+    assert_eq!(door.rules.maxretry, 5);
+    assert_eq!(door.rules.filter.failregex, ["^bad <HOST>$", "^worse <HOST>$"]);
     assert_eq!(door.sources, [source::Spec::File { path: "/b".into(), start: Start::Beginning }]);
 }
 
@@ -140,8 +140,8 @@ fn a_jail_refines_its_filter() {
         ),
     ]);
     let door = folder.jail("door");
-    assert_eq!(door.filter.failregex, ["^bad 100% <HOST>$", "^worse <HOST>$"]);
-    assert_eq!(door.filter.ignoreregex, ["friend"]);
+    assert_eq!(door.rules.filter.failregex, ["^bad 100% <HOST>$", "^worse <HOST>$"]);
+    assert_eq!(door.rules.filter.ignoreregex, ["friend"]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_journal() {
     let door = folder.jail("door");
     let matches = ["_SYSTEMD_UNIT=door.service", "+", "_COMM=door"].map(str::to_owned).to_vec();
     assert_eq!(door.sources, [source::Spec::Journal { matches }]);
-    assert_eq!(door.filter.failregex, ["^journal <HOST>$"]);
+    assert_eq!(door.rules.filter.failregex, ["^journal <HOST>$"]);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn growing_bans() {
             ),
         ])
     };
-    let increment = |more: &str| jail(more).jail("door").increment.unwrap();
+    let increment = |more: &str| jail(more).jail("door").rules.increment.unwrap();
     let plain =
         increment("bantime.maxtime = 5w\nbantime.rndtime = 1m\nbantime.overalljails = true");
     assert_eq!((plain.factor, plain.multipliers.len()), (1.0, 0));
@@ -202,7 +202,7 @@ fn one_jail_that_makes_no_sense_stops_no_other() {
         ),
     ]);
     let loaded = folder.load();
-    assert_eq!(loaded.jails.iter().map(|jail| &*jail.name).collect::<Vec<_>>(), ["door"]);
+    assert_eq!(loaded.jails.iter().map(|jail| &*jail.rules.name).collect::<Vec<_>>(), ["door"]);
     let refused: Vec<_> = loaded.refused.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(refused, ["bad", "gone", "perhaps"]);
 }
@@ -244,20 +244,20 @@ fn what_fail2ban_runs_is_loaded() {
     assert!(loaded.refused.is_empty());
     assert_eq!(loaded.jails.len(), 8);
     for jail in &loaded.jails {
-        Filter::compile(&jail.filter).unwrap();
+        Filter::compile(&jail.rules.filter).unwrap();
     }
-    assert_eq!(folder.jail("hand").filter.failregex, [""; 0]);
-    assert_eq!(folder.jail("own").filter.failregex, ["^bad <HOST>$"]);
+    assert_eq!(folder.jail("hand").rules.filter.failregex, [""; 0]);
+    assert_eq!(folder.jail("own").rules.filter.failregex, ["^bad <HOST>$"]);
     let sums = folder.jail("sums");
-    assert_eq!(sums.bantime, Some(Duration::from_secs(604_800)));
-    assert_eq!(sums.findtime, Duration::from_secs(82_800));
-    assert_eq!(folder.jail("sums2").bantime, None);
+    assert_eq!(sums.rules.bantime, Some(Duration::from_secs(604_800)));
+    assert_eq!(sums.rules.findtime, Duration::from_secs(82_800));
+    assert_eq!(folder.jail("sums2").rules.bantime, None);
     let grown = folder.jail("grown");
-    assert_eq!(grown.bantime_for(2, 0.0), Some(Duration::from_millis(1_360_800_000)));
-    assert_eq!(folder.jail("words").filter.failregex, ["^door(?:man)? loud bad <HOST>$"]);
+    assert_eq!(grown.rules.bantime_for(2, 0.0), Some(Duration::from_millis(1_360_800_000)));
+    assert_eq!(folder.jail("words").rules.filter.failregex, ["^door(?:man)? loud bad <HOST>$"]);
     let mine = folder.jail("mine");
-    assert_eq!(mine.filter.failregex, ["^m: bad <HOST>$"]);
-    assert!(mine.filter.datepattern.is_empty());
+    assert_eq!(mine.rules.filter.failregex, ["^m: bad <HOST>$"]);
+    assert!(mine.rules.filter.datepattern.is_empty());
     let notes: Vec<_> = loaded.unsupported.iter().map(ToString::to_string).collect();
     assert!(notes.iter().any(|note| note.contains("jail hand: no failregex")), "{notes:?}");
 }
@@ -289,7 +289,7 @@ fn what_is_not_done_is_listed() {
             "/jail.conf:13: jail door: ignoreself = false: the host's own addresses are never banned by a log line",
         ]
     );
-    let ports: Vec<_> = folder.jail("door").ports.iter().map(ToString::to_string).collect();
+    let ports: Vec<_> = folder.jail("door").rules.ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["tcp/22", "tcp/8022"]);
 }
 
@@ -364,8 +364,8 @@ fn the_recidive_jail_counts_our_own_bans() {
     ]);
     let again = folder.jail("again");
     assert_eq!(again.sources, [source::Spec::Bans]);
-    assert_eq!(again.filter.failregex, [source::BAN_LINE]);
-    assert_eq!(again.bantime, Some(Duration::from_secs(604_800)));
+    assert_eq!(again.rules.filter.failregex, [source::BAN_LINE]);
+    assert_eq!(again.rules.bantime, Some(Duration::from_secs(604_800)));
     let notes: Vec<_> = folder.load().unsupported.into_iter().map(|note| note.what).collect();
     assert!(notes.iter().any(|what| what.contains("counts the bans of this agent")), "{notes:?}");
 }
@@ -393,13 +393,13 @@ fn whom_to_ignore() {
                  ignorecommand = /bin/check <ip> \"<F-USER>\"\n\
                  ignorecache = key=\"<F-USER>@<ip>\", max-count=50, max-time=10m";
     let door = jail(words).jail("door");
-    assert_eq!(door.ignoreip, ["192.0.2.0/24".parse().unwrap()]);
-    assert_eq!(door.lookup.names, ["host.example.net"]);
-    assert_eq!(door.lookup.files, [Path::new("/etc/friends")]);
+    assert_eq!(door.rules.ignoreip, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(door.rules.lookup.names, ["host.example.net"]);
+    assert_eq!(door.rules.lookup.files, [Path::new("/etc/friends")]);
     let cache =
         IgnoreCache { key: "<F-USER>@<ip>".to_owned(), count: 50, time: Duration::from_secs(600) };
     let command = "/bin/check <ip> \"<F-USER>\"".to_owned();
-    assert_eq!(door.ignorecommand, Some(IgnoreCommand { command, cache: Some(cache) }));
+    assert_eq!(door.rules.ignorecommand, Some(IgnoreCommand { command, cache: Some(cache) }));
     for (words, expected) in [
         (
             "ignoreip = 192.0.2.400",

@@ -122,7 +122,7 @@ impl Words<'_> {
 /// Lists the words that mean nothing, in the jails that run and in the operator's own defaults.
 pub(super) fn unknown(config: &Config, loaded: &mut Loaded) {
     let references = References::of(config, std::iter::empty());
-    let jails = loaded.jails.iter().map(|jail| &*jail.name);
+    let jails = loaded.jails.iter().map(|jail| &*jail.rules.name);
     for section in jails.chain(["DEFAULT"]) {
         for (place, what) in unused::unused(config, section, KNOWN, &references) {
             let file = place.file.file_name().unwrap_or_default().to_string_lossy();

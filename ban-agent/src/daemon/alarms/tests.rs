@@ -255,12 +255,9 @@ impl Bench {
             |path: &&Path| source::Spec::File { path: path.to_path_buf(), start: Start::End };
         let filter =
             filter::Spec { failregex: vec!["^<ADDR> knocks$".into()], ..filter::Spec::default() };
-        jail::Spec {
-            name: name.into(),
-            sources: paths.iter().map(file).collect(),
-            filter: Arc::new(filter),
-            ..jail::spec(1, 600)
-        }
+        let rules =
+            jail::Rules { name: name.into(), filter: Arc::new(filter), ..jail::rules(1, 600) };
+        jail::Spec { rules, sources: paths.iter().map(file).collect(), actions: Vec::new() }
     }
 
     fn run(&mut self, jails: &[jail::Spec]) {
@@ -520,7 +517,9 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     let log = bench.folder.path().join("door.log");
     fs::write(&log, "").unwrap();
     let limits = Limits { bans: Some(1), ..Limits::default() };
-    bench.run(&[jail::Spec { limits, ..bench.jail("door", &[&log]) }]);
+    let mut jail = bench.jail("door", &[&log]);
+    jail.rules.limits = limits;
+    bench.run(&[jail]);
     bench.sentence("door", "2001:db8::1");
     bench.sentence("door", "192.0.2.2");
     assert_eq!(bench.alarms(), ["jail_stopped door"]);

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use ban_agent::{
+use ban_core::{
     clock::Boot,
     ledger::{Claim, Holder, Ledger, Plan},
     net::host,

@@ -136,7 +136,7 @@ impl Order {
     }
 
     /// How many of the jails' bans each network holds, if it is more than one.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     pub(super) fn weights(&self) -> BTreeMap<IpNet, u32> {
         let wide = self.crowds.wide.weights.iter().map(|(net, weight)| (*net, *weight));
         let narrow = self.crowds.narrow.iter().flat_map(|narrow| &narrow.weights);

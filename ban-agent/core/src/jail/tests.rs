@@ -1,41 +1,15 @@
 //! What a jail decides, as tables of failures in time.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Count, Decision, Jail, Limits, Offenders, Record, Sentence, Spec};
+use super::{Count, Decision, Jail, Offenders, Record, Rules, Sentence, rules};
 use crate::{
     clock::{Boot, Now},
-    filter::{self, Failure},
+    filter::Failure,
     net::{Translators, parse_prefix},
 };
-
-/// A jail without extras.
-pub(crate) fn spec(maxretry: u32, findtime: u64) -> Spec {
-    Spec {
-        name: "test".into(),
-        filter: Arc::new(filter::Spec::default()),
-        sources: Vec::new(),
-        maxretry,
-        findtime: Duration::from_secs(findtime),
-        bantime: Some(Duration::from_secs(600)),
-        increment: None,
-        ports: Vec::new(),
-        ignoreip: vec![parse_prefix("127.0.0.0/8").unwrap()],
-        prefix_v4: 32,
-        prefix_v6: 128,
-        translators: Translators::default(),
-        maxmatches: 5,
-        max_tracked: 1000,
-        lookup: super::Lookup::default(),
-        ignorecommand: None,
-        widen: None,
-        extend: None,
-        actions: Vec::new(),
-        limits: Limits::default(),
-    }
-}
 
 fn now(second: i64) -> Now {
     let boot = Boot(u64::try_from(second).unwrap() * 1000);
@@ -66,7 +40,7 @@ fn sentence(decision: Decision) -> Sentence {
 
 #[test]
 fn bans_at_maxretry_and_starts_again() {
-    let mut jail = Jail::new(&spec(3, 180));
+    let mut jail = Jail::new(&rules(3, 180));
     for round in [0, 10] {
         assert_eq!(fail(&mut jail, "192.0.2.1", round), Decision::Counted { count: 1 });
         assert_eq!(fail(&mut jail, "192.0.2.1", round + 1), Decision::Counted { count: 2 });
@@ -85,13 +59,13 @@ fn bans_at_maxretry_and_starts_again() {
 
 #[test]
 fn maxretry_of_one_bans_at_once() {
-    let mut jail = Jail::new(&spec(1, 180));
+    let mut jail = Jail::new(&rules(1, 180));
     assert_eq!(sentence(fail(&mut jail, "192.0.2.1", 0)).failures, 1);
 }
 
 #[test]
 fn findtime_ends() {
-    let mut jail = Jail::new(&spec(2, 180));
+    let mut jail = Jail::new(&rules(2, 180));
     fail(&mut jail, "192.0.2.1", 0);
     assert_eq!(fail(&mut jail, "192.0.2.1", 180), Decision::Counted { count: 1 });
     fail(&mut jail, "192.0.2.1", 359);
@@ -100,7 +74,7 @@ fn findtime_ends() {
 
 #[test]
 fn log_time_decides_not_arrival() {
-    let mut jail = Jail::new(&spec(2, 180));
+    let mut jail = Jail::new(&rules(2, 180));
     let at = now(1000);
     let read = |jail: &mut Jail, time| jail.offence(&failure("192.0.2.1", time), b"", at);
     assert_eq!(read(&mut jail, Some(819)), Decision::Old);
@@ -113,7 +87,7 @@ fn log_time_decides_not_arrival() {
 
 #[test]
 fn ignored_addresses_never_count() {
-    let mut jail = Jail::new(&spec(1, 180));
+    let mut jail = Jail::new(&rules(1, 180));
     assert_eq!(fail(&mut jail, "127.1.2.3", 0), Decision::Ignored);
     assert_eq!(fail(&mut jail, "::ffff:127.0.0.1", 0), Decision::Ignored);
     assert_eq!((jail.stats().ignored, jail.stats().failing), (2, 0));
@@ -121,7 +95,7 @@ fn ignored_addresses_never_count() {
 
 #[test]
 fn networks_are_counted_as_one() {
-    let mut jail = Jail::new(&Spec { prefix_v6: 64, ..spec(2, 180) });
+    let mut jail = Jail::new(&Rules { prefix_v6: 64, ..rules(2, 180) });
     fail(&mut jail, "2001:db8::1", 0);
     let sentence = sentence(fail(&mut jail, "2001:db8::2", 1));
     assert_eq!(sentence.prefix.to_string(), "2001:db8::/64");
@@ -131,7 +105,7 @@ fn networks_are_counted_as_one() {
 #[test]
 fn a_network_with_an_ignored_address_is_not_banned_whole() {
     let ignoreip = vec![parse_prefix("2001:db8::1").unwrap()];
-    let mut jail = Jail::new(&Spec { prefix_v6: 64, ignoreip, ..spec(1, 180) });
+    let mut jail = Jail::new(&Rules { prefix_v6: 64, ignoreip, ..rules(1, 180) });
     assert_eq!(fail(&mut jail, "2001:db8::1", 0), Decision::Ignored);
     let sentence = sentence(fail(&mut jail, "2001:db8::2", 0));
     assert_eq!(sentence.prefix.to_string(), "2001:db8::2/128");
@@ -139,7 +113,7 @@ fn a_network_with_an_ignored_address_is_not_banned_whole() {
 
 #[test]
 fn what_is_no_address_bans_only_a_prefix_of_sane_size() {
-    let mut jail = Jail::new(&spec(1, 180));
+    let mut jail = Jail::new(&rules(1, 180));
     for (id, banned) in [
         (Some("198.51.100.0/24"), Some("198.51.100.0/24")),
         (Some("2001:db8::/32"), Some("2001:db8::/32")),
@@ -161,7 +135,7 @@ fn what_is_no_address_bans_only_a_prefix_of_sane_size() {
 
 #[test]
 fn evidence_is_bounded() {
-    let mut jail = Jail::new(&Spec { maxmatches: 2, ..spec(3, 180) });
+    let mut jail = Jail::new(&Rules { maxmatches: 2, ..rules(3, 180) });
     let hostile = vec![b'\x1b'; 100_000];
     for line in [b"one".as_slice(), b"two", &hostile] {
         if let Decision::Ban(sentence) = jail.offence(&failure("192.0.2.1", None), line, now(0)) {
@@ -174,7 +148,7 @@ fn evidence_is_bounded() {
 
 #[test]
 fn the_quietest_is_forgotten_when_there_are_too_many() {
-    let mut jail = Jail::new(&Spec { max_tracked: 2, ..spec(2, 180) });
+    let mut jail = Jail::new(&Rules { max_tracked: 2, ..rules(2, 180) });
     fail(&mut jail, "192.0.2.1", 0);
     fail(&mut jail, "192.0.2.2", 1);
     fail(&mut jail, "192.0.2.3", 2);
@@ -185,7 +159,7 @@ fn the_quietest_is_forgotten_when_there_are_too_many() {
 
 #[test]
 fn idle_suspects_are_forgotten_by_the_way() {
-    let mut jail = Jail::new(&spec(2, 180));
+    let mut jail = Jail::new(&rules(2, 180));
     for host in 0..100 {
         fail(&mut jail, &format!("192.0.2.{host}"), 0);
     }
@@ -199,7 +173,7 @@ fn idle_suspects_are_forgotten_by_the_way() {
 
 #[test]
 fn forgiving_starts_the_count_again() {
-    let mut jail = Jail::new(&spec(2, 180));
+    let mut jail = Jail::new(&rules(2, 180));
     fail(&mut jail, "192.0.2.1", 0);
     fail(&mut jail, "192.0.3.1", 0);
     jail.forgive(Some(parse_prefix("192.0.2.0/24").unwrap()));
@@ -209,7 +183,7 @@ fn forgiving_starts_the_count_again() {
 
 #[test]
 fn neighbours_are_counted_one_by_one() {
-    let mut jail = Jail::new(&Spec { prefix_v6: 64, ..spec(2, 600) });
+    let mut jail = Jail::new(&Rules { prefix_v6: 64, ..rules(2, 600) });
     jail.set_neighbours([parse_prefix("2001:db8::/64").unwrap()].into_iter().collect());
     // different hosts of the host's own network, and of an attacker's
     fail(&mut jail, "2001:db8::1", 0);
@@ -223,7 +197,7 @@ fn neighbours_are_counted_one_by_one() {
 
 #[test]
 fn a_later_run_counts_on() {
-    let mut jail = Jail::new(&spec(3, 180));
+    let mut jail = Jail::new(&rules(3, 180));
     jail.resume(&[]);
     for (host, times) in [(1, 2), (2, 1), (3, 3)] {
         for second in 0..times {
@@ -237,7 +211,7 @@ fn a_later_run_counts_on() {
     assert_eq!(counts, [Some(2), Some(1), None], "who was banned starts again");
     let kept: Vec<_> =
         changes.iter().filter_map(|(prefix, count)| Some((*prefix, (*count)?))).collect();
-    let mut later = Jail::new(&spec(3, 180));
+    let mut later = Jail::new(&rules(3, 180));
     later.resume(&kept);
     assert!(matches!(fail(&mut later, "192.0.2.1", 4), Decision::Ban(_)));
     assert_eq!(fail(&mut later, "192.0.2.2", 4), Decision::Counted { count: 2 });
@@ -249,11 +223,11 @@ fn a_later_run_counts_on() {
 #[test]
 fn strangers_behind_a_translator_are_counted_apart() {
     let own = [Translators::parse("2001:db8:64::/96").unwrap()];
-    let spec = Spec {
+    let rules = Rules {
         prefix_v6: 64,
         translators: Translators::new(&own),
         ignoreip: vec![parse_prefix("198.51.100.9").unwrap()],
-        ..spec(1, 600)
+        ..rules(1, 600)
     };
     for (address, expected) in [
         ("64:ff9b::c633:6401", Some("64:ff9b::c633:6401/128")),
@@ -265,7 +239,7 @@ fn strangers_behind_a_translator_are_counted_apart() {
         ("64:ff9b::c633:6409", None),
         ("2001:db8:64::c633:6409", None),
     ] {
-        let decision = fail(&mut Jail::new(&spec), address, 0);
+        let decision = fail(&mut Jail::new(&rules), address, 0);
         let banned = match decision {
             Decision::Ban(sentence) => Some(sentence.prefix.to_string()),
             _ => None,
@@ -274,7 +248,7 @@ fn strangers_behind_a_translator_are_counted_apart() {
     }
     for (id, banned) in [("64:ff9b::/64", false), ("2001::/32", false), ("2001:db8:5::/48", true)] {
         let failure = Failure { address: None, id: Some(id.to_owned()), ..failure("::", Some(0)) };
-        let decision = Jail::new(&spec).offence(&failure, b"", now(0));
+        let decision = Jail::new(&rules).offence(&failure, b"", now(0));
         assert_eq!(matches!(decision, Decision::Ban(_)), banned, "{id}");
     }
 }
@@ -288,7 +262,7 @@ fn a_later_run_goes_on_with_those_who_failed_last() {
             (parse_prefix(&format!("192.0.2.{host}")).unwrap(), count)
         })
         .collect();
-    let mut jail = Jail::new(&Spec { max_tracked: 3, ..spec(3, 180) });
+    let mut jail = Jail::new(&Rules { max_tracked: 3, ..rules(3, 180) });
     jail.resume(&counts);
     assert_eq!(jail.stats().failing, 3);
     assert_eq!(fail(&mut jail, "192.0.2.1", 10), Decision::Counted { count: 1 });
@@ -299,11 +273,11 @@ fn a_later_run_goes_on_with_those_who_failed_last() {
 
 #[test]
 fn a_lower_bound_is_reached_at_once() {
-    let mut jail = Jail::new(&spec(5, 180));
+    let mut jail = Jail::new(&rules(5, 180));
     for host in 0..100 {
         fail(&mut jail, &format!("192.0.2.{host}"), host);
     }
-    jail.respecify(&Spec { max_tracked: 10, ..spec(5, 180) });
+    jail.set_rules(&Rules { max_tracked: 10, ..rules(5, 180) });
     assert_eq!((jail.stats().failing, jail.stats().evicted), (10, 90));
     assert_eq!(fail(&mut jail, "192.0.2.99", 100), Decision::Counted { count: 2 });
 }
@@ -319,9 +293,9 @@ fn a_known_offender_is_banned_again_after_fewer_failures() {
         rndtime: Duration::ZERO,
         overalljails: false,
     };
-    let spec = Spec { increment: Some(increment), ..spec(5, 600) };
+    let rules = Rules { increment: Some(increment), ..rules(5, 600) };
     let former = Offenders::default();
-    let mut jail = Jail::new(&spec);
+    let mut jail = Jail::new(&rules);
     jail.remember(former.clone());
     let mut second = 0;
     let mut failures = |jail: &mut Jail, address: &str| {
@@ -337,7 +311,7 @@ fn a_known_offender_is_banned_again_after_fewer_failures() {
     let needed = [1, 2, 3, 4, 5].map(|_| failures(&mut jail, "192.0.2.1"));
     assert_eq!(needed, [5, 3, 2, 1, 1]);
     assert_eq!(failures(&mut jail, "192.0.2.2"), 5, "another one is not known");
-    let mut plain = Jail::new(&Spec { increment: None, ..spec });
+    let mut plain = Jail::new(&Rules { increment: None, ..rules });
     plain.remember(former.clone());
     assert_eq!(fail(&mut plain, "192.0.2.1", 900), Decision::Counted { count: 1 });
 }

@@ -11,15 +11,11 @@ mod offenders;
 mod tests;
 mod track;
 
-#[cfg(test)]
-pub(crate) use tests::spec;
-
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    action, filter,
+    filter,
     net::{IpNet, Ports, Translators},
-    source,
 };
 
 pub use self::{
@@ -31,15 +27,13 @@ pub use self::{
     offenders::{Offenders, REMEMBERED, Record},
 };
 
-/// A jail as the configuration resolved it.
+/// What a jail counts and how it bans, as the configuration resolved it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
+pub struct Rules {
     /// Its name: holder of its claims.
     pub name: Arc<str>,
     /// What counts as a failure.
     pub filter: Arc<filter::Spec>,
-    /// What it reads.
-    pub sources: Vec<source::Spec>,
     /// Failures within `findtime`, by log time, at which the address is banned; at least 1.
     pub maxretry: u32,
     /// The window.
@@ -70,8 +64,6 @@ pub struct Spec {
     pub widen: Option<Widen>,
     /// Extends bans that are still being hit; `None`: never.
     pub extend: Option<Extend>,
-    /// What is run besides, when it bans or lets go.
-    pub actions: Vec<Arc<action::Spec>>,
     /// Beyond these the jail stops banning until it is resumed.
     pub limits: Limits,
 }
@@ -113,4 +105,30 @@ pub struct Widen {
     pub v6: Vec<u8>,
     /// IPv6 addresses that are widened as the IPv4 addresses that they stand for, or not at all.
     pub translators: Translators,
+}
+
+/// A jail without extras.
+#[cfg(any(test, feature = "test-util"))]
+#[must_use]
+pub fn rules(maxretry: u32, findtime: u64) -> Rules {
+    Rules {
+        name: "test".into(),
+        filter: Arc::new(filter::Spec::default()),
+        maxretry,
+        findtime: Duration::from_secs(findtime),
+        bantime: Some(Duration::from_secs(600)),
+        increment: None,
+        ports: Vec::new(),
+        ignoreip: vec![IpNet::V4(ipnet::Ipv4Net::new_assert([127, 0, 0, 0].into(), 8))],
+        prefix_v4: 32,
+        prefix_v6: 128,
+        translators: Translators::default(),
+        maxmatches: 5,
+        max_tracked: 1000,
+        lookup: Lookup::default(),
+        ignorecommand: None,
+        widen: None,
+        extend: None,
+        limits: Limits::default(),
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    Spec,
+    Rules,
     count::{Count, millis},
     escalate::weight,
     offenders::Offenders,
@@ -47,7 +47,7 @@ pub struct Sentence {
     pub prefix: IpNet,
     /// The address of the last failure; differs from `prefix` where the jail bans networks.
     pub address: IpNet,
-    /// `bantime` without increments ([`Spec::bantime_for`]); `None`: permanent.
+    /// `bantime` without increments ([`Rules::bantime_for`]); `None`: permanent.
     pub duration: Option<Duration>,
     /// Ports of the ban; empty: all traffic.
     pub ports: Ports,
@@ -81,7 +81,7 @@ pub struct Stats {
 /// A jail and what it remembers.
 #[derive(Debug)]
 pub struct Jail {
-    spec: Spec,
+    rules: Rules,
     ignored: PrefixSet,
     neighbours: PrefixSet,
     suspects: Suspects,
@@ -92,11 +92,11 @@ pub struct Jail {
 impl Jail {
     /// A jail that has seen nothing yet.
     #[must_use]
-    pub fn new(spec: &Spec) -> Jail {
+    pub fn new(rules: &Rules) -> Jail {
         Jail {
-            ignored: ignored(spec, &[]),
+            ignored: ignored(rules, &[]),
             neighbours: PrefixSet::default(),
-            spec: spec.clone(),
+            rules: rules.clone(),
             suspects: Suspects::new(),
             offenders: Offenders::default(),
             stats: Stats::default(),
@@ -104,10 +104,10 @@ impl Jail {
     }
 
     /// The same jail under a changed specification: what it counted so far stays.
-    pub fn respecify(&mut self, spec: &Spec) {
-        self.ignored = ignored(spec, &[]);
-        self.spec = spec.clone();
-        while self.suspects.len() > self.spec.max_tracked && self.evict() {}
+    pub fn set_rules(&mut self, rules: &Rules) {
+        self.ignored = ignored(rules, &[]);
+        self.rules = rules.clone();
+        while self.suspects.len() > self.rules.max_tracked && self.evict() {}
     }
 
     /// Whom it banned before, as it is known from now on.
@@ -122,7 +122,7 @@ impl Jail {
 
     /// Whom it ignores besides `ignoreip`, as was looked up.
     pub fn ignore(&mut self, nets: &[IpNet]) {
-        self.ignored = ignored(&self.spec, nets);
+        self.ignored = ignored(&self.rules, nets);
     }
 
     /// Goes on with what an earlier run counted, and from now on says what changes
@@ -132,7 +132,7 @@ impl Jail {
         let mut counts: Vec<_> = counts.iter().collect();
         // who failed last is forgotten last
         counts.sort_unstable_by_key(|(_, count)| count.last);
-        let newest = counts.split_off(counts.len().saturating_sub(self.spec.max_tracked));
+        let newest = counts.split_off(counts.len().saturating_sub(self.rules.max_tracked));
         // nobody counts the others any more
         counts.iter().for_each(|(prefix, _)| self.suspects.note(*prefix));
         for (prefix, count) in newest {
@@ -148,8 +148,8 @@ impl Jail {
 
     /// What it was made of.
     #[must_use]
-    pub fn spec(&self) -> &Spec {
-        &self.spec
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Its counters.
@@ -166,14 +166,14 @@ impl Jail {
         };
         let time = failure.time.unwrap_or(now.wall).min(now.wall);
         let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
-        if time_ms < now_ms.saturating_sub(millis(self.spec.findtime)) {
+        if time_ms < now_ms.saturating_sub(millis(self.rules.findtime)) {
             self.stats.old += 1;
             return Decision::Old;
         }
         self.make_room(prefix, now_ms);
         self.stats.failed += 1;
         let weight = self.weight(prefix, time);
-        let findtime = self.spec.findtime;
+        let findtime = self.rules.findtime;
         let Some(suspect) = self.suspects.touch(prefix, Count::new(time_ms)) else {
             return Decision::Ignored;
         };
@@ -182,8 +182,8 @@ impl Jail {
             suspect.evidence.clear();
         }
         let count = suspect.count.add(time_ms, weight, findtime);
-        keep(&mut suspect.evidence, line, self.spec.maxmatches);
-        if count < self.spec.maxretry {
+        keep(&mut suspect.evidence, line, self.rules.maxmatches);
+        if count < self.rules.maxretry {
             return Decision::Counted { count };
         }
         self.stats.banned += 1;
@@ -191,8 +191,8 @@ impl Jail {
         Decision::Ban(Sentence {
             prefix,
             address,
-            duration: self.spec.bantime,
-            ports: self.spec.ports.clone(),
+            duration: self.rules.bantime,
+            ports: self.rules.ports.clone(),
             evidence,
             fields: failure.fields.clone(),
             time,
@@ -229,7 +229,8 @@ impl Jail {
             Some(address) => net::host(address),
             None => named(failure.id.as_deref()?)?,
         };
-        if address.prefix_len() < address.max_prefix_len() && self.spec.translators.mixes(address) {
+        if address.prefix_len() < address.max_prefix_len() && self.rules.translators.mixes(address)
+        {
             return None;
         }
         if self.ignored.overlap(address).is_some() {
@@ -245,28 +246,29 @@ impl Jail {
     /// What a failure counts: more if the prefix was banned before, as in fail2ban. What is from before
     /// that ban counts once: it led to it.
     fn weight(&self, prefix: IpNet, time: Timestamp) -> u32 {
-        if self.spec.increment.is_none() {
+        if self.rules.increment.is_none() {
             return 1;
         }
-        let record = self.offenders.of(&self.spec.name, prefix).unwrap_or_default();
-        if time <= record.last { 1 } else { weight(record.bans, self.spec.maxretry) }
+        let record = self.offenders.of(&self.rules.name, prefix).unwrap_or_default();
+        if time <= record.last { 1 } else { weight(record.bans, self.rules.maxretry) }
     }
 
     fn widen(&self, address: IpNet) -> IpNet {
-        let wider = self.spec.translators.unit(address.addr(), self.spec.prefix_v4).or_else(|| {
-            let length = match address.addr() {
-                IpAddr::V4(_) => self.spec.prefix_v4,
-                IpAddr::V6(_) => self.spec.prefix_v6,
-            };
-            let wider = IpNet::new(address.addr(), length).ok()?.trunc();
-            (!self.spec.translators.mixes(wider)).then_some(wider)
-        });
+        let wider =
+            self.rules.translators.unit(address.addr(), self.rules.prefix_v4).or_else(|| {
+                let length = match address.addr() {
+                    IpAddr::V4(_) => self.rules.prefix_v4,
+                    IpAddr::V6(_) => self.rules.prefix_v6,
+                };
+                let wider = IpNet::new(address.addr(), length).ok()?.trunc();
+                (!self.rules.translators.mixes(wider)).then_some(wider)
+            });
         wider.filter(|wider| wider.prefix_len() < address.prefix_len()).unwrap_or(address)
     }
 
     fn make_room(&mut self, prefix: IpNet, now_ms: i64) {
         self.forget(now_ms, FORGET_PER_FAILURE);
-        if self.suspects.contains(prefix) || self.suspects.len() < self.spec.max_tracked {
+        if self.suspects.contains(prefix) || self.suspects.len() < self.rules.max_tracked {
             return;
         }
         self.evict();
@@ -283,7 +285,7 @@ impl Jail {
     fn forget(&mut self, now_ms: i64, limit: usize) {
         for _ in 0..limit {
             match self.suspects.quietest() {
-                Some((prefix, count)) if count.is_over(now_ms, self.spec.findtime) => {
+                Some((prefix, count)) if count.is_over(now_ms, self.rules.findtime) => {
                     self.suspects.remove(prefix);
                 }
                 _ => return,
@@ -293,8 +295,8 @@ impl Jail {
 }
 
 /// Whom a jail ignores: `ignoreip`, and what was looked up.
-fn ignored(spec: &Spec, nets: &[IpNet]) -> PrefixSet {
-    spec.translators.expand(spec.ignoreip.iter().chain(nets)).into_iter().collect()
+fn ignored(rules: &Rules, nets: &[IpNet]) -> PrefixSet {
+    rules.translators.expand(rules.ignoreip.iter().chain(nets)).into_iter().collect()
 }
 
 /// The prefix that a line names where it names no address; not if it is too wide.

@@ -427,8 +427,8 @@ impl Ledger {
     }
 
     /// How many of the jails' bans each network holds, if it is more than one.
-    #[cfg(test)]
-    pub(crate) fn weights(&self) -> BTreeMap<IpNet, u32> {
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn weights(&self) -> BTreeMap<IpNet, u32> {
         self.orders.iter().flat_map(Order::weights).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Increment, Spec};
+use super::{Increment, Rules};
 use crate::arithmetic::Expression;
 
 /// What a formula may name, in this order.
@@ -40,7 +40,7 @@ impl Formula {
 /// Doublings beyond this one change nothing, as in fail2ban.
 const MAX_DOUBLINGS: u32 = 20;
 
-impl Spec {
+impl Rules {
     /// How long a prefix is banned that was banned `former` times before; `None`: permanently.
     /// `dice` in `0.0..1.0` picks the share of `bantime.rndtime` that is added.
     #[must_use]
@@ -96,15 +96,15 @@ fn duration(seconds: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::spec, *};
+    use super::{super::rules, *};
 
     fn seconds(increment: Increment, former: u32, dice: f64) -> u64 {
-        let spec = Spec {
+        let rules = Rules {
             bantime: Some(Duration::from_secs(600)),
             increment: Some(increment),
-            ..spec(5, 600)
+            ..rules(5, 600)
         };
-        spec.bantime_for(former, dice).unwrap().as_secs()
+        rules.bantime_for(former, dice).unwrap().as_secs()
     }
 
     fn doubling() -> Increment {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn permanent_stays_permanent() {
-        let spec = Spec { bantime: None, increment: Some(doubling()), ..spec(5, 600) };
-        assert_eq!(spec.bantime_for(3, 0.0), None);
+        let rules = Rules { bantime: None, increment: Some(doubling()), ..rules(5, 600) };
+        assert_eq!(rules.bantime_for(3, 0.0), None);
     }
 }

@@ -20,7 +20,7 @@ impl Boot {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "test-util"))]
 thread_local! {
     static FAKE: std::cell::Cell<Option<Now>> = const { std::cell::Cell::new(None) };
 }
@@ -38,7 +38,7 @@ impl Now {
     /// Reads both clocks.
     #[must_use]
     pub fn read() -> Now {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "test-util"))]
         if let Some(now) = FAKE.get() {
             return now;
         }
@@ -48,7 +48,7 @@ impl Now {
     }
 
     /// What this thread reads from now on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-util"))]
     pub fn fake(self) {
         FAKE.set(Some(self));
     }
