@@ -47,7 +47,7 @@ impl Ring {
     pub(super) fn run(self, name: Option<&str>) -> Result<Counts> {
         let names = targets(|file| file.starts_with(self.prefix()))?;
         if names.is_empty() {
-            bail!("tests/tests has no {}*.rs", self.prefix());
+            bail!("tests/tests has no {}*", self.prefix());
         }
         let binaries = built(&names)?;
         if !privilege::root_at_hand() {
@@ -63,12 +63,22 @@ impl Ring {
         for binary in binaries {
             let kept = ["RUST_LOG", "RUST_BACKTRACE", "CI", "BAN_AGENT", PACKAGE, ROOT];
             let mut test = privilege::as_root(binary, &kept)?;
-            test.args(name).args(["--test-threads=1", "--show-output"]);
+            test.args(name).arg(format!("--test-threads={}", self.threads()));
+            test.arg("--show-output");
             test.current_dir(layout::root().join("tests")).env("BAN_AGENT", layout::agent(false));
             test.envs(environment.iter().map(|(name, path)| (name, path)));
             sum.add(counted(&mut test)?);
         }
         Ok(sum)
+    }
+
+    /// How many of its tests run at once. The system ring's own their namespaces, folders and pins,
+    /// and mostly wait; the packet ring's measure the program, and a package is installed on one root.
+    fn threads(self) -> usize {
+        match self {
+            Self::Packets | Self::Package => 1,
+            Self::System => 4,
+        }
     }
 
     /// What its tests have to find besides.
@@ -99,7 +109,7 @@ pub(super) fn unit(name: Option<&str>) -> Result<Counts> {
     Ok(sum)
 }
 
-/// The names of the files in `tests/tests` that are wanted, in order.
+/// The names of the files and folders in `tests/tests` that are wanted, in order: a binary each.
 pub(super) fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let folder = layout::root().join("tests/tests");
     let mut names = Vec::new();
@@ -109,7 +119,8 @@ pub(super) fn targets(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         for entry in entries {
             let file = entry.with_context(|| format!("cannot read {}", folder.display()))?;
             let name = file.file_name().to_string_lossy().into_owned();
-            names.extend(name.strip_suffix(".rs").filter(|name| wanted(name)).map(str::to_owned));
+            let name = name.strip_suffix(".rs").unwrap_or(&name);
+            names.extend(Some(name).filter(|name| wanted(name)).map(str::to_owned));
         }
     }
     names.sort();

@@ -153,7 +153,7 @@ fn the_service_has_every_capability_that_it_needs() -> Result<()> {
     if !privilege::ready("the capabilities of the unit") {
         return Ok(());
     }
-    let unit = include_str!("../../dist/ban-agent.service");
+    let unit = include_str!("../../../dist/ban-agent.service");
     let named = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let named = named.context("the unit bounds no capabilities")?.replace("CAP_", "+");
     let capabilities = format!("-all {named}").to_lowercase().replace(' ', ",");

@@ -17,7 +17,7 @@ use tests::{
     stage::{EDGE, Stage},
 };
 
-const PAGE: &str = include_str!("../../docs/json.md");
+const PAGE: &str = include_str!("../../../docs/json.md");
 
 /// What the page says of the document under one title: each field, and whether it is always there.
 fn documented(title: &str) -> Result<BTreeMap<String, bool>> {

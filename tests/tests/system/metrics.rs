@@ -142,7 +142,7 @@ fn prometheus_reads_what_a_ban_and_its_packets_did() -> Result<()> {
 
 /// Every metric is on the page, and every metric of the page is there.
 fn documented(samples: &BTreeMap<String, f64>) -> Result<()> {
-    let page = include_str!("../../docs/observability.md");
+    let page = include_str!("../../../docs/observability.md");
     let family = |sample: &String| {
         let name = sample.split('{').next().unwrap_or_default();
         let parts = ["_bucket", "_sum", "_count"];
@@ -179,12 +179,12 @@ fn located(stage: &Stage, address: &str) -> Result<()> {
 
 /// Every metric that the dashboard and the alerts ask for is there.
 fn dashboard(samples: &BTreeMap<String, f64>) -> Result<()> {
-    let text = include_str!("../../dist/grafana/ban-agent.json");
+    let text = include_str!("../../../dist/grafana/ban-agent.json");
     let parsed: serde_json::Value = serde_json::from_str(text)?;
     let mut expressions = Vec::new();
     collect(&parsed, &mut expressions);
     ensure!(expressions.len() > 10, "a dashboard of {} expressions", expressions.len());
-    let rules = include_str!("../../dist/prometheus/ban-agent.rules.yml");
+    let rules = include_str!("../../../dist/prometheus/ban-agent.rules.yml");
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
     let alerts: Vec<&str> = alerts.filter(|expression| !expression.starts_with("up{")).collect();
     ensure!(alerts.len() >= 10, "{} alerts", alerts.len());

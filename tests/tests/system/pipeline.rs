@@ -23,8 +23,8 @@ use tests::{
     stage::Stage,
 };
 
-const PAGE: &str = include_str!("../../docs/observability.md");
-const LOGROTATE: &str = include_str!("../../dist/ban-agent.logrotate");
+const PAGE: &str = include_str!("../../../docs/observability.md");
+const LOGROTATE: &str = include_str!("../../../dist/ban-agent.logrotate");
 
 /// As they stand in the field, named patterns first.
 const PATTERNS: [(&str, &str); 4] = [

@@ -149,7 +149,8 @@ fn begin<'a>(stage: &'a Stage, bans: u32, limits: &[&str]) -> Result<Agent<'a>> 
         .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number).to_string())
         .collect();
     let list = stage.write("list", &addresses.join("\n"))?;
-    let mut ban = ban(stage, &["-"])?;
+    let mut ban = Command::new(tests::agent::binary()?);
+    ban.arg("--socket").arg(stage.file("control.sock")).args(["ban", "--for", "1h", "-"]);
     let done = ban.stdin(File::open(list)?).stdout(Stdio::null()).status()?;
     ensure!(done.success(), "the bans were not made");
     Ok(agent)

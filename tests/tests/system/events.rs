@@ -132,7 +132,7 @@ fn a_watcher_and_a_file_are_told_of_bans_packets_and_ends() -> Result<()> {
     let status = agent.json(&["status"])?;
     let lost = status.pointer("/events/lost").context("no losses in the status")?;
     ensure!(*lost == serde_json::json!({"file": 0, "watch": 0}), "{lost}");
-    let page = include_str!("../../docs/observability.md");
+    let page = include_str!("../../../docs/observability.md");
     let mut all = documents(&stage, "heard")?;
     all.extend(kept);
     all.iter().try_for_each(|document| documented(document, "", page))
@@ -219,7 +219,7 @@ fn the_agents_own_trouble_is_told() -> Result<()> {
     told("alarm-begun", "/ban_agent/alarm", "store_degraded")?;
     drop(holder.child().and_then(|child| child.stdin.take()));
     told("alarm-ended", "/ban_agent/alarm", "store_degraded")?;
-    let page = include_str!("../../docs/observability.md");
+    let page = include_str!("../../../docs/observability.md");
     documents(&stage, "events.ndjson")?.iter().try_for_each(|event| documented(event, "", page))
 }
 
