@@ -8,6 +8,7 @@ pub use ban_core::{arithmetic, clock, duration, filter, ledger, net};
 
 pub mod alarm;
 mod children;
+mod socket;
 
 pub mod action;
 pub mod control;

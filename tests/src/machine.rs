@@ -136,7 +136,10 @@ impl<'a> Machine<'a> {
         command.arg(format!("--network-namespace-path=/run/netns/{network}"));
         command.arg(format!("--bind={}:/sys/fs/bpf", self.bpffs.0.display()));
         command.arg(format!("--capability={CAPABILITIES}"));
-        command.arg("--system-call-filter=bpf perf_event_open");
+        // of 252 knows nothing of Landlock
+        let calls = "bpf perf_event_open landlock_create_ruleset landlock_add_rule \
+                     landlock_restrict_self";
+        command.arg(format!("--system-call-filter={calls}"));
         command.args(words);
         command
     }

@@ -1,9 +1,9 @@
 //! Interfaces that are made of others, of kinds that come as modules: a VLAN device, a bond, a
 //! bridge; and the program on them or on what they are made of.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
     kernel::{Enforcer as _, Mode, Place, Xdp},
@@ -11,10 +11,10 @@ use ban_agent::{
 use tests::{
     bench::{all, set},
     guest::{self, options, start},
-    host::FAMILIES,
-    net::Namespace,
+    host::{FAMILIES, Family, Host},
+    net::{Namespace, run},
     process::eventually,
-    stage::{ATTACKER, DEVICE, EDGE, Stage},
+    stage::{ATTACKER, CLIENT, DEVICE, EDGE, Stage},
 };
 
 /// The ends of the wire that all of them start from: cards 0 and 1.
@@ -124,4 +124,139 @@ fn a_bridge_is_protected_on_its_port() -> Result<()> {
     let [(_, Some(Place::Generic), warning)] = &shown[..] else { anyhow::bail!("{shown:?}") };
     ensure!(warning.contains("generic"), "{shown:?}");
     drops(&stage, &mut xdp)
+}
+
+/// A way in beside the card: a device at each end, and what it carries.
+struct Way {
+    name: &'static str,
+    /// What `ip link add` makes, without the addresses of its ends.
+    kind: &'static str,
+    /// The family of those addresses; `None`: they are no words of the device.
+    outer: Option<Family>,
+    inner: &'static [Family],
+}
+
+/// Hosts behind a way.
+const BANNED: u8 = 66;
+const INNOCENT: u8 = 7;
+
+const V4: &[Family] = &[Family::V4];
+const V6: &[Family] = &[Family::V6];
+const BOTH: &[Family] = &FAMILIES;
+
+/// All but the VXLAN device have no Ethernet header.
+const WAYS: [Way; 8] = [
+    Way { name: "ipip1", kind: "ipip", outer: Some(Family::V4), inner: V4 },
+    Way { name: "sit1", kind: "sit", outer: Some(Family::V4), inner: V6 },
+    Way { name: "gre1", kind: "gre key 1", outer: Some(Family::V4), inner: BOTH },
+    Way { name: "six1", kind: "ip6tnl mode any", outer: Some(Family::V6), inner: BOTH },
+    Way { name: "gre61", kind: "ip6gre key 1", outer: Some(Family::V6), inner: BOTH },
+    Way { name: "vx1", kind: "vxlan id 1 dstport 4789", outer: Some(Family::V4), inner: BOTH },
+    Way { name: "wg1", kind: "wireguard", outer: None, inner: BOTH },
+    Way { name: "eth1", kind: "", outer: None, inner: BOTH },
+];
+
+impl Way {
+    /// What ip(8) has to do at the two ends, near and far.
+    fn lines(&self) -> [String; 2] {
+        let Way { name, kind, .. } = self;
+        let far = if kind.is_empty() { DEVICE } else { name };
+        let ends = [(*name, EDGE, CLIENT, &[1][..]), (far, CLIENT, EDGE, &[BANNED, INNOCENT][..])];
+        ends.map(|(name, local, remote, hosts)| {
+            let mut lines = String::new();
+            let ends = match self.outer {
+                Some(Family::V4) => format!("local {} remote {}", local.0, remote.0),
+                Some(Family::V6) => format!("local {} remote {}", local.1, remote.1),
+                None => String::new(),
+            };
+            if !kind.is_empty() {
+                lines += &format!("link add {name} type {kind} {ends}\n");
+            }
+            lines += &format!("link set {name} up\n");
+            for (v4, v6) in hosts.iter().map(|host| self.address(*host)) {
+                if self.inner.contains(&Family::V4) {
+                    lines += &format!("address add {v4}/24 dev {name}\n");
+                }
+                if self.inner.contains(&Family::V6) {
+                    lines += &format!("address add {v6}/64 dev {name} nodad\n");
+                }
+            }
+            lines
+        })
+    }
+
+    fn exchange_keys(&self, stage: &Stage) -> Result<()> {
+        let mut public = Vec::new();
+        for (namespace, file) in [(&stage.edge, "near"), (&stage.outside, "far")] {
+            let key = run(namespace.command("wg").arg("genkey"))?;
+            let key = stage.write(file, &key)?;
+            let set = ["set", self.name, "listen-port", "51820", "private-key"];
+            run(namespace.command("wg").args(set).arg(key))?;
+            let key = run(namespace.command("wg").args(["show", self.name, "public-key"]))?;
+            public.push(key.trim().to_owned());
+        }
+        let others = [(&stage.edge, CLIENT.0), (&stage.outside, EDGE.0)];
+        for ((namespace, endpoint), key) in others.into_iter().zip(public.iter().rev()) {
+            let endpoint = format!("{endpoint}:51820");
+            let peer = ["set", self.name, "peer", key, "endpoint", &endpoint];
+            let all = ["allowed-ips", "0.0.0.0/0,::/0"];
+            run(namespace.command("wg").args(peer).args(all))?;
+        }
+        Ok(())
+    }
+
+    /// Of a host behind it.
+    fn address(&self, host: u8) -> (&'static str, &'static str) {
+        let number = WAYS.iter().position(|way| way.name == self.name).unwrap_or_default();
+        let v4 = format!("10.77.{number}.{host}");
+        (v4.leak(), format!("2001:db8:77:{number}::{host}").leak())
+    }
+
+    fn pings(&self, stage: &Stage, host: u8, family: Family) -> Result<bool> {
+        Host::new(&stage.outside, self.address(host)).pings(family, self.address(1))
+    }
+}
+
+/// What comes out of a tunnel, or by a second card, is not what the program on the card saw.
+#[test]
+fn every_way_in_is_protected() -> Result<()> {
+    if !guest::ready("tunnels and a second card") {
+        return Ok(());
+    }
+    let stage = Stage::laid(DEVICE, DEVICE, wire)?;
+    guest::card(2, &stage.edge, "eth1")?;
+    // it is on the same wire, and is asked itself
+    run(stage.edge.command("sysctl").args(["-qw", "net.ipv4.conf.all.arp_ignore=1"]))?;
+    for (end, namespace) in [&stage.edge, &stage.outside].into_iter().enumerate() {
+        // at once: a program takes its time in here
+        let lines: String =
+            WAYS.iter().filter_map(|way| way.lines().into_iter().nth(end)).collect();
+        let file = stage.write(&format!("ways-{end}"), &lines)?;
+        run(namespace.command("ip").arg("-batch").arg(file)).context(lines)?;
+    }
+    let tunnel = WAYS.iter().find(|way| way.kind == "wireguard").context("no WireGuard")?;
+    tunnel.exchange_keys(&stage)?;
+    // nobody names them
+    let mut xdp = start(&stage, options(&stage, &[], Mode::Auto))?;
+    let shown: BTreeMap<_, _> =
+        shown(&xdp).into_iter().map(|(name, place, told)| (name, (place, told))).collect();
+    let banned = WAYS.iter().flat_map(|way| {
+        let (v4, v6) = way.address(BANNED);
+        [set(v4, all(Boot::NEVER)), set(v6, all(Boot::NEVER))]
+    });
+    xdp.apply(&banned.collect::<Vec<_>>(), Now::read())?;
+    for way in &WAYS {
+        let Way { name, inner, .. } = way;
+        let place = shown.get(*name).with_context(|| format!("{name} is left out: {shown:?}"))?;
+        println!("{name}: {place:?}");
+        if place.0.is_none() {
+            ensure!(!place.1.is_empty(), "{name} is not protected, and nobody says so");
+            continue;
+        }
+        for family in *inner {
+            ensure!(way.pings(&stage, INNOCENT, *family)?, "{name}: the client died, {family:?}");
+            ensure!(!way.pings(&stage, BANNED, *family)?, "{name}: the attacker lives, {family:?}");
+        }
+    }
+    Ok(())
 }

@@ -8,13 +8,16 @@ use tests::{
 };
 
 /// Where each thing lies, and how.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 19] = [
     ("/usr/bin/ban-agent", "0 0 755"),
     ("/etc/ban-agent", "0 0 755"),
     ("/etc/ban-agent/config.toml", "0 0 644"),
     ("/etc/ban-agent/conf.d", "0 0 755"),
     ("/etc/logrotate.d/ban-agent", "0 0 644"),
     ("/usr/lib/systemd/system/ban-agent.service", "0 0 644"),
+    ("/usr/lib/systemd/system/ban-agent-sessions.socket", "0 0 644"),
+    ("/usr/lib/systemd/system/ban-agent-sessions@.service", "0 0 644"),
+    ("/usr/share/ban-agent/drop-in/system.conf", "0 0 644"),
     ("/usr/share/man/man1/ban-agent.1.gz", "0 0 644"),
     ("/usr/share/man/man1/ban-agent-confirm.1.gz", "0 0 644"),
     ("/usr/share/bash-completion/completions/ban-agent", "0 0 644"),

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: a Debian package of the optimised agent, its unit, its sample
+//! `cargo xtask dist`: a Debian package of the optimised agent, its units, its sample
 //! configuration, the texts of the shipped filters, man pages and completions. Installing it
 //! starts nothing: who has not yet said what to protect must not be locked out.
 //!
@@ -24,6 +24,10 @@ pub(crate) struct Args {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The agent; and its helper, which it wants started with it.
+const UNITS: [&str; 3] =
+    ["ban-agent.service", "ban-agent-sessions.socket", "ban-agent-sessions@.service"];
 
 /// On an upgrade the running agent is replaced; its bans hold meanwhile, they are pinned.
 const POSTINST: &str = "#!/bin/sh
@@ -90,8 +94,13 @@ fn fill(tree: &Tree, agent: &Path) -> Result<()> {
     tree.copy(agent, "usr/bin/ban-agent", 0o755)?;
     command::run(Command::new("strip").arg("--strip-unneeded").arg(tree.path("usr/bin/ban-agent")))
         .context("hint: strip is in the package binutils")?;
-    let unit = source.join("dist/ban-agent.service");
-    tree.copy(&unit, "usr/lib/systemd/system/ban-agent.service", 0o644)?;
+    for unit in UNITS {
+        tree.copy(
+            &source.join("dist").join(unit),
+            &format!("usr/lib/systemd/system/{unit}"),
+            0o644,
+        )?;
+    }
     tree.copy(&source.join("dist/config.toml"), "etc/ban-agent/config.toml", 0o644)?;
     tree.folder("etc/ban-agent/conf.d")?;
     tree.copy(&source.join("dist/ban-agent.logrotate"), "etc/logrotate.d/ban-agent", 0o644)?;

@@ -35,11 +35,24 @@ const MAILERS: [&str; 9] =
 const FIREWALLS: [&str; 7] =
     ["iptables", "ip6tables", "ipset", "nft", "firewall-cmd", "ufw", "shorewall"];
 
+/// Programs that ask a service of the system, through a socket that the unit hides.
+const CLIENTS: [&str; 8] = [
+    "systemctl",
+    "systemd-run",
+    "loginctl",
+    "busctl",
+    "dbus-send",
+    "firewall-cmd",
+    "docker",
+    "podman",
+];
+
 /// What a command needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     Mail(String),
     Firewall(String),
+    System(String),
     Write(String),
 }
 
@@ -49,6 +62,7 @@ impl Need {
         match self {
             Need::Mail(_) => ("mail.conf", "NoNewPrivileges=no".to_owned()),
             Need::Firewall(_) => ("firewall.conf", "CAP_NET_RAW".to_owned()),
+            Need::System(_) => ("system.conf", "InaccessiblePaths=".to_owned()),
             Need::Write(path) => {
                 let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
                 ("files.conf", folder.display().to_string())
@@ -60,6 +74,7 @@ impl Need {
         match self {
             Need::Mail(program) => format!("mails with '{program}'"),
             Need::Firewall(program) => format!("changes a firewall with '{program}'"),
+            Need::System(program) => format!("asks a service of the system with '{program}'"),
             Need::Write(path) => format!("writes to {path}"),
         }
     }
@@ -74,6 +89,15 @@ pub(super) fn warnings(config: &Config, root: &Path) -> Vec<String> {
     let granted: String = DROP_INS.iter().map(|folder| texts(&root.join(folder))).collect();
     let mut told = BTreeSet::new();
     let mut warnings = Vec::new();
+    if let Some(group) = &config.agent.socket_group
+        && !["SupplementaryGroups=", "CAP_CHOWN"].iter().any(|setting| granted.contains(setting))
+    {
+        warnings.push(format!(
+            "[agent] socket_group: the service may give its sockets to a group of its own alone: \
+             write '[Service]' and 'SupplementaryGroups={group}' into /{}/group.conf",
+            DROP_INS[0]
+        ));
+    }
     for jail in &config.jails {
         for action in &jail.actions {
             for need in needs(action) {
@@ -125,6 +149,9 @@ fn needs_of(command: &str) -> Vec<Need> {
         } else if FIREWALLS.contains(&program) {
             needs.push(Need::Firewall(program.to_owned()));
         }
+        if CLIENTS.contains(&program) {
+            needs.push(Need::System(program.to_owned()));
+        }
         let writes = matches!(*word, ">" | ">>" | "tee" | "touch");
         let target = words
             .get(at + 1..)
@@ -174,6 +201,7 @@ mod tests {
     fn commands_tell_what_they_need() {
         let mail = |program: &str| Need::Mail(program.to_owned());
         let write = |path: &str| Need::Write(path.to_owned());
+        let system = |program: &str| Need::System(program.to_owned());
         for (command, expected) in [
             ("curl -s https://example.net/?ip=<ip>", vec![]),
             ("printf x | /usr/sbin/sendmail -f root \"dest\"", vec![mail("sendmail")]),
@@ -183,6 +211,11 @@ mod tests {
             ("echo x | tee -a /etc/motd >/dev/null", vec![write("/etc/motd")]),
             ("echo x >> /var/log/ban-agent/x 2>&1", vec![]),
             ("nft add element x", vec![Need::Firewall("nft".to_owned())]),
+            ("systemctl reload nginx", vec![system("systemctl")]),
+            (
+                "firewall-cmd -q",
+                vec![Need::Firewall("firewall-cmd".into()), system("firewall-cmd")],
+            ),
             ("echo x > \"$LOG\"", vec![]),
         ] {
             assert_eq!(needs_of(command), expected, "{command}");
@@ -195,7 +228,7 @@ mod tests {
         let path = root.path().join("config.toml");
         fs::write(
             &path,
-            "[actions.tell]\nban = \"mail -s ban root\"\n[actions.write]\nban = \"touch /srv/far\"\n\
+            "[agent]\nsocket_group = \"daemon\"\n[actions.tell]\nban = \"mail -s ban root\"\n[actions.write]\nban = \"touch /srv/far\"\n\
              [jails.sshd]\nactions = [\"tell\", \"write\"]\n",
         )
         .unwrap();
@@ -205,13 +238,15 @@ mod tests {
         fs::create_dir_all(unit.parent().unwrap()).unwrap();
         fs::write(&unit, "[Service]\n").unwrap();
         let told = warnings(&config, root.path());
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("mails with 'mail'") && told[0].contains("/drop-in/mail.conf"));
-        assert!(told[1].contains("writes to /srv/far") && told[1].contains("files.conf"));
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].contains("SupplementaryGroups=daemon"), "{told:?}");
+        assert!(told[1].contains("mails with 'mail'") && told[1].contains("/drop-in/mail.conf"));
+        assert!(told[2].contains("writes to /srv/far") && told[1].contains("files.conf"));
         let folder = root.path().join(DROP_INS[0]);
         fs::create_dir_all(&folder).unwrap();
         let mail = include_str!("../../../dist/drop-in/mail.conf");
         fs::write(folder.join("mail.conf"), mail).unwrap();
+        fs::write(folder.join("group.conf"), "[Service]\nSupplementaryGroups=daemon\n").unwrap();
         fs::write(folder.join("files.conf"), "[Service]\nReadWritePaths=/srv\n").unwrap();
         assert_eq!(warnings(&config, root.path()), [""; 0]);
     }
@@ -221,6 +256,7 @@ mod tests {
         for (need, text) in [
             (Need::Mail(String::new()), include_str!("../../../dist/drop-in/mail.conf")),
             (Need::Firewall(String::new()), include_str!("../../../dist/drop-in/firewall.conf")),
+            (Need::System(String::new()), include_str!("../../../dist/drop-in/system.conf")),
             (
                 Need::Write("/etc/nginx/banned/x".to_owned()),
                 include_str!("../../../dist/drop-in/files.conf"),

@@ -107,6 +107,7 @@ pub(super) fn start(mut out: impl Write + Send + 'static) -> io::Result<(Queue, 
     thread::Builder::new().name("log".to_owned()).spawn(move || {
         // it is started before the others are limited, and writes what attackers wrote
         crate::daemon::capability::drop_all();
+        crate::daemon::landlock::close_all();
         let _ends: mpsc::Sender<()> = ends;
         while let Some(text) = its.next() {
             // nowhere left to complain to

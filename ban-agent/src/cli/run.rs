@@ -43,6 +43,8 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
         (Some(time), _) => Some(Grace { time, again: true }),
         (None, configured) => configured.map(|time| Grace { time, again: false }),
     };
+    // before there are threads
+    daemon::landlock::limit(&config.written(&agent), commands);
     let path = cli.config.clone();
     let options = Options { path, config, agent, replace: args.replace, grace };
     let runtime = tokio::runtime::Builder::new_multi_thread()

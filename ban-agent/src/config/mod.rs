@@ -15,7 +15,7 @@ mod resolve;
 mod shipped;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -261,11 +261,36 @@ impl Config {
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| key.to_owned())
         .collect();
+        // the agent may not make it in another folder than it was told of at its start
+        let folders = |config: &Config| -> BTreeSet<PathBuf> {
+            config.heard().filter_map(|path| path.parent().map(Path::to_owned)).collect()
+        };
+        if !folders(self).is_subset(&folders(former)) {
+            keys.push("syslog sockets in another folder".to_owned());
+        }
         let differing = self.hooks.iter().filter(|hook| !former.hooks.contains(hook));
         let gone = |hook: &&hook::Spec| self.hooks.iter().all(|other| other.name != hook.name);
         let gone = former.hooks.iter().filter(gone);
         keys.extend(differing.chain(gone).map(|hook| format!("[hooks.{}]", hook.name)));
         keys
+    }
+
+    /// The files, sockets and pins that the agent makes beside logs, with `agent` for its section.
+    #[must_use]
+    pub fn written(&self, agent: &Agent) -> Vec<PathBuf> {
+        let metrics = match &self.metrics {
+            Some(Listen::Unix(path)) => Some(path),
+            Some(Listen::Tcp(_)) | None => None,
+        };
+        let own = [&agent.state, &agent.socket, &agent.pins].into_iter();
+        let told = [agent.fail2ban_log.as_ref(), self.events.file.as_ref(), metrics];
+        own.chain(told.into_iter().flatten()).cloned().chain(self.heard()).collect()
+    }
+
+    /// The unix sockets of sources.
+    fn heard(&self) -> impl Iterator<Item = PathBuf> {
+        let sources = self.jails.iter().flat_map(|jail| &jail.sources);
+        sources.filter_map(|source| source.socket()).map(PathBuf::from)
     }
 
     /// Whether the operator has commands run: actions, ignorecommand, hooks.

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Write as _},
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use super::{
     conversation::Conversation,
     limits::{Limits, Rank},
 };
-use crate::{event::Bus, store::Recall};
+use crate::{event::Bus, socket, store::Recall};
 
 /// Lists that are told at once to those who may only look, and to the others: each costs memory.
 const LISTS: usize = 4;
@@ -82,7 +82,7 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-        chown(path, None, access.group).map_err(failed)?;
+        socket::give(path, access.group);
         Ok(Server { listener, path: path.to_owned(), access })
     }
 

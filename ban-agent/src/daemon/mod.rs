@@ -14,6 +14,7 @@ mod drops;
 mod hits;
 mod inquiry;
 mod intake;
+pub mod landlock;
 mod latency;
 #[cfg(test)]
 mod laws;

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -213,7 +213,7 @@ async fn socket(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    chown(path, None, group)?;
+    crate::socket::give(path, group);
     Ok(listener)
 }
 

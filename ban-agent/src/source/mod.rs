@@ -15,7 +15,7 @@ mod syslog;
 use std::{
     convert::Infallible,
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -256,6 +256,13 @@ pub async fn run(
 }
 
 impl Spec {
+    /// The unix socket that it makes.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        let Spec::Syslog { listen } = self else { return None };
+        syslog::path(listen)
+    }
+
     /// Whether there is anything to read on this host now. Opens nothing.
     #[must_use]
     pub fn is_there(&self) -> bool {

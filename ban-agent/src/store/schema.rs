@@ -131,7 +131,9 @@ fn open_with(
     let error = |source| Error::Open { path: path.to_owned(), source };
     let connection = Connection::open_with_flags(name, flags).map_err(error)?;
     connection.busy_timeout(BUSY).map_err(error)?;
-    for (pragma, value) in pragmas {
+    // nothing is sorted that is large, and the agent may write to no other folder
+    let memory = ("temp_store", "MEMORY");
+    for (pragma, value) in pragmas.iter().chain([&memory]) {
         connection.pragma_update(None, pragma, value).map_err(error)?;
     }
     check_owner(&connection, path)?;

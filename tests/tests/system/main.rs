@@ -6,6 +6,7 @@ mod alarms;
 mod apache;
 mod backlog;
 mod breaker;
+mod confined;
 mod crash;
 mod entries;
 mod events;

@@ -149,6 +149,11 @@ fn not_an_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+/// Where a unix socket lies.
+pub(super) fn path(listen: &str) -> Option<&Path> {
+    place(listen.strip_prefix("unix://")?).ok().map(|(path, _)| Path::new(path))
+}
+
 /// `/PATH`, or `/PATH?mode=0666`.
 fn place(text: &str) -> io::Result<(&str, u32)> {
     let Some((path, options)) = text.split_once('?') else { return Ok((text, MODE)) };

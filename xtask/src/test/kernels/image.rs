@@ -17,12 +17,37 @@ use crate::command;
 const INIT: &str = include_str!("init");
 
 /// What the tests run, besides the agent.
-const PROGRAMS: [&str; 9] =
-    ["busybox", "ip", "nsenter", "setpriv", "sysctl", "ping", "bpftool", "nft", "iptables-save"];
+const PROGRAMS: [&str; 10] = [
+    "busybox",
+    "ip",
+    "nsenter",
+    "setpriv",
+    "sysctl",
+    "ping",
+    "bpftool",
+    "nft",
+    "iptables-save",
+    "wg",
+];
 
 /// The card and its bus, and the kinds of interfaces that one protects.
-const MODULES: [&str; 8] =
-    ["virtio_pci", "virtio_net", "veth", "8021q", "bonding", "bridge", "dummy", "nf_tables"];
+const MODULES: [&str; 15] = [
+    "virtio_pci",
+    "virtio_net",
+    "veth",
+    "8021q",
+    "bonding",
+    "bridge",
+    "dummy",
+    "nf_tables",
+    "vxlan",
+    "ipip",
+    "sit",
+    "ip_gre",
+    "ip6_tunnel",
+    "ip6_gre",
+    "wireguard",
+];
 
 /// What goes into the guest besides.
 #[derive(Debug)]
@@ -238,7 +263,10 @@ mod tests {
             kernel/n/virtio_net.ko.xz: kernel/n/net-failover.ko.xz kernel/n/failover.ko.xz\n\
             kernel/n/veth.ko:\nkernel/n/8021q.ko: kernel/n/garp.ko\nkernel/n/dummy.ko:\n\
             kernel/n/bonding.ko:\nkernel/n/bridge.ko: kernel/n/garp.ko\n";
-        let found = order(dependencies, "kernel/net/nf_tables.ko\n").unwrap();
+        let builtin = MODULES.map(|name| format!("kernel/net/{name}.ko\n"));
+        let [.., nf_tables, _, _, _, _, _, _, _] = &builtin;
+        let (_, tunnels) = builtin.split_at(8);
+        let found = order(dependencies, &(nf_tables.clone() + &tunnels.concat())).unwrap();
         let names: Vec<_> = found.into_iter().map(module_name).collect();
         assert_eq!(
             names,
