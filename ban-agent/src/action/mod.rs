@@ -18,7 +18,11 @@ pub use self::{
     ask::{Answers, ask},
     queue::{Action, Job, Order, Stats},
 };
-use crate::net::IpNet;
+use crate::{
+    ledger::Holder,
+    net::IpNet,
+    store::{self, Evidence},
+};
 
 /// How long a command may take unless its action says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -112,27 +116,63 @@ pub struct Ticket {
     pub matches: Vec<Box<[u8]>>,
     /// Fields of the last failure, as an attacker wrote them.
     pub fields: BTreeMap<String, String>,
-    /// Lines and failures known of the address in this jail.
-    pub in_jail: Known,
-    /// Lines and failures known of the address in all jails.
-    pub in_all: Known,
+    /// Why the address was banned before.
+    pub past: Past,
     /// The ban was made by an earlier run of the agent.
     pub restored: bool,
 }
 
-/// What is known of an address.
+/// Why an address was banned before. The store tells before the ban is reported; if its disk does not
+/// answer, nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Its lines.
-    pub lines: Vec<Box<[u8]>>,
-    /// Its failures.
-    pub failures: u32,
+pub struct Past {
+    /// Who bans it now.
+    pub holder: Option<Holder>,
+    /// By all.
+    pub evidence: store::Past,
+}
+
+/// Whose bans count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    /// Those of the jail that bans now.
+    Jail,
+    /// All.
+    All,
+}
+
+impl Past {
+    fn of(&self, whose: Of) -> impl Iterator<Item = &Evidence> {
+        let all = self.evidence.get().map(Vec::as_slice).unwrap_or_default().iter();
+        let holder = self.holder.as_ref();
+        all.filter(move |evidence| whose == Of::All || Some(&evidence.holder) == holder)
+    }
+
+    /// The same without the lines.
+    fn shortened(&self) -> Past {
+        let all =
+            self.of(Of::All).map(|evidence| Evidence { lines: Vec::new(), ..evidence.clone() });
+        let all: Vec<Evidence> = all.collect();
+        Past { holder: self.holder.clone(), evidence: Arc::new(all.into()) }
+    }
 }
 
 impl Ticket {
     /// For a command that is about nobody.
     fn nobody() -> Ticket {
         Ticket { time: Timestamp::now(), ..Ticket::default() }
+    }
+
+    /// Failures that are known, those of this ban included.
+    fn failures(&self, of: Of) -> u32 {
+        let before = self.past.of(of).map(|evidence| evidence.failures);
+        before.fold(self.failures, u32::saturating_add)
+    }
+
+    /// Their lines.
+    fn lines(&self, of: Of) -> impl Iterator<Item = &[u8]> {
+        let before = self.past.of(of).flat_map(|evidence| &evidence.lines).map(Vec::as_slice);
+        before.chain(self.matches.iter().map(|line| &**line))
     }
 
     /// The family of its address.

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Spec, Ticket, runner::Runner};
+use super::{Of, Spec, Ticket, runner::Runner};
 
 /// What may wait for one action; more is dropped, and counted.
 pub(super) const QUEUE: usize = 65_536;
@@ -37,15 +37,11 @@ impl Job {
     /// Leaves out the lines that led to the ban.
     pub(super) fn shorten(&mut self) {
         let (Job::Ban(ticket) | Job::Prolong(ticket) | Job::Unban(ticket)) = self else { return };
-        let lines = [&ticket.matches, &ticket.in_jail.lines, &ticket.in_all.lines];
-        if lines.iter().all(|lines| lines.is_empty()) {
+        if ticket.lines(Of::All).next().is_none() {
             return;
         }
-        let mut short = Ticket::clone(ticket);
-        for lines in [&mut short.matches, &mut short.in_jail.lines, &mut short.in_all.lines] {
-            *lines = Vec::new();
-        }
-        *ticket = Arc::new(short);
+        let past = ticket.past.shortened();
+        *ticket = Arc::new(Ticket { matches: Vec::new(), past, ..Ticket::clone(ticket) });
     }
 }
 

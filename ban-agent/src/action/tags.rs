@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt::Write as _, fs, net::IpAddr, sync::LazyLock};
 
-use super::{Family, Ticket};
+use super::{Family, Of, Ticket};
 use crate::event::Shown;
 
 /// Characters that mean something to a shell.
@@ -118,11 +118,11 @@ fn value<'t>(tag: &str, family: Family, ticket: &'t Ticket) -> Option<Cow<'t, st
         "bantime" => ticket.bantime.map_or("-1".into(), |time| time.as_secs().to_string().into()),
         "bancount" => ticket.bancount.to_string().into(),
         "failures" => ticket.failures.to_string().into(),
-        "ipfailures" => ticket.in_all.failures.to_string().into(),
-        "ipjailfailures" => ticket.in_jail.failures.to_string().into(),
-        "matches" => joined(&ticket.matches).into(),
-        "ipmatches" => joined(&ticket.in_all.lines).into(),
-        "ipjailmatches" => joined(&ticket.in_jail.lines).into(),
+        "ipfailures" => ticket.failures(Of::All).to_string().into(),
+        "ipjailfailures" => ticket.failures(Of::Jail).to_string().into(),
+        "matches" => joined(ticket.matches.iter().map(|line| &**line)).into(),
+        "ipmatches" => joined(ticket.lines(Of::All)).into(),
+        "ipjailmatches" => joined(ticket.lines(Of::Jail)).into(),
         "restored" => if ticket.restored { "1" } else { "0" }.into(),
         "br" => "\n".into(),
         "sp" => " ".into(),
@@ -146,8 +146,8 @@ fn field<'t>(name: &str, ticket: &'t Ticket) -> Option<Cow<'t, str>> {
     ticket.fields.get(&name).map(|text| text.as_str().into())
 }
 
-fn joined(lines: &[Box<[u8]>]) -> String {
-    String::from_utf8_lossy(&lines.join(&b'\n')).into_owned()
+fn joined<'t>(lines: impl Iterator<Item = &'t [u8]>) -> String {
+    String::from_utf8_lossy(&lines.collect::<Vec<_>>().join(&b'\n')).into_owned()
 }
 
 /// The beginning of a name in a reverse zone, with its last dot.
@@ -193,6 +193,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::{action::Past, ledger::Holder, store::Evidence};
 
     fn ticket() -> Ticket {
         Ticket {
@@ -222,6 +223,35 @@ mod tests {
         check("<time>|<bantime>|<bancount>", "1790000000|600|2", &[]);
         check("<failures><br><sp><restored>", "5\n 1", &[]);
         check("dig <ip-rev>zone <F-USER> <F-NONE>.", "dig 7.113.0.203.zone root .", &[]);
+    }
+
+    #[test]
+    fn what_is_known_of_an_address_ends_with_this_ban() {
+        let holder = |name: &str| Holder::Jail(name.into());
+        let before = |name: &str, failures, line: &str| Evidence {
+            prefix: "203.0.113.7/32".parse().unwrap(),
+            holder: holder(name),
+            at: Timestamp::UNIX_EPOCH,
+            failures,
+            reason: None,
+            lines: vec![line.as_bytes().to_vec()],
+        };
+        let past = Past::default();
+        let ticket = Ticket {
+            past: Past { holder: Some(holder("sshd")), ..past.clone() },
+            matches: vec![b"now".as_slice().into()],
+            ..ticket()
+        };
+        let said = |ticket: &Ticket| {
+            let command = "<ipfailures> <ipjailfailures>|<ipmatches>|<ipjailmatches>";
+            text(command, Family::V4, ticket).replace('\n', ",")
+        };
+        assert_eq!(said(&ticket), "5 5|now|now", "the disk does not answer");
+        let known = vec![before("sshd", 3, "here"), before("web", 4, "there")];
+        ticket.past.evidence.set(known).unwrap();
+        assert_eq!(said(&ticket), "12 8|here,there,now|here,now");
+        let past = ticket.past.shortened();
+        assert_eq!(said(&Ticket { past, matches: Vec::new(), ..ticket }), "12 8||");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     clock::Boot,
     event::{Bus, Wanted},
     net::IpNet,
-    store::Recall,
+    store::{Recall, import::Former},
 };
 
 /// How long a request may take to arrive; and one that may be a block list of a million prefixes.
@@ -141,6 +141,7 @@ impl Conversation {
             }
             Ok(Request::Show { address }) => self.show(stream, address).await,
             Ok(Request::List { jail, limit }) => self.list(stream, jail, limit).await,
+            Ok(Request::Import { formers }) => self.import(stream, formers).await,
             Ok(request) => {
                 let reply = self.call(&stream, request).await?;
                 send(&mut stream, reply).await
@@ -168,6 +169,27 @@ impl Conversation {
             show.evidence = evidence.into_iter().map(Into::into).collect();
             show.history = history;
         }
+        send(&mut stream, reply).await
+    }
+
+    /// Has taken over what fail2ban remembers, but for what was taken over before: that is asked of
+    /// the disk here, one import after the other.
+    async fn import(&self, mut stream: UnixStream, formers: Vec<Former>) -> io::Result<()> {
+        let Some(recall) = &self.recall else {
+            let reply = self.call(&stream, Request::Import { formers }).await?;
+            return send(&mut stream, reply).await;
+        };
+        let _alone = attended(&stream, recall.importing()).await?;
+        let reply = match attended(&stream, recall.unknown(formers)).await? {
+            Some(formers) => self.call(&stream, Request::Import { formers }).await?,
+            None => Reply::Error(Refusal {
+                code: 2,
+                message: "the store does not answer".into(),
+                hint: Some(
+                    "nothing was changed; try again when `status` says that it is ok".into(),
+                ),
+            }),
+        };
         send(&mut stream, reply).await
     }
 

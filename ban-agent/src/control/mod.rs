@@ -84,7 +84,8 @@ pub enum Request {
     },
     /// Takes over what fail2ban remembers.
     Import {
-        /// Read from its database.
+        /// Read from its database. The core takes all `bans` for new: what is on record already is taken
+        /// off at the socket's end.
         formers: Vec<Former>,
     },
     /// Reads the configuration again.

@@ -7,13 +7,12 @@ use tokio::{sync::Semaphore, time};
 
 use super::core::Core;
 use crate::{
-    action::{Action, Job, Known, Order, Spec, Ticket},
+    action::{Action, Job, Order, Past, Spec, Ticket},
     children,
     clock::Now,
     control::ActionStatus,
     jail::{self, Sentence},
     ledger::{Change, Claim, Holder},
-    store::Evidence,
 };
 
 /// How long a stop waits for actions; what still runs then is killed.
@@ -199,10 +198,8 @@ impl Core {
             ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
         }
         if knows {
-            let evidence = self.store.evidence(claim.prefix);
-            let own = |evidence: &&Evidence| evidence.holder == claim.holder;
-            ticket.in_jail = known(evidence.iter().filter(own), &ticket);
-            ticket.in_all = known(evidence.iter(), &ticket);
+            let evidence = self.store.past(claim.prefix);
+            ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
         }
         ticket
     }
@@ -227,16 +224,4 @@ fn plain(claim: &Claim, now: Now) -> Ticket {
         Duration::try_from(until.duration_since(now.wall)).unwrap_or_default()
     });
     Ticket { prefix: Some(claim.prefix), time: now.wall, bantime, ..Ticket::default() }
-}
-
-/// What was known before, and what this ban adds.
-fn known<'e>(evidence: impl Iterator<Item = &'e Evidence>, ticket: &Ticket) -> Known {
-    let mut known = Known::default();
-    for evidence in evidence {
-        known.failures = known.failures.saturating_add(evidence.failures);
-        known.lines.extend(evidence.lines.iter().map(|line| line.as_slice().into()));
-    }
-    known.failures = known.failures.saturating_add(ticket.failures);
-    known.lines.extend(ticket.matches.iter().cloned());
-    known
 }

@@ -1,6 +1,6 @@
 //! Answers the CLI: who asks what, and the bans by hand.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
@@ -22,8 +22,6 @@ const FAIL2BAN: &str = "f2b-";
 const WIDEST: (u8, u8) = (16, 32);
 /// How near a jail's name has to be to be named.
 const NEAR: usize = 3;
-/// Addresses whose history the store is asked for at once: it answers within its patience.
-const ASKED_AT_ONCE: usize = 1000;
 
 impl Core {
     /// Answers one request; changes are answered once the store has them.
@@ -53,13 +51,11 @@ impl Core {
                 }
                 Err(refusal) => Reply::Error(refusal),
             },
-            Request::Import { formers } => match self.import(&formers, now) {
-                Ok((plan, events, changes)) => {
-                    let receipt = (reply, done(Document::Changes(changes)));
-                    return self.commit(plan, events, Some(receipt), now);
-                }
-                Err(refusal) => Reply::Error(refusal),
-            },
+            Request::Import { formers } => {
+                let (plan, events, changes) = self.import(&formers, now);
+                let receipt = (reply, done(Document::Changes(changes)));
+                return self.commit(plan, events, Some(receipt), now);
+            }
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::Show { address } => self.show(address, now),
             Request::Drift => self.drift(),
@@ -140,22 +136,16 @@ impl Core {
         ))
     }
 
-    /// History and evidence of all, and the claims of those whose ban still runs. What was taken
-    /// over before is not counted again.
-    fn import(
-        &mut self,
-        formers: &[Former],
-        now: Now,
-    ) -> Result<(Plan, Vec<Event>, Changes), Refusal> {
-        let known = self.known(formers)?;
+    /// History and evidence of all, and the claims of those whose ban still runs. The socket's end has
+    /// taken off the bans that were taken over before.
+    fn import(&mut self, formers: &[Former], now: Now) -> (Plan, Vec<Event>, Changes) {
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         let mut past = Vec::new();
-        for (former, known) in formers.iter().zip(known) {
-            let more = former.bans.saturating_sub(known);
-            self.store.former(former, more);
+        for former in formers {
+            self.store.former(former);
             let jail: Arc<str> = former.jail.as_str().into();
-            let newest =
-                former.times.iter().rev().take(usize::try_from(more).unwrap_or(usize::MAX));
+            let more = usize::try_from(former.bans).unwrap_or(usize::MAX);
+            let newest = former.times.iter().rev().take(more);
             past.extend(newest.map(|at| (*at, Arc::clone(&jail), former.prefix)));
             let until = former.until.map_or(Boot::NEVER, |until| now.boot_of(until));
             if until <= now.boot {
@@ -175,27 +165,8 @@ impl Core {
             changes.push(self.changed(&claim, &change, now));
         }
         self.tell_bans(past);
-        Ok((
-            plan,
-            events,
-            Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
-        ))
-    }
-
-    /// How many bans of each are on record.
-    fn known(&self, formers: &[Former]) -> Result<Vec<u32>, Refusal> {
-        let mut known = Vec::with_capacity(formers.len());
-        for some in formers.chunks(ASKED_AT_ONCE) {
-            let who = some.iter().map(|former| (former.prefix, holder_named(&former.jail)));
-            known.extend(self.store.known(who.collect()).ok_or_else(|| Refusal {
-                code: 2,
-                message: "the store does not answer".into(),
-                hint: Some(
-                    "nothing was changed; try again when `status` says that it is ok".into(),
-                ),
-            })?);
-        }
-        Ok(known)
+        let alarms = self.alarms(now);
+        (plan, events, Changes { schema: SCHEMA, changes, alarms, warning: None })
     }
 
     fn changed(&self, claim: &Claim, change: &Change, now: Now) -> control::Change {
@@ -268,9 +239,10 @@ impl Core {
         let prefixes = targets.iter().map(|prefix| Some(prefix.trunc()));
         let pardoned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
         let of_whom = |prefix: &Option<IpNet>| (*prefix, holder.cloned());
-        self.wiring.forgive(pardoned.iter().map(of_whom).collect());
+        let given = Instant::now();
+        self.wiring.forgive(pardoned.iter().map(of_whom).collect(), given);
         for prefix in pardoned {
-            self.pardons.insert((prefix, holder.cloned()), now.wall);
+            self.pardons.insert((prefix, holder.cloned()), now.wall, Some(given));
             self.store.pardon((prefix, holder.cloned()), now.wall);
         }
     }

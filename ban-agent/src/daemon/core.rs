@@ -347,7 +347,7 @@ impl Core {
             match message {
                 Message::Sentence { jail, sentence, read } => {
                     self.latency.begin(read);
-                    self.sentence(jail, sentence, now, &mut plan, &mut events);
+                    self.sentence(jail, sentence, read, now, &mut plan, &mut events);
                     look = true;
                 }
                 Message::Sample(on) => {

@@ -68,7 +68,7 @@ impl Core {
             let holder = Holder::Jail(Arc::clone(jail));
             counted.retain(|(prefix, count)| {
                 let last = Timestamp::from_millisecond(count.last).unwrap_or(Timestamp::MAX);
-                !self.pardons.forgive(*prefix, &holder, last)
+                !self.pardons.forgive(*prefix, &holder, last, None)
             });
         }
         self.wiring.resume(counts);

@@ -1,6 +1,9 @@
 //! What a jail wants, and what becomes of it: a claim, a wider one, or nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 
@@ -15,17 +18,18 @@ use crate::{
 };
 
 impl Core {
-    /// A jail's sentence becomes its claim.
+    /// A jail's sentence becomes its claim. `read`: when the line was that was one too many.
     pub(super) fn sentence(
         &mut self,
         jail: Arc<str>,
         sentence: Sentence,
+        read: Instant,
         now: Now,
         plan: &mut Plan,
         events: &mut Vec<Event>,
     ) {
         let holder = Holder::Jail(Arc::clone(&jail));
-        if self.pardons.forgive(sentence.prefix, &holder, sentence.time) {
+        if self.pardons.forgive(sentence.prefix, &holder, sentence.time, Some(read)) {
             return log::debug!("[{jail}] {} was let go since", sentence.prefix);
         }
         if let Some(held) = self.held_already(&sentence, &holder) {

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use tokio::{
@@ -18,7 +19,7 @@ use super::{
     intake::{Delivery, Intake},
     lookup,
     message::{Handled, Message},
-    worker::{Counters, Rest, Worker},
+    worker::{Counters, Forgiven, Rest, Worker},
 };
 use crate::{
     event::Bus,
@@ -49,7 +50,7 @@ pub(super) struct Wiring {
     /// What an earlier run counted, by jail, until the jail starts.
     counts: Counts,
     offenders: Offenders,
-    forgiven: broadcast::Sender<Arc<[Pardoned]>>,
+    forgiven: broadcast::Sender<Arc<Forgiven>>,
 }
 
 /// One jail's task.
@@ -105,9 +106,9 @@ impl Wiring {
     }
 
     /// Has the jails forget what they counted for those who are let go.
-    pub(super) fn forgive(&self, pardoned: Vec<Pardoned>) {
+    pub(super) fn forgive(&self, who: Vec<Pardoned>, given: Instant) {
         // without a jail nobody counts
-        let _ = self.forgiven.send(pardoned.into());
+        let _ = self.forgiven.send(Arc::new(Forgiven { who, given }));
     }
 
     /// Has the jails that start from now on go on with what an earlier run counted.
@@ -179,6 +180,7 @@ impl Wiring {
             origin: None,
             onlink,
             forgiven: self.forgiven.subscribe(),
+            lately: Vec::new(),
             bus: self.bus.clone(),
         };
         let (deliveries, receiver) = mpsc::channel(QUEUE);

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -82,9 +82,19 @@ pub(super) struct Worker {
     /// Whom it ignores by name or file.
     pub(super) ignored: Option<watch::Receiver<Nets>>,
     /// Who was let go since it last looked.
-    pub(super) forgiven: broadcast::Receiver<Arc<[Pardoned]>>,
+    pub(super) forgiven: broadcast::Receiver<Arc<Forgiven>>,
+    /// Who was let go when lines had been read that have not come yet.
+    pub(super) lately: Vec<Arc<Forgiven>>,
     /// Where its sentences go first.
     pub(super) inquiry: Option<inquiry::Sender>,
+}
+
+/// Whom the operator let go at once.
+#[derive(Debug)]
+pub(super) struct Forgiven {
+    pub(super) who: Vec<Pardoned>,
+    /// When.
+    pub(super) given: Instant,
 }
 
 /// What a worker leaves to its successor.
@@ -126,6 +136,7 @@ impl Worker {
                 _ = &mut stop => break,
                 delivery = deliveries.recv() => delivery,
                 _ = idle.tick(), if self.jail.stats().failing > 0 => {
+                    self.heed();
                     self.forget_idle();
                     continue;
                 }
@@ -148,7 +159,9 @@ impl Worker {
 
     async fn handle(&mut self, delivery: Delivery) {
         self.heed();
-        for message in self.judge(&delivery) {
+        let sentences = self.judge(&delivery);
+        self.forget_earlier(delivery.batch.read);
+        for message in sentences {
             // the core is gone, and soon this is: it will read these lines again
             if self.pass(message, &delivery.receipt).await.is_err() {
                 return;
@@ -174,12 +187,23 @@ impl Worker {
         }
         loop {
             match self.forgiven.try_recv() {
-                Ok(pardoned) => self.forgive(&pardoned),
+                Ok(forgiven) => {
+                    self.forgive(&forgiven.who);
+                    self.lately.push(forgiven);
+                }
                 // so many unbans without a line between them: the oldest are not heard of
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+    }
+
+    /// Lines that were read before an unban count for nobody who was let go, though they came after.
+    fn forget_earlier(&mut self, read: Instant) {
+        let mut lately = std::mem::take(&mut self.lately);
+        lately.retain(|forgiven| forgiven.given > read);
+        lately.iter().for_each(|forgiven| self.forgive(&forgiven.who));
+        self.lately = lately;
     }
 
     /// After an unban nothing counts that was before it.
@@ -265,5 +289,159 @@ impl Worker {
         counters.evicted.store(stats.evicted, Ordering::Relaxed);
         counters.offences.store(stats.banned, Ordering::Relaxed);
         sentences
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        clock::Boot,
+        daemon::{message::Handled, order::Order},
+        filter::{self, Filter},
+        jail,
+        net::IpNet,
+        source::Batch,
+    };
+
+    /// What a jail is joined to.
+    struct Bench {
+        core: mpsc::Receiver<Message>,
+        acks: mpsc::UnboundedReceiver<Handled>,
+        order: Arc<Mutex<Order>>,
+        forgiven: broadcast::Sender<Arc<Forgiven>>,
+        now: Now,
+    }
+
+    impl Bench {
+        /// And a jail that bans at the third failure.
+        fn new() -> (Worker, Bench) {
+            let filter = filter::Spec {
+                failregex: vec!["^failed <ADDR>$".to_owned()],
+                ..filter::Spec::default()
+            };
+            let spec = jail::rules(3, 600);
+            let (sender, core) = mpsc::channel(64);
+            let (acks, told) = mpsc::unbounded_channel();
+            let forgiven = broadcast::Sender::new(4);
+            let now = Now {
+                boot: Boot(1_000_000),
+                wall: Timestamp::from_millisecond(1_800_000_000_400).unwrap(),
+            };
+            now.fake();
+            let mut jail = Jail::new(&spec);
+            jail.resume(&[]);
+            let worker = Worker {
+                name: "test".into(),
+                scanner: Scanner::new(Arc::new(Filter::compile(&filter).unwrap())),
+                jail,
+                counters: Arc::default(),
+                core: sender,
+                origin: None,
+                onlink: watch::channel(PrefixSet::default()).1,
+                bus: Bus::default(),
+                ignored: None,
+                forgiven: forgiven.subscribe(),
+                lately: Vec::new(),
+                inquiry: None,
+            };
+            (worker, Bench { core, acks: told, order: Order::new(acks), forgiven, now })
+        }
+
+        /// Failures of this host, read at this instant.
+        fn lines(&self, host: u8, count: usize, read: Instant) -> Delivery {
+            let second = self.now.wall.as_second();
+            let stamp = Timestamp::from_second(second).unwrap();
+            let batch = Batch {
+                origin: "log".into(),
+                lines: format!("{stamp} failed 192.0.2.{host}\n").repeat(count).into(),
+                stamped: true,
+                backlog: false,
+                live: true,
+                position: None,
+                read,
+            };
+            Delivery { batch, receipt: Order::receipt(&self.order, None) }
+        }
+
+        fn forgive(&self, host: Option<u8>, jail: Option<&str>, given: Instant) {
+            let prefix = host.map(|host| IpNet::from(IpAddr::from([192, 0, 2, host])));
+            let who = vec![(prefix, jail.map(|jail| Holder::Jail(jail.into())))];
+            self.forgiven.send(Arc::new(Forgiven { who, given })).unwrap();
+        }
+
+        fn sentences(&mut self) -> usize {
+            std::iter::from_fn(|| self.core.try_recv().ok()).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_let_go_begins_anew_and_the_others_go_on() {
+        for (host, jail, anew) in [
+            (Some(1), None, [true, false]),
+            (Some(1), Some("test"), [true, false]),
+            (Some(1), Some("other"), [false, false]),
+            (None, Some("test"), [true, true]),
+            (None, None, [true, true]),
+        ] {
+            let (mut worker, mut bench) = Bench::new();
+            let begun = Instant::now();
+            for host in [1, 2] {
+                worker.handle(bench.lines(host, 2, begun)).await;
+            }
+            let given = begun + Duration::from_millis(1);
+            bench.forgive(host, jail, given);
+            for (host, anew) in [1, 2].into_iter().zip(anew) {
+                worker.handle(bench.lines(host, 1, given + Duration::from_millis(1))).await;
+                assert_eq!(bench.sentences(), usize::from(!anew), "{host}");
+            }
+            // what counts now is recorded with the lines' position
+            let counts = std::iter::from_fn(|| bench.acks.try_recv().ok());
+            let last = counts.flat_map(|handled| handled.counted).last();
+            assert_eq!(last.unwrap().1.map(|count| count.failures), anew[1].then_some(1));
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_that_were_read_before_an_unban_count_for_nothing_after_it() {
+        let (mut worker, mut bench) = Bench::new();
+        let read = Instant::now();
+        let given = read + Duration::from_millis(1);
+        bench.forgive(Some(1), None, given);
+        // it waited behind others while the unban was made
+        worker.handle(bench.lines(1, 2, read)).await;
+        worker.handle(bench.lines(2, 2, read)).await;
+        let later = given + Duration::from_millis(1);
+        worker.handle(bench.lines(1, 2, later)).await;
+        worker.handle(bench.lines(2, 1, later)).await;
+        assert_eq!(bench.sentences(), 1, "the one who was not let go");
+        worker.handle(bench.lines(1, 1, later)).await;
+        assert_eq!(bench.sentences(), 1, "three after it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_jail_forgets_those_who_went_quiet_or_were_let_go() {
+        let (mut worker, bench) = Bench::new();
+        let counters = Arc::clone(&worker.counters);
+        let failing = || counters.failing.load(Ordering::Relaxed);
+        for host in [1, 2] {
+            worker.handle(bench.lines(host, 1, Instant::now())).await;
+        }
+        assert_eq!(failing(), 2);
+        let (_deliveries, receiver) = mpsc::channel(1);
+        let (_stop, stopped) = oneshot::channel();
+        tokio::spawn(worker.run(receiver, stopped, None));
+        time::sleep(IDLE / 2).await;
+        assert_eq!(failing(), 2);
+        bench.forgive(Some(1), None, Instant::now());
+        time::sleep(IDLE).await;
+        assert_eq!(failing(), 1);
+        Now { wall: bench.now.wall + Duration::from_secs(601), ..bench.now }.fake();
+        time::sleep(IDLE).await;
+        assert_eq!(failing(), 0);
     }
 }

@@ -23,7 +23,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::Ordering,
         mpsc::{self, RecvTimeoutError},
     },
@@ -60,6 +60,9 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end waits for the disk, and for one that has not answered before.
 const CLOSE_PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(1)];
+
+/// Addresses whose history the disk is asked for at once: it answers within the reader's patience.
+const ASKED_AT_ONCE: usize = 1000;
 
 /// Age at which history and evidence go, unless the configuration says otherwise.
 pub const PURGE_AGE: Duration = Duration::from_secs(30 * 86_400);
@@ -181,6 +184,9 @@ pub struct Evidence {
     pub lines: Vec<Vec<u8>>,
 }
 
+/// Why a prefix was banned before; empty until the store has looked ([`Store::past`]).
+pub type Past = Arc<OnceLock<Vec<Evidence>>>;
+
 /// Waits for [`Store::barrier`] as long as a disk may take.
 #[derive(Clone, Debug)]
 pub struct Patience(Arc<Shared>);
@@ -205,6 +211,7 @@ impl Patience {
 pub struct Recall {
     reader: Arc<Reader>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Recall {
@@ -221,6 +228,33 @@ impl Recall {
         });
         asked.await.ok().flatten().unwrap_or_default()
     }
+
+    /// Leaves of the bans of each those that are not on record yet; `None`: the disk does not answer.
+    pub async fn unknown(&self, mut formers: Vec<Former>) -> Option<Vec<Former>> {
+        let _turn = self.turn.lock().await;
+        let reader = Arc::clone(&self.reader);
+        let asked = tokio::task::spawn_blocking(move || {
+            for some in formers.chunks_mut(ASKED_AT_ONCE) {
+                let who = some.iter().map(|former| (former.prefix, holder(former)));
+                let who: Vec<(IpNet, Holder)> = who.collect();
+                let known = reader.ask(move |db| {
+                    let bans =
+                        |(prefix, holder): &(IpNet, Holder)| read::bans(db, *prefix, Some(holder));
+                    who.iter().map(bans).collect::<rusqlite::Result<Vec<u32>>>().ok()
+                });
+                for (former, known) in some.iter_mut().zip(known.flatten()?) {
+                    former.bans = former.bans.saturating_sub(known);
+                }
+            }
+            Some(formers)
+        });
+        asked.await.ok().flatten()
+    }
+
+    /// Held while something is taken over: what another one takes over meanwhile would count twice.
+    pub async fn importing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.importing.lock().await
+    }
 }
 
 /// The handle of the store: sends changes to its thread, and reads.
@@ -229,8 +263,6 @@ pub struct Store {
     path: PathBuf,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
-    reader: Reader,
-    /// For those who only want to know.
     recall: Recall,
     offenders: Offenders,
     /// There was no file, or none that was of use.
@@ -273,13 +305,12 @@ impl Store {
         shared.purge_age_ms.store(age, Ordering::Relaxed);
         let fresh = database.as_ref().is_some_and(|database| database.fresh) || !path.exists();
         let queue = Arc::new(Queue::default());
-        let start = || Reader::start(path.to_owned(), Arc::clone(&shared)).map_err(Error::Thread);
-        let (reader, recall) = (start()?, Arc::new(start()?));
+        let reader = Reader::start(path.to_owned(), Arc::clone(&shared)).map_err(Error::Thread)?;
         let path = path.to_owned();
         let (own, its) = (Arc::clone(&queue), Arc::clone(&shared));
-        let readers = [reader.sender(), recall.sender()];
-        let writer = Writer::new(path.clone(), database, own, its, readers);
-        let recall = Recall { reader: recall, turn: Arc::default() };
+        let writer = Writer::new(path.clone(), database, own, its, reader.sender());
+        let (turn, importing) = (Arc::default(), Arc::default());
+        let recall = Recall { reader: Arc::new(reader), turn, importing };
         let (ends, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
             // dropped last
@@ -289,7 +320,7 @@ impl Store {
         // joined by its channel: a disk that hangs must not hold the end up
         drop(thread.map_err(Error::Thread)?);
         let offenders = Offenders::default();
-        Ok(Store { path, queue, shared, reader, recall, offenders, fresh, ended })
+        Ok(Store { path, queue, shared, recall, offenders, fresh, ended })
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
@@ -373,14 +404,15 @@ impl Store {
         });
     }
 
-    /// Records what fail2ban remembered of an address, and so many of its bans, that were not known
-    /// yet ([`Store::known`]); its claim, if it is still banned, is recorded with [`Store::claim`].
-    pub fn former(&mut self, former: &Former, more: u32) {
+    /// Records what fail2ban remembered of an address, with the bans that were not known yet
+    /// ([`Recall::unknown`]); its claim, if it is still banned, is recorded with [`Store::claim`].
+    pub fn former(&mut self, former: &Former) {
+        let more = former.bans;
         let record = Record { bans: more, last: former.at };
         if more > 0 {
             self.offenders.add(&former.jail, former.prefix, record);
         }
-        let who = (former.prefix, Holder::Jail(former.jail.as_str().into()));
+        let who = (former.prefix, holder(former));
         let at = former.at.as_millisecond();
         let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
         let ground = Ground { at, failures: former.failures, reason: None, lines };
@@ -461,12 +493,13 @@ impl Store {
         self.offenders.clone()
     }
 
-    /// How many bans of each are on record; `None`: the disk does not answer.
-    pub fn known(&self, who: Vec<(IpNet, Holder)>) -> Option<Vec<u32>> {
-        let counts = self.ask(move |db| {
-            who.iter().map(|(prefix, holder)| read::bans(db, *prefix, Some(holder))).collect()
-        });
-        counts.and_then(rusqlite::Result::ok)
+    /// Why `prefix` was banned by now, one entry for each holder: told before what is recorded from now
+    /// on is written, or never, if too much waits for the disk.
+    pub fn past(&mut self, prefix: IpNet) -> Past {
+        let past = Past::default();
+        let told = Arc::clone(&past);
+        self.record(|pending| pending.ask(prefix, told));
+        past
     }
 
     /// For those who only want to know.
@@ -482,7 +515,8 @@ impl Store {
     }
 
     /// Why `prefix` was banned, one entry for each holder.
-    pub fn evidence(&self, prefix: IpNet) -> Vec<Evidence> {
+    #[cfg(test)]
+    pub(crate) fn evidence(&self, prefix: IpNet) -> Vec<Evidence> {
         let found = self.ask(move |db| read::evidence(db, prefix));
         found.and_then(Result::ok).unwrap_or_default()
     }
@@ -528,7 +562,6 @@ impl Store {
     /// Writes what is left, and ends the thread; one that a disk holds up is left behind.
     pub fn close(self) {
         // SQLite tidies up when the last one closes the file: that is the writer
-        self.reader.finish();
         self.recall.reader.finish();
         self.queue.close();
         let [patience, short] = CLOSE_PATIENCE;
@@ -553,12 +586,18 @@ impl Store {
     }
 
     /// `None`: the disk does not answer.
+    #[cfg(test)]
     fn ask<T: Send + 'static>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> T + Send + 'static,
     ) -> Option<T> {
-        self.reader.ask(read)
+        self.recall.reader.ask(read)
     }
+}
+
+/// By whom something was banned that is taken over.
+fn holder(former: &Former) -> Holder {
+    Holder::Jail(former.jail.as_str().into())
 }
 
 /// What was given before then is purged unless a claim rests on it.

@@ -1,7 +1,7 @@
 //! What the operator let go of, and when: lines from before that, which a crash has the agent read
 //! again, must not bring the ban back.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,20 +17,29 @@ pub(crate) const CORRECTION: SignedDuration = SignedDuration::from_secs(60);
 /// Who was let go: a prefix or, if `None`, everybody; of one holder or, if `None`, of all.
 pub type Pardoned = (Option<IpNet>, Option<Holder>);
 
+/// When somebody was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pardon {
+    at: Timestamp,
+    /// The same instant, if it was in this run: lines that were read later were written later, as
+    /// far as anybody can tell within a second.
+    given: Option<Instant>,
+}
+
 /// All of them, with their time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pardons(HashMap<Pardoned, Timestamp>);
+pub struct Pardons(HashMap<Pardoned, Pardon>);
 
 impl Pardons {
-    /// Remembers one.
-    pub fn insert(&mut self, pardoned: Pardoned, at: Timestamp) {
+    /// Remembers one, with the instant if it is of this run.
+    pub fn insert(&mut self, pardoned: Pardoned, at: Timestamp, given: Option<Instant>) {
         if self.0.len() >= MAX && !self.0.contains_key(&pardoned) {
-            let mut times: Vec<Timestamp> = self.0.values().copied().collect();
+            let mut times: Vec<Timestamp> = self.0.values().map(|pardon| pardon.at).collect();
             times.sort_unstable();
             let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-            self.0.retain(|_, at| *at > middle);
+            self.0.retain(|_, pardon| pardon.at > middle);
         }
-        self.0.insert(pardoned, at);
+        self.0.insert(pardoned, Pardon { at, given });
     }
 
     /// The wall clock was set, to this: nobody was let go much later than now. Else what is done from
@@ -39,18 +48,25 @@ impl Pardons {
     #[must_use]
     pub fn cap(&mut self, now: Timestamp) -> Vec<(Pardoned, Timestamp)> {
         let latest = now.saturating_add(CORRECTION).unwrap_or(now);
-        let late = self.0.iter_mut().filter(|(_, at)| **at > latest);
-        late.map(|(pardoned, at)| {
-            *at = latest;
+        let late = self.0.iter_mut().filter(|(_, pardon)| pardon.at > latest);
+        late.map(|(pardoned, pardon)| {
+            pardon.at = latest;
             (pardoned.clone(), latest)
         })
         .collect()
     }
 
-    /// Whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more than
-    /// the second: who does it again in the same one has to do it again.
+    /// Whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more than the
+    /// second: what is of the same one counts if its line was `read` after the unban, unless it may
+    /// have been read before as well (`None`, or an unban of an earlier run).
     #[must_use]
-    pub fn forgive(&self, prefix: IpNet, holder: &Holder, time: Timestamp) -> bool {
+    pub fn forgive(
+        &self,
+        prefix: IpNet,
+        holder: &Holder,
+        time: Timestamp,
+        read: Option<Instant>,
+    ) -> bool {
         let some = [
             (Some(prefix), Some(holder)),
             (Some(prefix), None),
@@ -58,13 +74,24 @@ impl Pardons {
             (None, None),
         ];
         some.into_iter().any(|(prefix, holder)| {
-            self.0.get(&(prefix, holder.cloned())).is_some_and(|at| time <= *at)
+            let pardon = self.0.get(&(prefix, holder.cloned()));
+            pardon.is_some_and(|pardon| time <= pardon.at && !pardon.is_before(time, read))
         })
+    }
+}
+
+impl Pardon {
+    /// Whether it was given before something that is on record without a fraction of its second.
+    fn is_before(&self, time: Timestamp, read: Option<Instant>) -> bool {
+        let known = self.given.zip(read).is_some_and(|(given, read)| read > given);
+        known && time.subsec_nanosecond() == 0 && time.as_second() == self.at.as_second()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -76,25 +103,47 @@ mod tests {
         let (one, other) = ("192.0.2.1/32".parse().unwrap(), "192.0.2.2/32".parse().unwrap());
         let (a, b) = (Holder::Jail("a".into()), Holder::Jail("b".into()));
         let mut pardons = Pardons::default();
-        pardons.insert((Some(one), Some(a.clone())), at(10));
+        pardons.insert((Some(one), Some(a.clone())), at(10), None);
         let forgiven = |pardons: &Pardons| {
             let all = [(one, &a, 10), (one, &a, 11), (one, &b, 9), (other, &a, 9)];
-            all.map(|(prefix, holder, second)| pardons.forgive(prefix, holder, at(second)))
+            all.map(|(prefix, holder, second)| pardons.forgive(prefix, holder, at(second), None))
         };
         assert_eq!(forgiven(&pardons), [true, false, false, false]);
-        pardons.insert((Some(one), None), at(9));
+        pardons.insert((Some(one), None), at(9), None);
         assert_eq!(forgiven(&pardons), [true, false, true, false]);
-        pardons.insert((None, None), at(11));
+        pardons.insert((None, None), at(11), None);
         assert_eq!(forgiven(&pardons), [true; 4]);
+    }
+
+    /// The unban is in the middle of a second of which the log knows no more.
+    #[test]
+    fn who_fails_again_in_the_second_of_the_unban_is_not_forgiven() {
+        let prefix = "192.0.2.1/32".parse().unwrap();
+        let before = Instant::now();
+        let given = before + Duration::from_millis(300);
+        let after = given + Duration::from_millis(1);
+        let unban = at(10) + Duration::from_millis(400);
+        let forgiven = |given, time, read| {
+            let mut pardons = Pardons::default();
+            pardons.insert((Some(prefix), None), unban, given);
+            pardons.forgive(prefix, &Holder::Manual, time, read)
+        };
+        assert!(!forgiven(Some(given), at(10), Some(after)));
+        assert!(forgiven(Some(given), at(10), Some(before)), "read before it");
+        assert!(forgiven(Some(given), at(9), Some(after)), "a second before, read late");
+        let exact = at(10) + Duration::from_millis(399);
+        assert!(forgiven(Some(given), exact, Some(after)), "the log knows better");
+        assert!(forgiven(None, at(10), Some(after)), "read again, after a crash");
+        assert!(forgiven(Some(given), at(10), None), "counted in an earlier run");
     }
 
     #[test]
     fn a_clock_that_was_set_back_forgives_nothing_new() {
         let prefix = "192.0.2.1/32".parse().unwrap();
         let mut pardons = Pardons::default();
-        pardons.insert((Some(prefix), None), at(1000));
+        pardons.insert((Some(prefix), None), at(1000), None);
         assert_eq!(pardons.cap(at(50)), [((Some(prefix), None), at(110))]);
-        let forgiven = |second| pardons.forgive(prefix, &Holder::Manual, at(second));
+        let forgiven = |second| pardons.forgive(prefix, &Holder::Manual, at(second), None);
         assert_eq!([forgiven(50), forgiven(110), forgiven(111)], [true, true, false]);
     }
 
@@ -103,11 +152,11 @@ mod tests {
         let mut pardons = Pardons::default();
         for number in 0..=u32::try_from(MAX).unwrap() {
             let prefix = std::net::IpAddr::from(std::net::Ipv4Addr::from(number)).into();
-            pardons.insert((Some(prefix), None), at(number.into()));
+            pardons.insert((Some(prefix), None), at(number.into()), None);
         }
         let number = u32::try_from(MAX).unwrap();
         let last = std::net::IpAddr::from(std::net::Ipv4Addr::from(number)).into();
         assert!(pardons.0.len() <= MAX);
-        assert!(pardons.forgive(last, &Holder::Manual, at(0)));
+        assert!(pardons.forgive(last, &Holder::Manual, at(0), None));
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Counted, Pardoned,
+    Counted, Pardoned, Past, read,
     row::{Key, Span, holder_text, ports_text},
 };
 use crate::{jail::Count, ledger::Holder, net::IpNet, source::Position};
@@ -52,6 +52,8 @@ pub(super) struct Pending {
     positions: HashMap<Arc<str>, Position>,
     counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
     pardons: HashMap<Pardoned, i64>,
+    /// Who is to be told why a prefix was banned before what waits here is written.
+    asks: Vec<(IpNet, Past)>,
     barriers: Vec<oneshot::Sender<()>>,
     /// What is pending is all there is: rows that are not in it go. Then it is as large as the
     /// ledger, and has no other bound.
@@ -75,6 +77,7 @@ impl Default for Pending {
             positions: HashMap::new(),
             counts: HashMap::new(),
             pardons: HashMap::new(),
+            asks: Vec::new(),
             barriers: Vec::new(),
             whole: false,
             overflowed: false,
@@ -169,6 +172,15 @@ impl Pending {
         self.lost += put(&mut self.pardons, MAX_GROUNDS, pardoned, at);
     }
 
+    /// Has `past` told why `prefix` was banned by now.
+    pub(super) fn ask(&mut self, prefix: IpNet, past: Past) {
+        if self.asks.len() < MAX_GROUNDS {
+            self.asks.push((prefix, past));
+        } else {
+            self.lost += 1;
+        }
+    }
+
     pub(super) fn barrier(&mut self, done: oneshot::Sender<()>) {
         if self.barriers.len() >= MAX_BARRIERS {
             self.barriers.retain(|done| !done.is_closed());
@@ -207,6 +219,7 @@ impl Pending {
             && self.grounds.is_empty()
             && self.history.is_empty()
             && self.pardons.is_empty()
+            && self.asks.is_empty()
             && self.barriers.is_empty()
             && !self.whole
     }
@@ -265,6 +278,9 @@ impl Pending {
         for (pardoned, at) in later.pardons {
             self.pardon(pardoned, at);
         }
+        for (prefix, past) in later.asks {
+            self.ask(prefix, past);
+        }
         for done in later.barriers {
             self.barrier(done);
         }
@@ -273,6 +289,10 @@ impl Pending {
     /// Writes all of it in one transaction.
     pub(super) fn write(&self, db: &mut Connection, boot: i64) -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (prefix, past) in &self.asks {
+            // what was told in an earlier try stays
+            let _ = past.set(read::evidence(&transaction, *prefix)?);
+        }
         if self.whole {
             transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
         }

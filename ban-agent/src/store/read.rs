@@ -93,7 +93,7 @@ pub(super) fn pardons(db: &Connection) -> rusqlite::Result<Pardons> {
         let at = Timestamp::from_millisecond(row.get(2)?).unwrap_or_default();
         // unreadable ones are left out: half of one would let everybody go
         if !matches!(prefix, Some(None)) && !matches!(holder, Some(None)) {
-            pardons.insert((prefix.flatten(), holder.flatten()), at);
+            pardons.insert((prefix.flatten(), holder.flatten()), at, None);
         }
     }
     Ok(pardons)

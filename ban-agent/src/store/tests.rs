@@ -148,7 +148,7 @@ fn everything_comes_back() {
     assert_eq!(positions["/var/log/auth.log"], position(7));
     assert_eq!(counts[&Arc::from("a")], [(numbered(2).prefix, count)]);
     let mut expected = Pardons::default();
-    let_go.into_iter().for_each(|pardoned| expected.insert(pardoned, start().wall));
+    let_go.into_iter().for_each(|pardoned| expected.insert(pardoned, start().wall, None));
     assert_eq!(pardons, expected);
     let evidence = store.evidence(claims[0].prefix);
     assert_eq!(evidence.len(), 2);
@@ -219,11 +219,18 @@ fn what_fail2ban_remembered_lengthens_our_bans() {
         failures: 5,
         lines: vec!["one".to_owned(), "two".to_owned()],
     };
-    let sshd = Holder::Jail("sshd".into());
-    assert_eq!(store.known(vec![(prefix, sshd.clone())]), Some(vec![0]));
-    store.former(&former, 4);
+    let recall = store.recall();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let unknown = |bans| {
+        let former = Former { bans, ..former.clone() };
+        let other = Former { jail: "manual".to_owned(), ..former.clone() };
+        let left = runtime.block_on(recall.unknown(vec![former, other])).unwrap();
+        left.iter().map(|former| former.bans).collect::<Vec<_>>()
+    };
+    assert_eq!(unknown(4), [4, 4]);
+    store.former(&former);
     assert!(durable(&mut store));
-    assert_eq!(store.known(vec![(prefix, Holder::Manual), (prefix, sshd)]), Some(vec![0, 4]));
+    assert_eq!((unknown(4), unknown(6)), (vec![0, 4], vec![2, 6]));
     assert_eq!(store.former_bans(prefix, "sshd", false, start()), 4);
     let evidence = &store.evidence(prefix)[0];
     assert_eq!((evidence.failures, evidence.lines.len()), (5, 2));
@@ -422,6 +429,34 @@ fn a_locked_file_holds_nobody_up() {
     assert_eq!(store.history(numbered(1).prefix), 1);
     store.close();
     assert_eq!(loaded(&path, start()), [numbered(1)]);
+}
+
+/// What is told of the past is what was on record before this ban, though it is read later, and the
+/// disk holds nobody up who asks for it.
+#[test]
+fn the_past_is_told_before_what_follows_is_written() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&file(&directory)).unwrap();
+    let claim = numbered(1);
+    store.claim(&claim, Some(&sentence(&claim, &[b"first"])), start());
+    assert!(durable(&mut store));
+    let shared = Arc::clone(&store.shared);
+    let hangs = shared.hang.lock().unwrap();
+    let past = store.past(claim.prefix);
+    store.claim(&claim, Some(&sentence(&claim, &[b"second"])), start());
+    assert_eq!(past.get(), None);
+    drop(hangs);
+    assert!(durable(&mut store));
+    let lines = |evidence: &Evidence| evidence.lines.clone();
+    assert_eq!(past.get().unwrap().iter().map(lines).collect::<Vec<_>>(), [[b"first".to_vec()]]);
+    assert_eq!(store.evidence(claim.prefix)[0].lines, [b"second".to_vec()]);
+    // more than may wait
+    let hangs = shared.hang.lock().unwrap();
+    let pasts: Vec<Past> = (0..20_000).map(|_| store.past(claim.prefix)).collect();
+    drop(hangs);
+    assert!(durable(&mut store));
+    assert!(pasts.iter().any(|past| past.get().is_some()) && store.lost() > 0);
+    store.close();
 }
 
 #[test]

@@ -272,7 +272,7 @@ pub(super) struct Writer {
     database: Option<Database>,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
-    readers: [Sender<Ask>; 2],
+    reader: Sender<Ask>,
     /// When it was purged, and with which age.
     purged: Option<(Instant, i64)>,
     /// What was decided while the disk failed is being written: until it is, all is not well.
@@ -285,10 +285,10 @@ impl Writer {
         database: Option<Database>,
         queue: Arc<Queue>,
         shared: Arc<Shared>,
-        readers: [Sender<Ask>; 2],
+        reader: Sender<Ask>,
     ) -> Writer {
         queue.lock().retry = database.is_none().then(Instant::now);
-        Writer { path, database, queue, shared, readers, purged: None, behind: false }
+        Writer { path, database, queue, shared, reader, purged: None, behind: false }
     }
 
     /// Takes what is recorded until the queue is closed, then writes what is left.
@@ -322,10 +322,8 @@ impl Writer {
                 // Those who are told that it failed can see why.
                 self.shared.set(State::Degraded(chain(&error)));
                 self.queue.failed(pending);
-                for reader in &self.readers {
-                    // it has ended, if it is gone
-                    let _ = reader.send(Ask::LetGo);
-                }
+                // it has ended, if it is gone
+                let _ = self.reader.send(Ask::LetGo);
             }
         }
     }
