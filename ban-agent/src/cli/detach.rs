@@ -44,8 +44,8 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     };
     if let Some(error) = hangs {
         message.push_str(&format!(
-            "; {error}: end it (`systemctl stop ban-agent`, or kill -9), or it may attach again \
-             when it goes on"
+            "; {error}: if it goes on, it sees this and ends; `systemctl stop ban-agent`, or kill -9, \
+             ends it now"
         ));
     }
     tell(cli, Document::Text(Text { schema: SCHEMA, message }))

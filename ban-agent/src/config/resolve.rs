@@ -109,6 +109,16 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
+    let behind = config.agent.allowed().into_iter().chain(config.agent.protect.proxies.clone());
+    let behind = behind.filter(|net| matches!(net, IpNet::V6(_))).count();
+    if behind > MOST_ALLOWED {
+        let message = format!(
+            "allow and trusted_proxies are {behind} prefixes of IPv6, with what stands for those of IPv4 \
+             behind translators: too many, at most {MOST_ALLOWED} can be in force"
+        );
+        let hint = "list wider prefixes, or fewer translators in nat64";
+        return Err(layer::invalid(layers, &["agent", "allow"], message, Some(hint.into())));
+    }
     config.refused = faults.iter().map(Fault::refused).collect();
     // what follows from another is told once
     let errors = faults.into_iter().map(|fault| fault.error);
@@ -171,6 +181,9 @@ fn named(layers: &[Layer], jail: &str) -> bool {
         .filter(|layer| !layer.builtin)
         .any(|layer| layer.table.get("jails").and_then(|jails| jails.get(jail)).is_some())
 }
+
+/// Of [`ban_common::ALLOWED`]; the rest is for what else must not be banned.
+const MOST_ALLOWED: usize = 1_000_000;
 
 /// A day: even a quiet service has seen a typo by then.
 const UNMATCHED_AFTER: Duration = Duration::from_secs(24 * 3600);

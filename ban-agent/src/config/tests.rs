@@ -432,3 +432,39 @@ fn what_waits_for_the_next_start_is_named() {
         ["[agent] interfaces", "[agent] mode", "[agent] dry_run", "[events] journal", "[hooks.x]"];
     assert_eq!(new.waits_for_start(&former), named);
 }
+
+/// As many as the maps hold, or a refusal with its place: never fewer in force than are listed.
+#[test]
+fn an_allow_list_is_in_force_or_refused() {
+    let list = |from: u32, count: u32| {
+        let nets = (from..from + count).map(|net| std::net::Ipv4Addr::from(0x0a00_0000 + net * 2));
+        nets.map(|net| format!("'{net}'")).collect::<Vec<_>>().join(",")
+    };
+    let config = |count, more: &str| {
+        let text = format!("[agent]\n{more}\nallow = [{}]\n", list(0, count));
+        load_text(&text).1.map(|config| config.agent.allowed().len())
+    };
+    let place = |refused: Result<usize, Error>| match refused {
+        Err(Error::Invalid { line, message, .. }) => (line, message),
+        other => panic!("not refused: {other:?}"),
+    };
+    assert_eq!(config(250_000, "").unwrap(), 750_000, "twice behind translators");
+    let (line, message) = place(config(250_001, ""));
+    assert!(line == 3 && message.contains("at most 250000"), "{line}: {message}");
+    let own = |count: u16| {
+        let own = (0..count).map(|number| format!("'2001:db8:{number}::/96'"));
+        format!("nat64 = [{}]", own.collect::<Vec<_>>().join(","))
+    };
+    assert_eq!(config(250_000, &own(2)).unwrap(), 1_250_000);
+    let (line, message) = place(config(250_000, &own(3)));
+    assert!(line == 3 && message.contains("1250000 prefixes of IPv6"), "{line}: {message}");
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, format!("[agent]\nallow = [{}]\n", list(0, 150_000))).unwrap();
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    let more = format!("[agent]\nallow = [{}]\n", list(200_000, 150_000));
+    fs::write(folder.path().join("conf.d/10.toml"), more).unwrap();
+    let (_, message) = place(load(&path).map(|_| 0));
+    assert!(message.contains("300000 prefixes are too many"), "{message}");
+}

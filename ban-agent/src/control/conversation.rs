@@ -8,7 +8,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
     net::UnixStream,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, SemaphorePermit, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, timeout},
 };
 
@@ -126,6 +126,8 @@ pub(super) struct Conversation {
     pub(super) queue: mpsc::Sender<Asked>,
     /// For those who want a list.
     pub(super) lists: Arc<Semaphore>,
+    /// For those who send a long request: see [`MAX_REQUEST`].
+    pub(super) long: Arc<Semaphore>,
     pub(super) bus: Bus,
     /// What the disk remembers; `None`: nothing.
     pub(super) recall: Option<Recall>,
@@ -134,7 +136,12 @@ pub(super) struct Conversation {
 impl Conversation {
     /// Until it ends.
     pub(super) async fn hold(self, mut stream: UnixStream) -> io::Result<()> {
-        match self.request(&mut stream).await? {
+        let mut turn = None;
+        let request = self.request(&mut stream, &mut turn).await?;
+        if !request.as_ref().is_ok_and(Request::changes) {
+            drop(turn.take());
+        }
+        match request {
             Err(refusal) => send(&mut stream, Reply::Error(refusal)).await,
             Ok(Request::Watch { failures, drops }) => {
                 watch::serve(stream, &self.bus, Wanted { failures, drops }).await
@@ -193,18 +200,27 @@ impl Conversation {
         send(&mut stream, reply).await
     }
 
-    /// What is asked, if it may be.
-    async fn request(&self, stream: &mut UnixStream) -> io::Result<Result<Request, Refusal>> {
+    /// What is asked, if it may be. Who sends more than a question takes a `turn`, as long as it
+    /// lasts: so much memory is spent once, not for each connection.
+    async fn request<'s>(
+        &'s self,
+        stream: &mut UnixStream,
+        turn: &mut Option<SemaphorePermit<'s>>,
+    ) -> io::Result<Result<Request, Refusal>> {
         let may_change = self.rank != Rank::Reader;
-        // who only reads sends no block list
-        let (longest, patience) =
-            if may_change { (MAX_REQUEST, BLOCK_LIST) } else { (MAX_QUESTION, REQUEST) };
+        let patience = if may_change { BLOCK_LIST } else { REQUEST };
+        let late = || Ok(refuse(2, "the request did not arrive in time", None));
         let mut line = Vec::new();
-        let mut reader = BufReader::new(stream.take(longest));
-        match timeout(patience, reader.read_until(b'\n', &mut line)).await {
-            Ok(read) => read?,
-            Err(_) => return Ok(refuse(2, "the request did not arrive in time", None)),
-        };
+        if !read(stream, MAX_QUESTION, patience, &mut line).await? {
+            return late();
+        }
+        // who only reads sends no block list
+        if may_change && line.last() != Some(&b'\n') && line.len() as u64 == MAX_QUESTION {
+            *turn = Some(attended(stream, self.long.acquire()).await?.map_err(io::Error::other)?);
+            if !read(stream, MAX_REQUEST - MAX_QUESTION, patience, &mut line).await? {
+                return late();
+            }
+        }
         if line.last() != Some(&b'\n') {
             return Ok(refuse(2, "the request is too long or was cut off", None));
         }
@@ -299,6 +315,22 @@ impl Conversation {
         text.extend_from_slice(tail.as_bytes());
         text.push(b'\n');
         write(&mut stream, &text).await
+    }
+}
+
+/// Reads at most so much of a line, and not for longer; `false`: it did not come.
+async fn read(
+    stream: &mut UnixStream,
+    most: u64,
+    patience: Duration,
+    line: &mut Vec<u8>,
+) -> io::Result<bool> {
+    // without more room than that: what is read ahead would be lost
+    let room = usize::try_from(most).unwrap_or(usize::MAX).min(PART);
+    let mut reader = BufReader::with_capacity(room, stream.take(most));
+    match timeout(patience, reader.read_until(b'\n', line)).await {
+        Ok(read) => read.map(|_| true),
+        Err(_) => Ok(false),
     }
 }
 

@@ -28,7 +28,8 @@ use crate::{
     store::{self, import::Former},
 };
 
-/// Longest request; a block list of a million prefixes fits.
+/// Longest request; a block list of a million prefixes fits. One that is longer than
+/// [`MAX_QUESTION`] is taken at a time, whoever sends it.
 pub const MAX_REQUEST: u64 = 64 << 20;
 
 /// Longest request of those who may only read.

@@ -23,6 +23,9 @@ use crate::{event::Bus, socket, store::Recall};
 
 /// Lists that are told at once to those who may only look, and to the others: each costs memory.
 const LISTS: usize = 4;
+/// Requests longer than [`super::MAX_QUESTION`] that are taken at once: each costs up to
+/// [`super::MAX_REQUEST`] of memory, and as much again for what is made of it.
+const LONG: usize = 1;
 /// How often the log hears of those for whom there is no place.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -92,6 +95,7 @@ impl Server {
         let limits = Limits::of_this_process();
         let lists = [(); 2].map(|()| Arc::new(Semaphore::new(LISTS)));
         let [readers, operators] = lists;
+        let long = Arc::new(Semaphore::new(LONG));
         let mut failing = false;
         let mut turned_away = TurnedAway::default();
         loop {
@@ -115,6 +119,7 @@ impl Server {
                         rank,
                         queue: queues.of(rank),
                         lists: Arc::clone(lists),
+                        long: Arc::clone(&long),
                         bus: bus.clone(),
                         recall: recall.clone(),
                     };
@@ -456,6 +461,44 @@ mod tests {
         let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
         late.reply.send(Reply::Done(text.clone())).unwrap();
         assert_eq!(asking.await.unwrap().unwrap(), text);
+    }
+
+    /// Who sends a block list waits until the one before has been dealt with; a question does not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_block_list_is_taken_at_a_time() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, mut calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        let first = {
+            let path = path.clone();
+            // more than the socket holds: once it is written, the server is at it
+            tokio::task::spawn_blocking(move || {
+                let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+                stream.write_all(&[b' '; 2 << 20]).unwrap();
+                stream
+            })
+        };
+        let first = first.await.unwrap();
+        let targets: Vec<IpNet> = (0..20_000_u32)
+            .map(|number| IpNet::from(std::net::IpAddr::from(number.to_be_bytes())))
+            .collect();
+        let ban = Request::Unban { targets, all: false, jail: None };
+        let (asked, other) = (ban.clone(), path.clone());
+        let second = tokio::task::spawn_blocking(move || call(&other, &asked));
+        let short = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
+        let mut answer = async || {
+            let Some(Asked::Call(taken)) = calls.recv().await else { panic!("no call") };
+            let text = Document::Text(Text { schema: SCHEMA, message: "done".into() });
+            taken.reply.send(Reply::Done(text)).unwrap();
+            taken.request
+        };
+        assert_eq!(answer().await, Request::Reload);
+        short.await.unwrap().unwrap();
+        drop(first);
+        assert_eq!(answer().await, ban);
+        second.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -41,7 +41,7 @@ use crate::{
     hook,
     jail::Breaker,
     kernel::Card,
-    ledger::{Cause, Claim, Ledger, Looks, Op, Plan},
+    ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
     protect::{Sessions, Watcher},
@@ -116,6 +116,8 @@ pub(super) struct Core {
 pub(super) enum Leaving {
     /// Enforcement stays.
     Stop,
+    /// Enforcement was ended by force, while the agent hung.
+    Detached,
     /// Enforcement ends; whoever asked for it waits for this answer.
     Detach(oneshot::Sender<Reply>),
 }
@@ -320,7 +322,9 @@ impl Core {
         let kept = self.probation.trial() == Trial::Over;
         let Core { xdp, store, notary, wiring, actions, leaving, .. } = self;
         let mut result = Ok(());
-        if let Some(Leaving::Detach(reply)) = leaving {
+        if let Some(Leaving::Detached) = leaving {
+            log::warn!("stopped: it was detached by force, no ban is enforced any more");
+        } else if let Some(Leaving::Detach(reply)) = leaving {
             // before anything that takes time: somebody may be locked out
             let (answer, detached) = detach(xdp);
             // the asker may have gone
@@ -409,6 +413,11 @@ impl Core {
         self.leaving = Some(Leaving::Detach(reply));
     }
 
+    /// Everything was detached while the agent hung: it ends, as it would have then.
+    pub(super) fn end_detached(&mut self) {
+        self.leaving = Some(Leaving::Detached);
+    }
+
     /// Learns what must not be banned, and goes on hearing of it.
     pub(super) fn protect(
         &mut self,
@@ -453,6 +462,13 @@ impl Core {
             }
             self.tell_unbanned(&ended.claim, flush, now);
             events.push(event(Action::Unban(ended.cause), &ended.claim, now));
+        }
+        // what was banned by force, and must not be, is not dropped any more
+        let forced = plan.ended.iter().any(|Ended { claim, .. }| {
+            claim.holder == Holder::Manual && self.ledger.is_protected(claim.prefix)
+        });
+        if forced {
+            self.allow();
         }
         if self.asker.is_some() {
             asked_by(self.asker, &mut events);

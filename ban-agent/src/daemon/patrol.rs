@@ -69,6 +69,9 @@ impl Core {
         } else {
             self.xdp.look()
         };
+        if matches!(changes, Err(kernel::Error::Detached)) {
+            return self.end_detached();
+        }
         self.tell_interfaces(before, changes);
     }
 

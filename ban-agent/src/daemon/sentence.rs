@@ -12,7 +12,7 @@ use crate::{
     clock::{Boot, Now},
     event::{Action, Event, What},
     jail::{self, Sentence, Widen},
-    ledger::{Change, Claim, Holder, Plan},
+    ledger::{Change, Claim, Holder, Plan, Refusal},
     net::IpNet,
     protect::Watcher,
 };
@@ -47,11 +47,11 @@ impl Core {
         if !self.admits(&jail, &claim, &sentence, now) {
             return;
         }
-        let mut change = self.ledger.claim(&claim, false, now.boot, plan);
+        let mut change = self.claim(&claim, now, plan);
         if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
             // the network holds somebody who must not be banned: the offender alone, then
             claim.prefix = sentence.address;
-            change = self.ledger.claim(&claim, false, now.boot, plan);
+            change = self.claim(&claim, now, plan);
         }
         if let Some(action) = begun(&change) {
             self.latency.banned(claim.prefix);
@@ -82,6 +82,16 @@ impl Core {
                     what: What::Refused { jail, prefix: claim.prefix, reason },
                 });
             }
+        }
+    }
+
+    /// A jail's claim, unless it is on a network that is, or holds, one of this host: the jail may not
+    /// have heard of that yet, or a line has named it.
+    fn claim(&mut self, claim: &Claim, now: Now, plan: &mut Plan) -> Change {
+        let is_network = claim.prefix.prefix_len() < claim.prefix.max_prefix_len();
+        match self.onlink.overlap(claim.prefix).filter(|_| is_network) {
+            Some(own) => Change::Refused(Refusal::OnLink(own)),
+            None => self.ledger.claim(claim, false, now.boot, plan),
         }
     }
 

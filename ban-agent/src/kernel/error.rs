@@ -23,6 +23,9 @@ pub enum Error {
         /// The pin path.
         path: PathBuf,
     },
+    /// [`super::detach_by_force`] has taken everything off under this agent.
+    #[error("everything was detached by force: no ban is enforced any more")]
+    Detached,
     /// Pins of another version enforce bans.
     #[error("{path} belongs to another version of ban-agent, and is in force")]
     OtherVersion {
@@ -214,6 +217,7 @@ impl Error {
             | Error::Program { .. }
             | Error::Map { .. }
             | Error::Missing { .. }
+            | Error::Detached
             | Error::Judgement { .. }
             | Error::PortSets { .. }
             | Error::Call { .. } => return None,

@@ -79,8 +79,9 @@ impl Xdp {
     /// is well. To be called every second. What has changed, for the log.
     ///
     /// # Errors
-    /// If the kernel does not answer.
+    /// If the kernel does not answer, or all of it was detached by force ([`Error::Detached`]).
     pub fn look(&mut self) -> Result<Vec<String>, Error> {
+        self.must_be_wanted()?;
         self.guard.looks = self.guard.looks.wrapping_add(1);
         let mut changes = Vec::new();
         if self.maps.controls.is_dry_run() != self.options.dry_run {
@@ -98,6 +99,11 @@ impl Xdp {
         Ok(changes)
     }
 
+    /// Nothing is put back that was taken off on purpose.
+    pub(super) fn must_be_wanted(&self) -> Result<(), Error> {
+        if self.pins.is_detached() { Err(Error::Detached) } else { Ok(()) }
+    }
+
     /// Looks at the interfaces again: where one has come back (a new device of the same name), or
     /// the program was taken off, it is put on; where none was named, a new way in is protected as
     /// well. What has changed, for the log. To be called when rtnetlink reports a link or address.
@@ -105,6 +111,7 @@ impl Xdp {
     /// # Errors
     /// If the kernel does not answer.
     pub fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        self.must_be_wanted()?;
         if self.options.hold == Hold::Off {
             return Ok(Vec::new());
         }

@@ -21,6 +21,7 @@ impl Xdp {
     /// # Errors
     /// If the kernel refuses; it may be called again.
     pub fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
+        self.must_be_wanted()?;
         match wanted {
             Hold::Off => self.take_off()?,
             Hold::Pinned => {

@@ -15,6 +15,10 @@ use super::{Error, link};
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
+/// Left under the pins by [`detach_by_force`]: an agent that goes on after it ends. The next start
+/// removes it.
+const DETACHED: &str = "detached";
+
 /// The locked pin folder. The lock is flock(2) on the folder `<pins>` itself: bpffs holds no
 /// files, and the lock dies with the process.
 #[derive(Debug)]
@@ -38,10 +42,16 @@ impl Pinned {
         check_bpffs(root)?;
         make(root)?;
         let lock = lock(root)?;
+        remove_folder(&root.join(DETACHED))?;
         let mut pinned = Pinned { root: root.to_owned(), before: Vec::new(), lock };
         pinned.before = files(&pinned.maps());
         make(&pinned.links())?;
         Ok(pinned)
+    }
+
+    /// Whether somebody has taken all of it off by force since we came.
+    pub(super) fn is_detached(&self) -> bool {
+        self.root.join(DETACHED).exists()
     }
 
     /// The folders as they are; `None`: one is not there.
@@ -213,7 +223,8 @@ pub fn detach(root: &Path) -> Result<Vec<String>, Error> {
     Pinned::open(root)?.remove()
 }
 
-/// The same although an agent may be running on them: one that hangs.
+/// The same although an agent may be running on them: one that hangs. Should it go on, it ends
+/// ([`Error::Detached`]).
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -222,7 +233,13 @@ pub fn detach_by_force(root: &Path) -> Result<Vec<String>, Error> {
         return Ok(Vec::new());
     }
     check_bpffs(root)?;
-    remove(root)
+    let mark = root.join(DETACHED);
+    // first: it may go on at any moment
+    make(&mark)?;
+    let detached = remove(root)?;
+    // another folder than the one that it has locked, for the next agent
+    make(&mark)?;
+    Ok(detached)
 }
 
 fn remove(root: &Path) -> Result<Vec<String>, Error> {
@@ -230,15 +247,21 @@ fn remove(root: &Path) -> Result<Vec<String>, Error> {
     for version in versions(root) {
         detached.extend(remove_version(&version)?);
     }
-    match fs::remove_dir(root) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::call("rmdir", root.display().to_string(), e));
-        }
-        _ => {}
-    }
+    remove_folder(&root.join(DETACHED))?;
+    remove_folder(root)?;
     detached.sort();
     detached.dedup();
     Ok(detached)
+}
+
+/// Removes an empty folder, if it is there.
+fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::call("rmdir", path.display().to_string(), e))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -250,7 +273,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn versions(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
     let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| path.is_dir());
+    found.retain(|path| path.is_dir() && !path.ends_with(DETACHED));
     found.sort();
     found
 }

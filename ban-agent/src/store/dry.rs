@@ -11,10 +11,16 @@ use super::{
     schema::{Database, is_corrupt},
 };
 
-/// Claims that were enforced when the dry run began.
-const REMEMBER: &str = "CREATE TABLE enforced AS SELECT prefix, holder, ports, until FROM claims";
+/// Claims that were enforced, and bans that were on record, when the dry run began.
+const REMEMBER: &str = "
+    BEGIN IMMEDIATE;
+    CREATE TABLE enforced AS SELECT prefix, holder, ports, until FROM claims;
+    CREATE TABLE IF NOT EXISTS history_before AS SELECT prefix, holder, bans, last FROM history;
+    COMMIT;
+";
 const KNOWN: &str = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'enforced'";
-/// Rows of the dry run go; an end that it moved is where it was.
+/// Rows of the dry run go; an end that it moved is where it was. A former version kept no history
+/// apart: then it stays.
 const FORGET: &str = "
     DELETE FROM claims WHERE NOT EXISTS (
         SELECT 1 FROM enforced AS old
@@ -26,6 +32,11 @@ const FORGET: &str = "
         SELECT old.until FROM enforced AS old
         WHERE old.prefix = claims.prefix AND old.holder = claims.holder AND old.ports = claims.ports);
     DROP TABLE enforced;
+    CREATE TABLE IF NOT EXISTS history_before AS SELECT prefix, holder, bans, last FROM history;
+    DELETE FROM history;
+    INSERT INTO history (prefix, holder, bans, last)
+        SELECT prefix, holder, bans, last FROM history_before;
+    DROP TABLE history_before;
 ";
 
 /// Prepares the state at `path` for a run that is `dry` or not. Whether the last run was dry.
@@ -127,6 +138,43 @@ mod tests {
         // by the wall clock, in milliseconds
         assert!(left[0].1.abs_diff(hour) <= 1, "{left:?}, not {hour}");
         assert!(!separate(&path, false).unwrap(), "once");
+    }
+
+    /// A ban that nobody was meant to enforce makes no later one longer.
+    #[test]
+    fn what_a_dry_run_counts_is_not_on_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.sqlite");
+        let now = Now::read();
+        let ban = |prefix: &str| {
+            let mut store = Store::open(&path).unwrap();
+            store.manual(&claim(prefix, now.boot.0 + 1000), None, now);
+            store.close();
+        };
+        let on_record = || {
+            let mut store = Store::open(&path).unwrap();
+            store.load(now, |_| {});
+            let bans = ["192.0.2.1/32", "192.0.2.2/32"].map(|prefix| {
+                let prefix = prefix.parse().unwrap();
+                let known = store.former_bans(prefix, "manual", false, now);
+                assert_eq!(store.history(prefix), known);
+                known
+            });
+            store.close();
+            bans
+        };
+        assert!(!separate(&path, false).unwrap());
+        ban("192.0.2.1/32");
+        for _ in 0..2 {
+            separate(&path, true).unwrap();
+            ban("192.0.2.1/32");
+            ban("192.0.2.2/32");
+        }
+        assert_eq!(on_record(), [3, 2], "it counts for itself");
+        assert!(separate(&path, false).unwrap());
+        assert_eq!(on_record(), [1, 0]);
+        ban("192.0.2.2/32");
+        assert_eq!(on_record(), [1, 1]);
     }
 
     #[test]

@@ -266,7 +266,7 @@ fn a_hung_agent_is_told_from_none_and_detached_by_its_pins() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::build()?;
-    let agent = begin(&stage, 10, NO_LIMITS)?;
+    let mut agent = begin(&stage, 10, NO_LIMITS)?;
     ensure!(agent.verb(&["ban", stage.attacker().address(Family::V4)])?.status.success());
     ensure!(stage.attached()?, "not attached");
     agent.signal(Signal::STOP)?;
@@ -285,6 +285,15 @@ fn a_hung_agent_is_told_from_none_and_detached_by_its_pins() -> Result<()> {
     let told = String::from_utf8_lossy(&done.stdout).into_owned();
     ensure!(done.status.success() && told.contains("hangs"), "{told}");
     ensure!(!stage.attached()?, "still attached");
-    ensure!(!stage.pins().exists(), "pins are left");
-    agent.signal(Signal::CONT)
+    let left: Vec<_> = fs::read_dir(stage.pins())?.flatten().map(|it| it.file_name()).collect();
+    ensure!(left == ["detached"], "pins are left: {left:?}");
+    // it looks after what it has attached once a second, and must not put this back
+    agent.signal(Signal::CONT)?;
+    agent.await_end()?;
+    ensure!(agent.log().contains("it was detached by force"), "{}", agent.last_words());
+    ensure!(!stage.attached()?, "attached again");
+    agent.run()?;
+    ensure!(stage.attached()?, "another one does not attach");
+    ensure!(!stage.pins().join("detached").exists(), "the mark is left");
+    Ok(())
 }

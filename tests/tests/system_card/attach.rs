@@ -20,6 +20,8 @@ use std::{
 use ban_agent::{
     clock::{Boot, Now},
     kernel::{self, Enforcer as _, Error, Mode, Options, Place, Xdp},
+    ledger::Op,
+    net::parse_prefix,
 };
 use ban_common::Verdict;
 use tests::{
@@ -310,9 +312,7 @@ fn no_packet_passes_while_programs_and_maps_are_swapped() {
     assert!(dropped > counted - counted / 100, "{dropped} of {counted} drops were carried over");
     // The other way round: without the ban the same packets arrive.
     xdp.apply(
-        &[ban_agent::ledger::Op::Clear(
-            BAD.parse::<Ipv4Addr>().map(|a| ban_agent::net::host(a.into())).unwrap(),
-        )],
+        &[Op::Clear(BAD.parse::<Ipv4Addr>().map(|a| ban_agent::net::host(a.into())).unwrap())],
         Now::read(),
     )
     .unwrap();
@@ -500,4 +500,48 @@ fn a_pin_of_an_earlier_agent_is_recognized() {
     assert_eq!(stage.program_on("e.1"), None);
     assert_ne!(stage.program_on("e~1"), one);
     assert_eq!(xdp.detach().unwrap(), ["e~1"]);
+}
+
+/// The second link can take no program any more when it comes to it: the first has its former one
+/// back, over maps that are written.
+#[test]
+fn a_resize_that_fails_half_way_leaves_all_as_it_was() {
+    require_root!("a resize that fails");
+    let stage = Stage::new("half");
+    stage.edge.address("edge1", "198.51.100.1/24").unwrap();
+    stage.attacker.address("far1", "198.51.100.2/24").unwrap();
+    let pings = |to: &str| {
+        let mut ping = stage.attacker.command("ping");
+        ping.args(["-c1", "-W1", to]).output().unwrap().status.success()
+    };
+    let mut xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
+    ban(&mut xdp);
+    let before = stage.program_on("edge0");
+    let link = stage.pins.path().join("v1/links/edge1");
+    let mut bpftool = std::process::Command::new("bpftool");
+    let detached = bpftool.args(["link", "detach", "pinned"]).arg(&link).status().unwrap();
+    assert!(detached.success());
+    let error = xdp.resize(4_096).unwrap_err().to_string();
+    assert!(error.contains("edge1"), "{error}");
+    assert_eq!((stage.program_on("edge0"), xdp.capacity()), (before, 1_024));
+    assert!(!stage.pins.path().join("v1/next").exists());
+    // what is written from now on is what the first interface reads
+    assert!(!pings("192.0.2.1"), "still banned");
+    xdp.apply(&[Op::Clear(parse_prefix(BAD).unwrap())], Now::read()).unwrap();
+    assert!(pings("192.0.2.1"), "let go");
+    ban(&mut xdp);
+    assert!(!pings("192.0.2.1"), "banned again");
+    xdp.allow(&[parse_prefix(BAD).unwrap()]).unwrap();
+    assert!(pings("192.0.2.1"), "allowed");
+    xdp.allow(&[]).unwrap();
+
+    let mut xdp = inside(&stage.edge, move || {
+        xdp.look().unwrap();
+        xdp
+    });
+    assert!(xdp.resize(4_096).unwrap(), "once the link is back");
+    assert_ne!(stage.program_on("edge0"), before);
+    xdp.apply(&[set("198.51.100.2", all(Boot::NEVER))], Now::read()).unwrap();
+    assert_eq!((pings("192.0.2.1"), pings("198.51.100.1")), (false, false), "on both");
+    xdp.detach().unwrap();
 }

@@ -50,6 +50,9 @@ pub enum Refusal {
     /// It is, or contains, what would lock somebody out.
     #[error("{0} is {1}")]
     Protected(IpNet, Protected),
+    /// A network of this host lies in it, or around it: who is bad there is banned by himself.
+    #[error("{0} is a network of this host")]
+    OnLink(IpNet),
     /// There are as many bans of its family as there may be, and none that could make room.
     #[error("the ledger is full: {0} bans, and none may be evicted")]
     Full(usize),
@@ -80,6 +83,11 @@ impl Guard {
 
     pub(super) fn protected(&self) -> impl Iterator<Item = (IpNet, Protected)> {
         self.protected.iter().map(|(prefix, why)| (prefix, *why))
+    }
+
+    pub(super) fn is_protected(&self, prefix: IpNet) -> bool {
+        let mut around = self.protected.covering(prefix).chain(self.protected.within(prefix));
+        around.next().is_some()
     }
 
     /// The operator may ban a network around an allowed address, which stays allowed; what would

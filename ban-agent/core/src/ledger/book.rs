@@ -252,6 +252,12 @@ impl Ledger {
         self.guard.allowed().chain(protected.filter(|prefix| !forced(*prefix))).collect()
     }
 
+    /// Whether what must not be banned lies in or around `prefix`.
+    #[must_use]
+    pub fn is_protected(&self, prefix: IpNet) -> bool {
+        self.guard.is_protected(prefix)
+    }
+
     /// The ban of exactly this prefix.
     #[must_use]
     pub fn get(&self, prefix: IpNet) -> Option<Ban<'_>> {
