@@ -4,7 +4,10 @@
 //! those of a crowd go first: of the network that holds most of them. Networks with one ban cost
 //! nothing here; the rest a few bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{
     Holder,
@@ -55,11 +58,11 @@ impl Order {
     /// Of IPv4, and of IPv6.
     pub(super) fn both() -> [Order; 2] {
         // what an attacker may well own: a /24; a /32 of IPv6, and in it a /48
-        [(24, None), (32, Some(48))].map(|(wide, narrow)| Order {
+        [(true, 24, None), (false, 32, Some(48))].map(|(v4, wide, narrow)| Order {
             earlier: BTreeSet::new(),
             jails: BTreeSet::new(),
             manual: BTreeSet::new(),
-            crowds: Crowds { wide: Level::of(wide), narrow: narrow.map(Narrow::of) },
+            crowds: Crowds { v4, wide: Level::of(wide), narrow: narrow.map(Narrow::of) },
         })
     }
 
@@ -138,9 +141,7 @@ impl Order {
     /// How many of the jails' bans each network holds, if it is more than one.
     #[cfg(any(test, feature = "test-util"))]
     pub(super) fn weights(&self) -> BTreeMap<IpNet, u32> {
-        let wide = self.crowds.wide.weights.iter().map(|(net, weight)| (*net, *weight));
-        let narrow = self.crowds.narrow.iter().flat_map(|narrow| &narrow.weights);
-        wide.chain(narrow.map(|(net, weight)| (*net, *weight))).collect()
+        self.crowds.weights()
     }
 }
 
@@ -156,9 +157,14 @@ fn jails_of<'a>(
         .filter(move |(_, claims)| claims.iter().all(|claim| Some(claim.holder) != manual))
 }
 
+/// A network by the first bits of its addresses; the rest are 0. Its length goes without saying.
+type Bits = u64;
+
 /// Networks that hold more than one of the jails' bans.
 #[derive(Debug)]
 struct Crowds {
+    /// The networks are of IPv4.
+    v4: bool,
     wide: Level,
     narrow: Option<Narrow>,
 }
@@ -166,16 +172,16 @@ struct Crowds {
 #[derive(Debug)]
 struct Level {
     length: u8,
-    weights: BTreeMap<IpNet, u32>,
-    order: BTreeSet<(u32, IpNet)>,
+    weights: BTreeMap<Bits, u32>,
+    order: BTreeSet<(u32, Bits)>,
 }
 
 /// Networks inside those: ordered by the wider one first.
 #[derive(Debug)]
 struct Narrow {
     length: u8,
-    weights: BTreeMap<IpNet, u32>,
-    order: BTreeSet<(IpNet, u32, IpNet)>,
+    weights: BTreeMap<Bits, u32>,
+    order: BTreeSet<(Bits, u32, Bits)>,
 }
 
 impl Level {
@@ -192,28 +198,33 @@ impl Narrow {
 
 impl Crowds {
     fn add(&mut self, prefix: IpNet, bans: &PrefixMap<Claims>, names: &Names) {
-        let other = |network| jails_of(network, bans, names).any(|(ban, _)| ban != prefix);
-        let Some(wide) = network(prefix, self.wide.length) else { return };
-        if let Some((old, new)) = heavier(&mut self.wide.weights, wide, || other(wide)) {
+        let other = |length| {
+            let there = network(prefix, length).into_iter();
+            there.flat_map(|net| jails_of(net, bans, names)).any(|(ban, _)| ban != prefix)
+        };
+        let length = self.wide.length;
+        let Some(wide) = bits(prefix, length) else { return };
+        if let Some((old, new)) = heavier(&mut self.wide.weights, wide, || other(length)) {
             self.wide.order.remove(&(old, wide));
             self.wide.order.insert((new, wide));
         }
         let Some(level) = &mut self.narrow else { return };
-        let Some(net) = network(prefix, level.length) else { return };
-        if let Some((old, new)) = heavier(&mut level.weights, net, || other(net)) {
+        let length = level.length;
+        let Some(net) = bits(prefix, length) else { return };
+        if let Some((old, new)) = heavier(&mut level.weights, net, || other(length)) {
             level.order.remove(&(wide, old, net));
             level.order.insert((wide, new, net));
         }
     }
 
     fn remove(&mut self, prefix: IpNet) {
-        let Some(wide) = network(prefix, self.wide.length) else { return };
+        let Some(wide) = bits(prefix, self.wide.length) else { return };
         if let Some((old, new)) = lighter(&mut self.wide.weights, wide) {
             self.wide.order.remove(&(old, wide));
             self.wide.order.extend(new.map(|new| (new, wide)));
         }
         let Some(level) = &mut self.narrow else { return };
-        let Some(net) = network(prefix, level.length) else { return };
+        let Some(net) = bits(prefix, level.length) else { return };
         if let Some((old, new)) = lighter(&mut level.weights, net) {
             level.order.remove(&(wide, old, net));
             level.order.extend(new.map(|new| (wide, new, net)));
@@ -223,19 +234,37 @@ impl Crowds {
     fn fullest(&self) -> Option<IpNet> {
         let (_, wide) = *self.wide.order.last()?;
         let narrow = self.narrow.as_ref().and_then(|level| {
-            // no network sorts behind the widest one of IPv6's last address
-            let last = IpNet::from(std::net::IpAddr::from([u16::MAX; 8]));
-            let inside = level.order.range((wide, 0, wide)..=(wide, u32::MAX, last));
-            inside.last().map(|(_, _, net)| *net)
+            let inside = level.order.range((wide, 0, 0)..=(wide, u32::MAX, Bits::MAX));
+            inside.last().and_then(|(_, _, net)| self.named(*net, level.length))
         });
-        Some(narrow.unwrap_or(wide))
+        narrow.or_else(|| self.named(wide, self.wide.length))
+    }
+
+    fn named(&self, net: Bits, length: u8) -> Option<IpNet> {
+        let address = if self.v4 {
+            IpAddr::from(u32::try_from(net >> 32).unwrap_or_default().to_be_bytes())
+        } else {
+            IpAddr::from((u128::from(net) << 64).to_be_bytes())
+        };
+        IpNet::new(address, length).ok()
+    }
+
+    /// The networks with their weights.
+    #[cfg(any(test, feature = "test-util"))]
+    fn weights(&self) -> BTreeMap<IpNet, u32> {
+        let levels = [Some((self.wide.length, &self.wide.weights))].into_iter();
+        let narrow = self.narrow.as_ref().map(|level| (level.length, &level.weights));
+        let all = levels.chain([narrow]).flatten().flat_map(|(length, weights)| {
+            weights.iter().map(move |(net, weight)| (*net, length, *weight))
+        });
+        all.filter_map(|(net, length, weight)| Some((self.named(net, length)?, weight))).collect()
     }
 }
 
 /// One more in `network`; the weights before and after, if they are kept.
 fn heavier(
-    weights: &mut BTreeMap<IpNet, u32>,
-    network: IpNet,
+    weights: &mut BTreeMap<Bits, u32>,
+    network: Bits,
     other: impl FnOnce() -> bool,
 ) -> Option<(u32, u32)> {
     if let Some(weight) = weights.get_mut(&network) {
@@ -250,7 +279,7 @@ fn heavier(
 }
 
 /// One less.
-fn lighter(weights: &mut BTreeMap<IpNet, u32>, network: IpNet) -> Option<(u32, Option<u32>)> {
+fn lighter(weights: &mut BTreeMap<Bits, u32>, network: Bits) -> Option<(u32, Option<u32>)> {
     let weight = weights.get_mut(&network)?;
     let old = *weight;
     *weight -= 1;
@@ -267,4 +296,12 @@ fn network(prefix: IpNet, length: u8) -> Option<IpNet> {
         return None;
     }
     IpNet::new(prefix.addr(), length).ok().map(|net| net.trunc())
+}
+
+/// Its first bits.
+fn bits(prefix: IpNet, length: u8) -> Option<Bits> {
+    Some(match network(prefix, length)?.addr() {
+        IpAddr::V4(address) => u64::from(u32::from(address)) << 32,
+        IpAddr::V6(address) => u64::try_from(u128::from(address) >> 64).unwrap_or_default(),
+    })
 }
