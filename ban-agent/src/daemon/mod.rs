@@ -9,6 +9,8 @@ mod answer;
 mod bans;
 pub mod capability;
 mod core;
+#[cfg(test)]
+mod crashes;
 mod deadline;
 mod drops;
 mod hits;
@@ -23,11 +25,11 @@ mod lookup;
 mod message;
 mod notary;
 mod order;
-#[cfg(test)]
-mod pairs;
 mod patrol;
 mod probation;
 mod restore;
+#[cfg(test)]
+mod rig;
 mod sentence;
 mod sinks;
 mod survey;

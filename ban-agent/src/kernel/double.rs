@@ -26,11 +26,11 @@ use super::{
     raw::{Cells, Ground, MapKey, Raw},
     resize::all_or_none,
     settings::Controls,
-    tables::{AllowV4, Key, LpmV4, LpmV6, Sheets, Tables},
+    tables::{AllowV4, Key, LpmV4, LpmV6, Sheets, Sweep, Tables},
 };
 use crate::{
     clock::{Boot, Now},
-    ledger::Op,
+    ledger::{Enforced, Op},
     net::{IpNet, Proto},
 };
 
@@ -387,14 +387,30 @@ fn nets<K: Copy + Eq + Hash>(trie: &Sheet<K, Ban>, of: fn(K) -> Key, source: IpA
     around.into_iter().map(|(_, ban)| ban).collect()
 }
 
-/// The whole kernel side.
+/// What happens before a step; it may fail.
+pub(crate) type Before = Box<dyn FnMut(Step<'_>, Now) -> anyhow::Result<()> + Send>;
+
+/// A step of the agent.
+pub(crate) enum Step<'o> {
+    /// One change of the bans.
+    Apply(&'o Op),
+    /// Another allow list.
+    Allow,
+}
+
+/// The whole kernel side. What is public the test changes behind the agent's back.
 pub(crate) struct Double {
     maps: Maps<Paper>,
     /// What each interface's program reads; the first is what the pins lead to.
     programs: Vec<Raws>,
     faults: Faults,
     folder: PathBuf,
-    attached: Vec<Attached>,
+    /// Is asked before each step.
+    pub(crate) before: Option<Before>,
+    pub(crate) attached: Vec<Attached>,
+    pub(crate) uncovered: Vec<String>,
+    pub(crate) pin_trouble: Option<String>,
+    pub(crate) dry_run: bool,
 }
 
 impl fmt::Debug for Double {
@@ -414,7 +430,17 @@ impl Double {
         let raws = Raws::new(max_bans, &faults);
         let maps = raws.maps(CLOCK).unwrap();
         let programs = vec![raws; interfaces.max(1)];
-        Double { maps, programs, faults, folder, attached: Vec::new() }
+        Double {
+            maps,
+            programs,
+            faults,
+            folder,
+            before: None,
+            attached: Vec::new(),
+            uncovered: Vec::new(),
+            pin_trouble: None,
+            dry_run: false,
+        }
     }
 
     /// When it fails.
@@ -460,6 +486,28 @@ impl Double {
         moved.is_some_and(|ban| self.programs[0].net_v4.look().insert(to, ban).is_none())
     }
 
+    /// From now on no step is taken, for this reason.
+    pub(crate) fn refuse(&mut self, why: &'static str) {
+        self.before = Some(Box::new(move |_: Step<'_>, _| anyhow::bail!(why)));
+    }
+
+    /// Somebody takes all bans out of the tables.
+    pub(crate) fn plunder(&mut self) {
+        let Raws { v4, net_v4, v6, site, net_v6, .. } = &self.programs[0];
+        v4.look().clear();
+        net_v4.look().clear();
+        v6.look().clear();
+        site.look().clear();
+        net_v6.look().clear();
+    }
+
+    /// The machine starts anew, with empty tables.
+    pub(crate) fn reboot(&mut self) {
+        let raws = Raws::new(self.programs[0].max_bans, &self.faults);
+        self.programs = vec![raws; self.programs.len()];
+        self.restart();
+    }
+
     /// Panics if the bookkeeping contradicts itself.
     pub(crate) fn check(&self) {
         self.maps.check_sets();
@@ -468,7 +516,12 @@ impl Double {
 
 impl Enforcer for Double {
     fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
-        Ok(self.maps.apply(ops, now)?)
+        let Some(before) = &mut self.before else { return Ok(self.maps.apply(ops, now)?) };
+        for op in ops {
+            before(Step::Apply(op), now)?;
+            self.maps.apply(std::slice::from_ref(op), now)?;
+        }
+        Ok(())
     }
 
     fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>> {
@@ -479,7 +532,22 @@ impl Enforcer for Double {
         Ok(self.maps.each_held(Now::read(), visit)?)
     }
 
+    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
+        Ok(self.maps.holds(prefixes)?)
+    }
+
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
+        Ok(self.maps.sweep(sweep, count)?)
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        Ok(self.maps.allows(prefixes)?)
+    }
+
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
+        if let Some(before) = &mut self.before {
+            before(Step::Allow, Now::read())?;
+        }
         Ok(self.maps.allow(prefixes)?)
     }
 }
@@ -491,6 +559,14 @@ impl Card for Double {
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
+    }
+
+    fn pin_trouble(&self) -> Option<&str> {
+        self.pin_trouble.as_deref()
+    }
+
+    fn uncovered(&self) -> &[String] {
+        &self.uncovered
     }
 
     fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {
@@ -532,7 +608,7 @@ impl Card for Double {
     }
 
     fn is_dry_run(&self) -> bool {
-        false
+        self.dry_run
     }
 
     fn set_sampling(&self, _: u32) {}
@@ -543,6 +619,127 @@ impl Card for Double {
 
     fn ahead(&self) -> Ahead {
         Ahead::at(&self.folder)
+    }
+
+    fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+}
+
+/// The agent's way to a kernel side that the test goes on holding.
+pub(crate) struct Wire<K> {
+    side: Arc<Mutex<K>>,
+    /// As of the last look, for who asks by reference.
+    attached: Vec<Attached>,
+    uncovered: Vec<String>,
+    pin_trouble: Option<String>,
+}
+
+impl<K: Card> Wire<K> {
+    pub(crate) fn to(side: &Arc<Mutex<K>>) -> Wire<K> {
+        let mut wire = Wire {
+            side: Arc::clone(side),
+            attached: Vec::new(),
+            uncovered: Vec::new(),
+            pin_trouble: None,
+        };
+        wire.read();
+        wire
+    }
+
+    fn side(&self) -> MutexGuard<'_, K> {
+        self.side.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&mut self) {
+        let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
+        self.attached = side.interfaces().to_vec();
+        self.uncovered = side.uncovered().to_vec();
+        self.pin_trouble = side.pin_trouble().map(str::to_owned);
+    }
+}
+
+impl<K: Card> Enforcer for Wire<K> {
+    fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
+        self.side().apply(ops, now)
+    }
+
+    fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>> {
+        self.side().hits(prefixes)
+    }
+
+    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
+        self.side().each_held(visit)
+    }
+
+    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
+        self.side().holds(prefixes)
+    }
+
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
+        self.side().sweep(sweep, count)
+    }
+
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
+        self.side().allows(prefixes)
+    }
+
+    fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
+        self.side().allow(prefixes)
+    }
+}
+
+impl<K: Card> Card for Wire<K> {
+    fn interfaces(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
+        let changes = self.side().check_interfaces();
+        self.read();
+        changes
+    }
+
+    fn look(&mut self) -> Result<Vec<String>, Error> {
+        let changes = self.side().look();
+        self.read();
+        changes
+    }
+
+    fn pin_trouble(&self) -> Option<&str> {
+        self.pin_trouble.as_deref()
+    }
+
+    fn uncovered(&self) -> &[String] {
+        &self.uncovered
+    }
+
+    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
+        self.side().hold(wanted)
+    }
+
+    fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {
+        self.side().resize(max_bans)
+    }
+
+    fn capacity(&self) -> u32 {
+        self.side().capacity()
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.side().is_dry_run()
+    }
+
+    fn set_sampling(&self, every: u32) {
+        self.side().set_sampling(every);
+    }
+
+    fn verdicts(&self, _: Option<&Attached>) -> Result<Verdicts, Error> {
+        Ok(Verdicts::default())
+    }
+
+    fn ahead(&self) -> Ahead {
+        self.side().ahead()
     }
 
     fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {

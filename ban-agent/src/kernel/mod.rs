@@ -1,7 +1,7 @@
 //! The only module that knows aya: loads and attaches the program, keeps its maps.
 //!
-//! Knows what the kernel has to hold ([`Op`]), never why. [`Xdp`] is the real thing, [`Memory`] a
-//! model of it for the tests of other stages.
+//! Knows what the kernel has to hold ([`Op`]), never why. [`Xdp`] is the real thing; tests of other
+//! stages have the same bookkeeping over tables in memory.
 
 mod attach;
 pub mod batch;
@@ -22,7 +22,6 @@ mod load;
 mod mapped;
 mod maps;
 pub mod memory;
-mod model;
 mod pins;
 mod ports;
 mod raw;
@@ -39,7 +38,7 @@ use ban_common::{Count, Verdict};
 use jiff::Timestamp;
 
 #[cfg(test)]
-pub(crate) use self::double::{Double, To};
+pub(crate) use self::double::{Double, Step, To, Wire};
 pub use self::{
     card::Card,
     clock::JiffyClock,
@@ -49,7 +48,6 @@ pub use self::{
     hold::Hold,
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},
-    model::Memory,
     pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},
     tables::Sweep,
     xdp::{Attached, Events, Options, Xdp},

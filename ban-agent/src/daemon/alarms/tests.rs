@@ -3,8 +3,8 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    path::Path,
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,131 +18,15 @@ use crate::{
     clock::{Boot, Now},
     config,
     control::{Document, Reply},
-    daemon::{
-        Options,
-        core::Core,
-        message::{Handled, Message},
-        trial::Trial,
-        wiring::Wiring,
-    },
+    daemon::{message::Message, rig::Agent, trial::Trial},
     event::{Bus, Subscription, What},
     filter,
     jail::{self, Limits, Sentence},
-    kernel::{
-        Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Memory, Place, Sweep, Verdicts,
-    },
+    kernel::{Attached, Double, Enforcer as _, Place, Wire},
     ledger::{Enforced, Op},
-    net::{IpNet, parse_prefix},
+    net::parse_prefix,
     source::{self, Start},
-    store::Store,
 };
-
-/// What the test changes behind the core's back.
-#[derive(Debug, Default)]
-struct Machine {
-    maps: Memory,
-    interfaces: Vec<Attached>,
-    uncovered: Vec<String>,
-    pin_trouble: Option<String>,
-    dry_run: bool,
-}
-
-/// A kernel side without a kernel.
-struct Double {
-    machine: Arc<Mutex<Machine>>,
-    /// As of the last look, for who asks by reference.
-    interfaces: Vec<Attached>,
-    uncovered: Vec<String>,
-    pin_trouble: Option<String>,
-    folder: PathBuf,
-}
-
-impl Double {
-    fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
-        act(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Enforcer for Double {
-    fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
-        self.with(|machine| machine.maps.apply(ops, now))
-    }
-
-    fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>> {
-        self.with(|machine| machine.maps.hits(prefixes))
-    }
-
-    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()> {
-        self.with(|machine| machine.maps.each_held(visit))
-    }
-
-    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>> {
-        self.with(|machine| machine.maps.sweep(sweep, count))
-    }
-
-    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool> {
-        self.with(|machine| machine.maps.allows(prefixes))
-    }
-
-    fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
-        self.with(|machine| machine.maps.allow(prefixes))
-    }
-}
-
-impl Card for Double {
-    fn interfaces(&self) -> &[Attached] {
-        &self.interfaces
-    }
-
-    fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
-        self.interfaces = self.with(|machine| machine.interfaces.clone());
-        Ok(Vec::new())
-    }
-
-    fn look(&mut self) -> Result<Vec<String>, Error> {
-        self.uncovered = self.with(|machine| machine.uncovered.clone());
-        self.pin_trouble = self.with(|machine| machine.pin_trouble.clone());
-        Ok(vec!["something".to_owned()])
-    }
-
-    fn pin_trouble(&self) -> Option<&str> {
-        self.pin_trouble.as_deref()
-    }
-
-    fn uncovered(&self) -> &[String] {
-        &self.uncovered
-    }
-
-    fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
-    }
-
-    fn resize(&mut self, _: u32) -> Result<bool, Error> {
-        Ok(false)
-    }
-
-    fn capacity(&self) -> u32 {
-        2
-    }
-
-    fn is_dry_run(&self) -> bool {
-        self.with(|machine| machine.dry_run)
-    }
-
-    fn set_sampling(&self, _: u32) {}
-
-    fn verdicts(&self, _: Option<&Attached>) -> Result<Verdicts, Error> {
-        Ok(Verdicts::default())
-    }
-
-    fn ahead(&self) -> Ahead {
-        Ahead::at(&self.folder)
-    }
-
-    fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
-    }
-}
 
 fn on(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
     Attached::double(name, ifindex, place)
@@ -151,12 +35,10 @@ fn on(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
 /// A core with room for two bans of each family, and no jail.
 struct Bench {
     folder: TempDir,
-    core: Core,
-    machine: Arc<Mutex<Machine>>,
+    agent: Agent,
+    machine: Arc<Mutex<Double>>,
     now: Now,
     events: Subscription,
-    _messages: mpsc::Receiver<Message>,
-    _handled: mpsc::UnboundedReceiver<Handled>,
 }
 
 impl Bench {
@@ -164,34 +46,22 @@ impl Bench {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(&path, "[agent]\ninterfaces = [\"lo\"]\n").unwrap();
-        let config = config::load(&path).unwrap();
-        let mut agent = config.agent.clone();
-        agent.max_bans = 2;
-        agent.state = folder.path().join("state.sqlite");
-        let store = Store::open(&agent.state).unwrap();
-        let options = Options { path, config, agent, replace: false, grace: None };
-        let interfaces = vec![on("eth0", 1, Some(Place::Native))];
-        let machine = Machine { interfaces: interfaces.clone(), ..Machine::default() };
-        let machine = Arc::new(Mutex::new(machine));
-        let double = Double {
-            machine: Arc::clone(&machine),
-            interfaces,
-            uncovered: Vec::new(),
-            pin_trouble: None,
-            folder: folder.path().to_owned(),
-        };
+        let mut config = config::load(&path).unwrap();
+        config.agent.max_bans = 2;
+        config.agent.state = folder.path().join("state.sqlite");
+        let mut double = Double::new(1, 2, folder.path().to_owned());
+        double.attached = vec![on("eth0", 1, Some(Place::Native))];
+        let machine = Arc::new(Mutex::new(double));
         let bus = Bus::default();
         let events = bus.subscribe("watch");
-        let (sender, messages) = mpsc::channel(16);
-        let (acks, handled) = mpsc::unbounded_channel();
-        let wiring = Wiring::new(sender, acks, bus.clone());
         let now =
             Now { boot: Boot(1_000_000), wall: Timestamp::from_second(1_800_000_000).unwrap() };
-        let core = Core::new(options, Box::new(double), store, trial, wiring, bus, now);
-        Bench { folder, core, machine, now, events, _messages: messages, _handled: handled }
+        let card = Box::new(Wire::to(&machine));
+        let agent = Agent::new(config, path, card, trial, bus, now);
+        Bench { folder, agent, machine, now, events }
     }
 
-    fn machine(&self, act: impl FnOnce(&mut Machine)) {
+    fn machine(&self, act: impl FnOnce(&mut Double)) {
         act(&mut self.machine.lock().unwrap());
     }
 
@@ -202,7 +72,7 @@ impl Bench {
 
     /// What stands: `NAME ABOUT`.
     fn alarms(&mut self) -> Vec<String> {
-        let alarms = self.core.alarms(self.now);
+        let alarms = self.agent.core.alarms(self.now);
         alarms.iter().map(|alarm| format!("{} {}", alarm.name.word(), alarm.about)).collect()
     }
 
@@ -223,7 +93,10 @@ impl Bench {
 
     /// Events of alarms so far: `+NAME ABOUT`, `-NAME ABOUT`.
     async fn told(&mut self) -> Vec<String> {
-        self.core.bus.publish(vec![crate::event::Event::now(What::Resumed { jail: "end".into() })]);
+        self.agent
+            .core
+            .bus
+            .publish(vec![crate::event::Event::now(What::Resumed { jail: "end".into() })]);
         let mut told = Vec::new();
         while let Some((_, part)) = self.events.next().await {
             for event in part.events.iter() {
@@ -262,7 +135,7 @@ impl Bench {
 
     fn run(&mut self, jails: &[jail::Spec]) {
         let (looked, _) = mpsc::channel(1);
-        self.core.wiring.apply(jails, &self.core.positions, &looked).unwrap();
+        self.agent.core.wiring.apply(jails, &self.agent.core.positions, &looked).unwrap();
     }
 
     fn sentence(&mut self, jail: &str, address: &str) {
@@ -279,7 +152,9 @@ impl Bench {
         };
         self.now.fake();
         let read = std::time::Instant::now();
-        self.core.handle([Message::Sentence { jail: jail.into(), sentence, read }].into_iter());
+        self.agent
+            .core
+            .handle([Message::Sentence { jail: jail.into(), sentence, read }].into_iter());
     }
 }
 
@@ -287,19 +162,14 @@ impl Bench {
 async fn a_trial_that_lapsed() {
     let at = Timestamp::from_second(1_700_000_000).unwrap();
     let mut bench = Bench::new(Trial::Lapsed { at });
-    bench.core.xdp = Box::new(Double {
-        machine: Arc::clone(&bench.machine),
-        interfaces: vec![on("eth0", 1, None)],
-        uncovered: Vec::new(),
-        pin_trouble: None,
-        folder: bench.folder.path().to_owned(),
-    });
+    bench.machine(|machine| machine.attached = vec![on("eth0", 1, None)]);
+    bench.agent.core.guard();
     // that the interfaces are detached is the same thing
     assert_eq!(bench.alarms(), ["trial_lapsed "]);
-    let alarms = bench.core.alarms(bench.now);
+    let alarms = bench.agent.core.alarms(bench.now);
     assert_eq!(alarms.first().unwrap().since, at, "since it ran out, not since it was noticed");
     assert!(alarms.first().unwrap().text.starts_with("NOTHING IS ENFORCED"));
-    bench.core.confirm(None, bench.now);
+    bench.agent.core.confirm(None, bench.now);
     assert!(!bench.stands(Name::TrialLapsed, ""));
     bench.was_told_once(Name::TrialLapsed, "").await;
 }
@@ -309,9 +179,9 @@ async fn a_part_that_was_left_out() {
     let mut bench = Bench::new(Trial::Over);
     assert!(!bench.stands(Name::PartRefused, "jail slip"));
     let why = "config.toml:3: unknown key 'maxretri'".to_owned();
-    bench.core.config.refused = vec![config::Refused { part: "jail slip".to_owned(), why }];
+    bench.agent.core.config.refused = vec![config::Refused { part: "jail slip".to_owned(), why }];
     assert!(bench.stands(Name::PartRefused, "jail slip"));
-    bench.core.config.refused.clear();
+    bench.agent.core.config.refused.clear();
     assert!(!bench.stands(Name::PartRefused, "jail slip"));
     bench.was_told_once(Name::PartRefused, "jail slip").await;
 }
@@ -330,7 +200,7 @@ async fn a_dry_run() {
 #[tokio::test]
 async fn interfaces() {
     let mut bench = Bench::new(Trial::Over);
-    bench.core.config.agent.mode = config::Mode::Native;
+    bench.agent.core.config.agent.mode = config::Mode::Native;
     let native = Some(Place::Native);
     for (interfaces, expected) in [
         (vec![on("eth0", 1, native)], &[][..]),
@@ -341,17 +211,17 @@ async fn interfaces() {
         (vec![on("eth\u{1b}[2J", 1, None)], &["detached ", "interface_unprotected eth\\u{1b}[2J"]),
         (vec![on("eth0", 1, native)], &[]),
     ] {
-        bench.machine(|machine| machine.interfaces.clone_from(&interfaces));
-        bench.core.patrol.moved = true;
-        bench.core.guard();
+        bench.machine(|machine| machine.attached.clone_from(&interfaces));
+        bench.agent.core.patrol.moved = true;
+        bench.agent.core.guard();
         assert_eq!(bench.alarms(), expected, "{interfaces:?}");
     }
     bench.was_told_once(Name::InterfaceGeneric, "eth0").await;
     // where it is not asked for, generic mode is a remark
-    bench.core.config.agent.mode = config::Mode::Auto;
-    bench.machine(|machine| machine.interfaces = vec![on("eth0", 1, Some(Place::Generic))]);
-    bench.core.patrol.moved = true;
-    bench.core.guard();
+    bench.agent.core.config.agent.mode = config::Mode::Auto;
+    bench.machine(|machine| machine.attached = vec![on("eth0", 1, Some(Place::Generic))]);
+    bench.agent.core.patrol.moved = true;
+    bench.agent.core.guard();
     assert_eq!(bench.alarms(), Vec::<String>::new());
 }
 
@@ -362,7 +232,7 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
     fs::write(&log, "").unwrap();
     bench.run(&[bench.jail("door", &[&log])]);
     let total = |bench: &Bench| {
-        let counters = bench.core.wiring.jails().next().unwrap().1;
+        let counters = bench.agent.core.wiring.jails().next().unwrap().1;
         counters.total.load(Ordering::Relaxed)
     };
     bench.sentence("door", "192.0.2.1");
@@ -382,7 +252,7 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
     // half of it by hand, and the rest for ever: none makes any
     let mut plan = Default::default();
     for ban in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
-        bench.core.ledger.release(parse_prefix(ban).unwrap(), None, &mut plan);
+        bench.agent.core.ledger.release(parse_prefix(ban).unwrap(), None, &mut plan);
     }
     let door = crate::ledger::Holder::Jail("door".into());
     for (ban, holder) in [("192.0.2.8", crate::ledger::Holder::Manual), ("198.51.100.9", door)] {
@@ -393,12 +263,12 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
             ports: Vec::new(),
             derived: false,
         };
-        bench.core.ledger.claim(&claim, false, bench.now.boot, &mut plan);
+        bench.agent.core.ledger.claim(&claim, false, bench.now.boot, &mut plan);
     }
     bench.sentence("door", "192.0.2.4");
     assert_eq!(bench.alarms(), ["ban_refused ", "map_full IPv4", "ban_evicted "]);
     assert_eq!(total(&bench), 4, "counted, and not made");
-    bench.core.ledger.release(parse_prefix("192.0.2.8").unwrap(), None, &mut plan);
+    bench.agent.core.ledger.release(parse_prefix("192.0.2.8").unwrap(), None, &mut plan);
     assert_eq!(bench.alarms(), ["ban_refused ", "ban_evicted "]);
     bench.later(RECENT);
     assert_eq!(bench.alarms(), Vec::<String>::new());
@@ -408,26 +278,26 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
 #[tokio::test]
 async fn a_kernel_that_refuses_and_one_that_holds_something_else() {
     let mut bench = Bench::new(Trial::Over);
-    bench.machine(|machine| machine.maps.failing = Some("not now\u{1b}".into()));
+    bench.machine(|machine| machine.refuse("not now\u{1b}"));
     bench.sentence("door", "192.0.2.1");
-    let alarms = bench.core.alarms(bench.now);
+    let alarms = bench.agent.core.alarms(bench.now);
     assert_eq!(alarms.first().unwrap().text, "1 steps wait for the kernel: not now\\u{1b}");
-    bench.machine(|machine| machine.maps.failing = None);
-    bench.core.retry(bench.now);
+    bench.machine(|machine| machine.before = None);
+    bench.agent.core.retry(bench.now);
     assert_eq!(bench.alarms(), Vec::<String>::new());
     bench.was_told_once(Name::KernelStepsPending, "").await;
 
     let stranger = parse_prefix("198.51.100.1").unwrap();
     let enforced = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Vec::new() };
     let now = bench.now;
-    bench.machine(|machine| machine.maps.apply(&[Op::Set(stranger, enforced)], now).unwrap());
-    let drift = |bench: &mut Bench| match bench.core.drift() {
+    bench.machine(|machine| machine.apply(&[Op::Set(stranger, enforced)], now).unwrap());
+    let drift = |bench: &mut Bench| match bench.agent.core.drift() {
         Reply::Done(Document::Drift(drift)) => (drift.missing, drift.surplus),
         other => panic!("{other:?}"),
     };
     assert_eq!(drift(&mut bench), (0, 1));
     assert_eq!(bench.alarms(), ["drift "]);
-    bench.machine(|machine| machine.maps.apply(&[Op::Clear(stranger)], now).unwrap());
+    bench.machine(|machine| machine.apply(&[Op::Clear(stranger)], now).unwrap());
     assert_eq!(drift(&mut bench), (0, 0));
     assert_eq!(bench.alarms(), Vec::<String>::new());
     bench.was_told_once(Name::Drift, "").await;
@@ -441,20 +311,20 @@ async fn drift_that_was_mended_is_remembered_for_a_while() {
     let enforced = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Vec::new() };
     let now = bench.now;
     bench.machine(|machine| {
-        machine.maps.bans.clear();
-        machine.maps.apply(&[Op::Set(stranger, enforced)], now).unwrap();
-        machine.maps.allowed.insert(stranger);
+        machine.plunder();
+        machine.apply(&[Op::Set(stranger, enforced)], now).unwrap();
+        machine.allow(&[stranger]).unwrap();
     });
-    bench.core.patrol.hurry();
+    bench.agent.core.patrol.hurry();
     for _ in 0..8 {
-        bench.core.patrol(now);
+        bench.agent.core.patrol(now);
     }
     bench.machine(|machine| {
-        let held: Vec<_> = machine.maps.bans.keys().map(ToString::to_string).collect();
-        assert_eq!(held, ["192.0.2.1/32"]);
-        assert!(!machine.maps.allowed.contains(&stranger));
+        let held: Vec<_> = machine.held().unwrap().iter().map(|held| held.prefix).collect();
+        assert_eq!(held, [parse_prefix("192.0.2.1").unwrap()]);
+        assert!(machine.allows(&[]).unwrap());
     });
-    assert_eq!(bench.core.patrol.drifted, 3);
+    assert_eq!(bench.agent.core.patrol.drifted, 3);
     assert_eq!(bench.alarms(), ["drift "]);
     bench.later(RECENT);
     assert_eq!(bench.alarms(), Vec::<String>::new());
@@ -468,10 +338,10 @@ async fn a_way_in_that_is_open_and_pins_that_are_gone() {
         machine.uncovered = vec!["eth9".into()];
         machine.pin_trouble = Some("the pins are gone".into());
     });
-    bench.core.guard();
+    bench.agent.core.guard();
     assert_eq!(bench.alarms(), ["interface_unprotected eth9", "pins_gone "]);
     bench.machine(|machine| (machine.uncovered, machine.pin_trouble) = (Vec::new(), None));
-    bench.core.guard();
+    bench.agent.core.guard();
     assert_eq!(bench.alarms(), Vec::<String>::new());
     let mut told = bench.told().await;
     told.sort();
@@ -523,19 +393,19 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     bench.sentence("door", "2001:db8::1");
     bench.sentence("door", "192.0.2.2");
     assert_eq!(bench.alarms(), ["jail_stopped door"]);
-    bench.core.resume(Some("door"));
+    bench.agent.core.resume(Some("door"));
     assert_eq!(bench.alarms(), Vec::<String>::new());
     bench.was_told_once(Name::JailStopped, "door").await;
 
     let counters = |bench: &Bench| {
-        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
         counters.evicted.fetch_add(7, Ordering::Relaxed);
         counters.too_old.fetch_add(3, Ordering::Relaxed);
         counters.other_clock.fetch_add(4, Ordering::Relaxed);
         *counters.lookup.lock().unwrap() = "who.example: no such host".into();
     };
     counters(&bench);
-    let alarms = bench.core.alarms(bench.now);
+    let alarms = bench.agent.core.alarms(bench.now);
     let texts: Vec<&str> = alarms.iter().map(|alarm| &*alarm.text).collect();
     assert_eq!(
         texts,
@@ -548,7 +418,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
         ]
     );
     bench.later(RECENT);
-    bench.core.wiring.jails().next().unwrap().1.lookup.lock().unwrap().clear();
+    bench.agent.core.wiring.jails().next().unwrap().1.lookup.lock().unwrap().clear();
     assert_eq!(bench.alarms(), Vec::<String>::new());
     let told = bench.told().await;
     for name in [Name::FailuresTooOld, Name::StampsOfAnotherClock, Name::SuspectsForgotten] {
@@ -557,7 +427,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
             assert_eq!(told.iter().filter(|said| **said == event).count(), 1, "{event}: {told:?}");
         }
     }
-    bench.core.wiring.kill("door");
+    bench.agent.core.wiring.kill("door");
     bench.eventually(Name::JailDied, "door", true).await;
     bench.run(&[]);
     assert_eq!(bench.alarms(), Vec::<String>::new());
@@ -572,7 +442,7 @@ async fn patterns_that_match_nothing() {
     fs::write(&log, "").unwrap();
     bench.run(&[bench.jail("door", &[&log])]);
     let change = |bench: &Bench, near: u64, matched: u64| {
-        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
         counters.near.store(near, Ordering::Relaxed);
         counters.matched.store(matched, Ordering::Relaxed);
     };
@@ -580,9 +450,9 @@ async fn patterns_that_match_nothing() {
     assert_eq!(bench.alarms(), Vec::<String>::new(), "not on the first day");
     bench.later(day);
     assert_eq!(bench.alarms(), ["patterns_match_nothing door"]);
-    bench.core.config.agent.unmatched_after = None;
+    bench.agent.core.config.agent.unmatched_after = None;
     assert_eq!(bench.alarms(), Vec::<String>::new(), "the operator knows");
-    bench.core.config.agent.unmatched_after = Some(day);
+    bench.agent.core.config.agent.unmatched_after = Some(day);
     change(&bench, 99, 0);
     assert_eq!(bench.alarms(), Vec::<String>::new(), "too few to tell");
     change(&bench, 100, 0);
@@ -593,7 +463,7 @@ async fn patterns_that_match_nothing() {
     // what the task itself counts, once it follows the file
     bench.now.fake();
     for _ in 0..10_000 {
-        if bench.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
+        if bench.agent.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -601,7 +471,7 @@ async fn patterns_that_match_nothing() {
     let mut file = fs::File::options().append(true).open(&log).unwrap();
     std::io::Write::write_all(&mut file, b"nobody knocks\nquiet\n").unwrap();
     let near = |bench: &Bench| {
-        let (_, counters) = bench.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
         counters.near.load(Ordering::Relaxed)
     };
     for _ in 0..10_000 {
@@ -616,22 +486,22 @@ async fn patterns_that_match_nothing() {
 #[tokio::test]
 async fn a_configuration_that_does_not_run() {
     let mut bench = Bench::new(Trial::Over);
-    bench.core.alarms.disk.look();
+    bench.agent.core.alarms.disk.look();
     assert_eq!(bench.alarms(), Vec::<String>::new());
-    let path = bench.core.path.clone();
+    let path = bench.agent.core.path.clone();
     fs::write(&path, "[agent]\ninterfaces = [\"lo\"]\nallow = [\"192.0.2.0/24\"]\n").unwrap();
-    bench.core.alarms.disk.look();
+    bench.agent.core.alarms.disk.look();
     assert_eq!(bench.alarms(), ["config_newer "]);
-    bench.core.reload().unwrap();
+    bench.agent.core.reload().unwrap();
     assert_eq!(bench.alarms(), Vec::<String>::new());
     // one that cannot be loaded does not run either
     fs::create_dir(bench.folder.path().join("conf.d")).unwrap();
     fs::write(bench.folder.path().join("conf.d/10.toml"), "nonsense").unwrap();
-    assert!(bench.core.reload().is_err());
-    bench.core.alarms.disk.look();
+    assert!(bench.agent.core.reload().is_err());
+    bench.agent.core.alarms.disk.look();
     assert_eq!(bench.alarms(), ["config_newer "]);
     fs::remove_file(bench.folder.path().join("conf.d/10.toml")).unwrap();
-    bench.core.alarms.disk.look();
+    bench.agent.core.alarms.disk.look();
     assert_eq!(bench.alarms(), Vec::<String>::new());
 }
 
@@ -641,7 +511,7 @@ async fn sources_that_fail_and_lines_and_events_that_are_lost() {
     let origin: Arc<str> = "/var/log/\u{1b}x".into();
     let about = "/var/log/\\u{1b}x";
     let change = |bench: &Bench, error: Option<&str>, lost: u64| {
-        bench.core.wiring.stats().update(&origin, |counters| {
+        bench.agent.core.wiring.stats().update(&origin, |counters| {
             counters.error = error.map(Into::into);
             counters.lost = lost;
         });
@@ -658,10 +528,10 @@ async fn sources_that_fail_and_lines_and_events_that_are_lost() {
     bench.was_told_once(Name::LinesLost, about).await;
 
     // one that listens and never reads
-    let deaf = bench.core.bus.subscribe("file");
+    let deaf = bench.agent.core.bus.subscribe("file");
     let event = || vec![crate::event::Event::now(What::Resumed { jail: "x".into() })];
     for _ in 0..5000 {
-        bench.core.bus.publish(event());
+        bench.agent.core.bus.publish(event());
     }
     let mut deaf = deaf;
     deaf.next().await;
