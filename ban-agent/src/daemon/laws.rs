@@ -833,7 +833,7 @@ fn parts_hold_together_over_real_maps() {
     }
     let now = Now { boot: Now::read().boot.plus(100_000), ..start() };
     let done = catch_unwind(AssertUnwindSafe(|| {
-        cases(200, || World::new(|_| Xdp::load(options.clone()).unwrap(), now, false));
+        cases(100, || World::new(|_| Xdp::load(options.clone()).unwrap(), now, false));
     }));
     std::fs::remove_dir_all(&pins).unwrap();
     done.unwrap_or_else(|panic| resume_unwind(panic));
