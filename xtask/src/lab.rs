@@ -4,13 +4,14 @@
 
 mod actors;
 pub(crate) mod api;
+mod picture;
 mod scene;
 mod stop;
 mod tell;
 
-use std::{process::ExitCode, time::Duration};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{net_shared::eventually, privilege, setup::system};
 use actors::{Client, Family, Guest, Reply};
@@ -22,8 +23,8 @@ const BANTIME: Duration = Duration::from_secs(30);
 /// The shipped jails ban at the 25th failed login; a few more may be answered before that.
 const TRIES: usize = 60;
 
-/// Plays the story; leaves the stage standing if asked to.
-pub(crate) fn play(keep: bool) -> Result<ExitCode> {
+/// Plays the story; leaves the stage standing, and draws what was told, if asked to.
+pub(crate) fn play(keep: bool, picture: Option<&Path>) -> Result<ExitCode> {
     ensure!(privilege::is_root(), "the lab needs root");
     system::install(&[system::LAB])?;
     privilege::bpffs()?;
@@ -44,6 +45,10 @@ pub(crate) fn play(keep: bool) -> Result<ExitCode> {
         Err(error) => Err(error),
         Ok(()) => {
             tell.step(if keep { "the lab stands" } else { "done; everything is removed again" });
+            if let Some(path) = picture {
+                fs::write(path, picture::svg(&tell.take()))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
     }

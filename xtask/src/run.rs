@@ -1,6 +1,9 @@
 //! `cargo xtask run`: with arguments the agent as root, without them the lab.
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -15,6 +18,9 @@ pub(crate) struct Args {
     /// The lab: remove what a kept one left
     #[arg(long, conflicts_with_all = ["args", "keep"])]
     clean: bool,
+    /// The lab: draw what it told as a picture, an SVG, into this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["args", "clean"])]
+    svg: Option<PathBuf>,
     /// Everything is built already: how we call ourselves through sudo
     #[arg(long, hide = true)]
     built: bool,
@@ -32,12 +38,15 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
         return passed_on(agent.args(&args.args));
     }
     if privilege::is_root() {
-        return if args.clean { lab::clean() } else { lab::play(args.keep) };
+        return if args.clean { lab::clean() } else { lab::play(args.keep, args.svg.as_deref()) };
     }
     let ourselves = std::env::current_exe().context("who am I?")?;
     let mut again = privilege::as_root(ourselves, &["CARGO_TARGET_DIR", "NO_COLOR"])?;
     again.args(["run", "--built"]);
     again.args(args.keep.then_some("--keep")).args(args.clean.then_some("--clean"));
+    if let Some(path) = &args.svg {
+        again.arg("--svg").arg(path);
+    }
     passed_on(&mut again)
 }
 
