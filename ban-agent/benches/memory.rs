@@ -68,6 +68,7 @@ fn failures(now: Now) {
         maxmatches: 5,
         max_tracked: 100_000,
         lookup: Lookup::default(),
+        proxies: Vec::new(),
         ignorecommand: None,
         widen: None,
         extend: None,

@@ -112,7 +112,7 @@ fn fill(tree: &Tree, agent: &Path) -> Result<()> {
         let name = action.file_name().unwrap_or_default().to_string_lossy().into_owned();
         tree.copy(&action, &format!("usr/share/ban-agent/fail2ban/{name}"), 0o644)?;
     }
-    for folder in ["grafana", "prometheus", "drop-in"] {
+    for folder in ["cdn", "grafana", "prometheus", "drop-in"] {
         for file in files(&source.join("dist").join(folder))? {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             tree.copy(&file, &format!("usr/share/ban-agent/{folder}/{name}"), 0o644)?;

@@ -8,7 +8,9 @@ use super::{Cli, confined, failure::Failure, nested, output};
 use crate::{
     config::{self, Config, format_duration},
     control::SCHEMA,
-    jail, source,
+    jail,
+    protect::{self, Group},
+    source,
 };
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -26,10 +28,15 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         let more = [lookups(&config), blind(&config), confined, nested];
         config.warnings.extend(more.into_iter().flatten());
     }
+    let mut protected = protect::survey(&config.agent.protect).unwrap_or_else(|error| {
+        config.warnings.push(error.to_string());
+        Vec::new()
+    });
+    protected.extend(protect::of_jails(&config.jails));
     if cli.json() {
-        output::object(&document(&config))?;
+        output::object(&document(&config, &protected))?;
     } else if !cli.quiet {
-        output::print(&human(&config))?;
+        output::print(&(human(&config) + &output::protected(&protected)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -41,6 +48,7 @@ struct Document<'a> {
     warnings: &'a [String],
     jails: Vec<Jail<'a>>,
     disabled: &'a [String],
+    protected: &'a [Group],
 }
 
 #[derive(Serialize)]
@@ -57,13 +65,14 @@ struct Jail<'a> {
     actions: Vec<&'a str>,
 }
 
-fn document(config: &Config) -> Document<'_> {
+fn document<'a>(config: &'a Config, protected: &'a [Group]) -> Document<'a> {
     Document {
         schema: SCHEMA,
         files: config.files.iter().map(|path| path.display().to_string()).collect(),
         warnings: &config.warnings,
         jails: config.jails.iter().map(describe).collect(),
         disabled: &config.disabled,
+        protected,
     }
 }
 

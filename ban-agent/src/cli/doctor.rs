@@ -11,11 +11,12 @@ use crate::{
     config::{self, Agent},
     control::{CallError, Document, Drift, Request, SCHEMA, Status, call},
     kernel::{self, interface::Interface},
+    protect::{self, Group},
 };
 
 pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut checks = vec![running_kernel(), btf(), jit(), capabilities()];
-    let mut blind = Vec::new();
+    let (mut blind, mut protected) = (Vec::new(), Vec::new());
     let agent = match config::load_sound(&cli.config) {
         Ok((config, faults)) => {
             checks.push(good("configuration", format!("{} jails", config.jails.len())));
@@ -23,6 +24,8 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
                 bad("configuration", fault.to_string(), &fault.hint().unwrap_or_default())
             }));
             blind = check::blind(&config);
+            protected = protect::survey(&config.agent.protect).unwrap_or_default();
+            protected.extend(protect::of_jails(&config.jails));
             config.agent
         }
         Err(error) => {
@@ -35,7 +38,7 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     checks.extend(interfaces(&agent));
     checks.push(pins(&agent.pins));
     checks.extend(memory(&agent.pins));
-    checks.extend(running_agent(cli, blind));
+    checks.extend(running_agent(cli, blind, protected));
     let sound = checks.iter().all(|check| check.verdict != Verdict::Bad);
     if cli.json() {
         output::object(&Report { schema: SCHEMA, sound, checks: &checks })?;
@@ -257,8 +260,9 @@ fn mebibytes(bytes: u64) -> String {
     format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
-/// `blind`: the jails that would see nothing; a running agent knows better.
-fn running_agent(cli: &Cli, blind: Vec<String>) -> Vec<Check> {
+/// `blind`: the jails that would see nothing; `protected`: whom no log line would ban. A running
+/// agent knows better.
+fn running_agent(cli: &Cli, blind: Vec<String>, protected: Vec<Group>) -> Vec<Check> {
     let socket = cli.socket();
     let status = match call(&socket, &Request::Status { jail: None }) {
         Ok(Document::Status(status)) => status,
@@ -268,6 +272,7 @@ fn running_agent(cli: &Cli, blind: Vec<String>) -> Vec<Check> {
             let mut checks = vec![warning("agent", error.to_string(), &hint)];
             let remedy = Name::JailWithoutSource.remedy();
             checks.extend(blind.into_iter().map(|text| bad("jail", text, remedy)));
+            checks.extend(protected.iter().map(never_banned));
             return checks;
         }
         Err(error) => {
@@ -277,11 +282,17 @@ fn running_agent(cli: &Cli, blind: Vec<String>) -> Vec<Check> {
     };
     let mut checks: Vec<Check> = status.alarms.iter().map(alarm_check).collect();
     checks.push(agent_check(&status));
+    checks.extend(status.protected.iter().map(never_banned));
     checks.extend(status.warnings.iter().map(|text| warning("agent", text.clone(), "")));
     if let Ok(Document::Drift(drift)) = call(&socket, &Request::Drift) {
         checks.push(drift_check(drift));
     }
     checks
+}
+
+fn never_banned(group: &Group) -> Check {
+    let detail = format!("{}: {}", output::prefixes(group), group.reason);
+    checked("never banned", Verdict::Good, detail, &group.remedy)
 }
 
 fn alarm_check(alarm: &Alarm) -> Check {

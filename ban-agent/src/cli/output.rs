@@ -13,7 +13,8 @@ use crate::{
     alarm::{self, Alarm},
     config::format_duration,
     control::Document,
-    event::{disarm, disarm_json},
+    event::{Shown, disarm, disarm_json},
+    protect::Group,
 };
 
 /// Writes to standard output; nothing in it acts on a terminal.
@@ -77,6 +78,28 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Whom no log line bans, why, and how to change that.
+pub(super) fn protected(groups: &[Group]) -> String {
+    let row = |group: &Group| vec![group.reason.clone(), group.remedy.clone(), prefixes(group)];
+    let rows: Vec<_> = groups.iter().map(row).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    table(&["NO LOG LINE BANS", "TO CHANGE THAT", "NOW"], &rows)
+}
+
+/// As many as a line holds.
+pub(super) fn prefixes(group: &Group) -> String {
+    const SHOWN: usize = 8;
+    let shown = group.prefixes.iter().take(SHOWN).map(|prefix| Shown(*prefix).to_string());
+    let mut shown = shown.collect::<Vec<_>>().join(" ");
+    let more = group.prefixes.len().saturating_sub(SHOWN) + group.more;
+    if more > 0 {
+        shown.push_str(&format!(" and {more} more"));
+    }
+    shown
 }
 
 /// `in 59m 20s`, `for ever`.

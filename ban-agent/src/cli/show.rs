@@ -27,6 +27,13 @@ fn human(show: &Show) -> String {
         let _ = write!(text, "; it is protected: {reason}");
     }
     text.push('\n');
+    if !show.trusted_by.is_empty() {
+        let jails = show.trusted_by.join(", ");
+        let _ = writeln!(
+            text,
+            "never banned by {jails}: it is a proxy that they trust (trusted_proxies)"
+        );
+    }
     for ban in &show.bans {
         let _ = writeln!(
             text,

@@ -22,7 +22,11 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
     if cli.json() {
         output::json(&document)?;
     } else {
-        output::print(&human(status))?;
+        let mut text = human(status);
+        if cli.verbose > 0 {
+            text.push_str(&output::protected(&status.protected));
+        }
+        output::print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

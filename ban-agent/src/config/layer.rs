@@ -177,7 +177,7 @@ fn merge<'k>(into: &mut Table, from: &'k Table, path: &mut Vec<&'k str>, adding:
     }
 }
 
-/// Whether a list at this place adds up: every list of `[agent]`, and whom a jail ignores. A file
+/// Whether a list at this place adds up: every list of `[agent]`, and whom a jail never bans. A file
 /// that names a few more must not take others their protection.
 fn adds_up(path: &[&str], value: &Value) -> bool {
     if let ["agent", _] = path
@@ -185,7 +185,11 @@ fn adds_up(path: &[&str], value: &Value) -> bool {
     {
         return true;
     }
-    matches!(path, ["agent", "allow"] | ["defaults", "ignoreip"] | ["jails", _, "ignoreip"])
+    matches!(
+        path,
+        ["agent", "allow" | "trusted_proxies"]
+            | ["defaults" | "jails", .., "ignoreip" | "trusted_proxies"]
+    )
 }
 
 /// A text stands for a list of one.

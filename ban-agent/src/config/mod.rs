@@ -10,6 +10,7 @@ mod export;
 mod layer;
 mod listen;
 mod owner;
+mod proxies;
 mod raw;
 mod resolve;
 mod shipped;
@@ -224,7 +225,7 @@ impl Config {
             max_bans: _,
             dry_run,
             allow: _,
-            protect,
+            protect: _,
             translators: _,
             socket,
             socket_group,
@@ -245,7 +246,6 @@ impl Config {
             ("[agent] state", *state != old.state),
             ("[agent] pins", *pins != old.pins),
             ("[agent] dry_run", *dry_run != old.dry_run),
-            ("[agent] protect, trusted_proxies", *protect != old.protect),
             ("[agent] socket", *socket != old.socket),
             ("[agent] socket_group", *socket_group != old.socket_group),
             ("[agent] operators", *operators != old.operators),

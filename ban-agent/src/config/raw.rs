@@ -9,6 +9,7 @@ pub(super) use super::listen::Hook;
 use super::{
     listen::{Events, Geoip, Metrics},
     parse_duration,
+    proxies::Proxies,
 };
 use crate::{
     jail::{Formula, Ignored},
@@ -44,7 +45,7 @@ pub(super) struct Agent {
     pub(super) allow: Option<Prefixes>,
     pub(super) nat64: Option<Nat64>,
     pub(super) protect: Option<Vec<ServerKind>>,
-    pub(super) trusted_proxies: Option<Prefixes>,
+    pub(super) trusted_proxies: Option<Proxies>,
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
     pub(super) operators: Option<Vec<String>>,
@@ -144,6 +145,7 @@ pub(super) struct Jail {
     pub(super) bantime: Option<Span>,
     pub(super) port: Option<PortList>,
     pub(super) ignoreip: Option<IgnoreList>,
+    pub(super) trusted_proxies: Option<Proxies>,
     pub(super) ignorecommand: Option<String>,
     pub(super) ignorecache: Option<IgnoreCache>,
     pub(super) ignoreregex: Option<OneOrMany>,
@@ -393,7 +395,7 @@ fn port_rule(rule: &str) -> Result<Ports, net::ParseError> {
         .collect()
 }
 
-fn words(texts: OneOrMany) -> Vec<String> {
+pub(super) fn words(texts: OneOrMany) -> Vec<String> {
     let list = match texts {
         OneOrMany::One(text) => vec![text],
         OneOrMany::Many(list) => list,

@@ -1,11 +1,16 @@
 //! From merged layers to the specs that the stages take.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Agent, Config, DEFAULT_SOCKET, Error, action, evidence,
     layer::{self, Fault, Layer},
-    listen,
+    listen, proxies,
     raw::{self, OneOrMany, Raw},
 };
 use crate::{
@@ -51,8 +56,22 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
             Err(error) => faults.push(Fault { kind: "filters", name: name.clone(), error }),
         }
     }
+    let mut files: Vec<_> =
+        layers.iter().filter(|layer| !layer.builtin).map(|layer| layer.path.clone()).collect();
+    let mut agent = agent(&raw.agent);
+    if let Some(trusted) = &raw.agent.trusted_proxies {
+        let keys = ["agent", "trusted_proxies"];
+        let (found, errors) = proxies::resolve(layers, &keys, trusted, &mut files);
+        for (net, why) in found {
+            let nets = agent.translators.expand([&net]);
+            agent.protect.proxies.extend(nets.into_iter().map(|net| (net, why)));
+        }
+        let [kind, name] = keys;
+        let fault = |error| Fault { kind, name: name.into(), error };
+        faults.extend(errors.into_iter().map(fault));
+    }
     let mut config = Config {
-        agent: agent(&raw.agent),
+        agent,
         metrics: listen::metrics(layers, &raw.metrics).unwrap_or_else(|error| {
             faults.push(Fault { kind: "metrics", name: String::new(), error });
             None
@@ -65,14 +84,14 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         disabled: Vec::new(),
         warnings: Vec::new(),
         refused: Vec::new(),
-        files: layers.iter().filter(|l| !l.builtin).map(|l| l.path.clone()).collect(),
+        files,
     };
     for (name, section) in &raw.jails {
         if !section.enabled.unwrap_or_else(|| named(layers, name)) || !named(layers, name) {
             config.disabled.push(name.clone());
             continue;
         }
-        match jail(layers, &raw, &config.filters, name, section, &faults) {
+        match jail(layers, &raw, &config.filters, name, section, &faults, &mut config.files) {
             Ok(mut jail) => {
                 let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
                 // without its mail a jail still bans
@@ -95,6 +114,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     }
     for jail in &mut config.jails {
         jail.rules.translators = config.agent.translators.clone();
+        jail.rules.proxies = jail.rules.translators.expand(&jail.rules.proxies);
         if let Some(widen) = &mut jail.rules.widen {
             widen.translators = config.agent.translators.clone();
         }
@@ -109,7 +129,8 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     if config.jails.is_empty() {
         config.warnings.push("no jail is enabled: only manual bans are enforced".into());
     }
-    let behind = config.agent.allowed().into_iter().chain(config.agent.protect.proxies.clone());
+    let proxies = config.agent.protect.proxies.iter().map(|(net, _)| *net);
+    let behind = config.agent.allowed().into_iter().chain(proxies);
     let behind = behind.filter(|net| matches!(net, IpNet::V6(_))).count();
     if behind > MOST_ALLOWED {
         let message = format!(
@@ -215,12 +236,10 @@ fn agent(raw: &raw::Agent) -> Agent {
 
 fn wanted(raw: &raw::Agent) -> Servers {
     let has = |what| raw.protect.as_ref().is_none_or(|wanted| wanted.contains(&what));
-    let translators = raw.nat64.clone().map(|prefixes| prefixes.0).unwrap_or_default();
-    let proxies = raw.trusted_proxies.clone().map(|proxies| proxies.0).unwrap_or_default();
     Servers {
         resolvers: has(raw::ServerKind::Resolvers),
         time_servers: has(raw::ServerKind::Ntp),
-        proxies: translators.expand(&proxies),
+        proxies: Vec::new(),
     }
 }
 
@@ -279,6 +298,7 @@ fn jail(
     name: &str,
     own: &raw::Jail,
     faults: &[Fault],
+    files: &mut Vec<PathBuf>,
 ) -> Result<jail::Spec, Error> {
     let defaults = &raw.defaults;
     macro_rules! get {
@@ -304,6 +324,15 @@ fn jail(
         Arc::make_mut(&mut filter).ignoreregex.extend(ignoreregex);
     }
     let (ignoreip, lookup) = ignoreip(own, defaults);
+    let mut proxies = Vec::new();
+    if let Some(trusted) = get!(trusted_proxies) {
+        let keys = ["jails", name, "trusted_proxies"];
+        let (found, errors) = proxies::resolve(layers, &keys, trusted, files);
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        proxies.extend(found.into_iter().map(|(net, _)| net));
+    }
     let rules = jail::Rules {
         name: name.into(),
         filter,
@@ -314,6 +343,7 @@ fn jail(
         ports: get!(port).map(|port| port.0.clone()).unwrap_or_default(),
         ignoreip,
         lookup,
+        proxies,
         ignorecommand: get!(ignorecommand).map(|command| jail::IgnoreCommand {
             command: command.clone(),
             cache: get!(ignorecache).map(|cache| jail::IgnoreCache {

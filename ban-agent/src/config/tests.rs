@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use tempfile::TempDir;
 
 use super::*;
-use crate::source;
+use crate::{ledger::Protected, source};
 
 fn load_text(text: &str) -> (TempDir, Result<Config, Error>) {
     let folder = TempDir::new().unwrap();
@@ -467,4 +467,52 @@ fn an_allow_list_is_in_force_or_refused() {
     fs::write(folder.path().join("conf.d/10.toml"), more).unwrap();
     let (_, message) = place(load(&path).map(|_| 0));
     assert!(message.contains("300000 prefixes are too many"), "{message}");
+}
+
+#[test]
+fn proxies_are_named_by_address_by_list_and_in_files() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().join("own.list");
+    fs::write(&own, "# mine\n192.0.2.128/25 # edge\n2001:db8:9::/48\n").unwrap();
+    let path = folder.path().join("config.toml");
+    let text = format!(
+        "[agent]\ntrusted_proxies = [\"cdn:fastly\", \"198.51.100.7\", {own:?}]\n\
+         [jails.nginx-401]\ntrusted_proxies = \"203.0.113.0/24\"\n[jails.sshd]\n"
+    );
+    fs::write(&path, &text).unwrap();
+    let config = load(&path).unwrap();
+    let why = |net: &str| {
+        let proxies = &config.agent.protect.proxies;
+        let net: IpNet = net.parse().unwrap();
+        proxies.iter().find(|(proxy, _)| proxy.contains(&net)).map(|(_, why)| *why)
+    };
+    assert_eq!(why("151.101.1.1/32"), Some(Protected::Cdn("cdn:fastly")));
+    for net in ["198.51.100.7/32", "192.0.2.200/32", "2001:db8:9::1/128", "64:ff9b::c633:6407/128"]
+    {
+        assert_eq!(why(net), Some(Protected::Proxy), "{net}");
+    }
+    // never without being asked for
+    for net in ["173.245.48.1/32", "203.0.113.1/32", "192.0.2.1/32"] {
+        assert_eq!(why(net), None, "{net}");
+    }
+    let of = |name: &str| config.jails.iter().find(|jail| &*jail.rules.name == name).unwrap();
+    assert_eq!(of("nginx-401").rules.proxies[0].to_string(), "203.0.113.0/24");
+    assert!(of("sshd").rules.proxies.is_empty());
+    // a change of the file is a change of the configuration
+    assert_eq!(config.files, [path.clone(), own.clone()]);
+
+    // a list that cannot be read is said, and takes nothing else along
+    fs::write(&own, "192.0.2.128/25\n192.0.2.400\n").unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("own.list:2: '192.0.2.400' is neither"), "{error}");
+    fs::remove_file(&own).unwrap();
+    let (config, errors) = load_sound(&path).unwrap();
+    assert!(errors[0].to_string().contains("config.toml:2: cannot read"), "{}", errors[0]);
+    assert_eq!(config.refused[0].part, "agent trusted_proxies");
+    assert_eq!((config.jails.len(), config.agent.protect.proxies.is_empty()), (2, false));
+    // but no jail bans those whom it should trust
+    fs::write(&path, format!("[jails.sshd]\n[jails.nginx-401]\ntrusted_proxies = {own:?}\n"))
+        .unwrap();
+    let (config, errors) = load_sound(&path).unwrap();
+    assert_eq!((config.jails.len(), errors.len()), (1, 1));
 }

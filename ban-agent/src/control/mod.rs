@@ -24,6 +24,7 @@ pub use server::{Server, ServerError};
 use crate::{
     alarm::Alarm,
     event::escape,
+    protect::Group,
     source::Counters,
     store::{self, import::Former},
 };
@@ -202,6 +203,9 @@ pub struct Status {
     pub trial: Option<Trial>,
     /// Where the program is attached.
     pub interfaces: Vec<Interface>,
+    /// Whom no log line bans, and why.
+    #[serde(default)]
+    pub protected: Vec<Group>,
     /// Fill of the maps.
     pub bans: Fill,
     /// Packets by verdict, in the program's order.
@@ -390,6 +394,9 @@ pub struct Show {
     pub banned: bool,
     /// Why it cannot be banned, if so.
     pub protected: Option<String>,
+    /// The jails that cannot ban it because they trust it as a proxy.
+    #[serde(default)]
+    pub trusted_by: Vec<String>,
     /// The bans that cover it, the longest prefix first.
     pub bans: Vec<Ban>,
     /// What each claim rests on.

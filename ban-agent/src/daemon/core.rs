@@ -44,7 +44,7 @@ use crate::{
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
-    protect::{Sessions, Watcher},
+    protect::{Group, Sessions, Watcher},
     source::{Looked, Position},
     store::{Pardons, Store},
 };
@@ -99,6 +99,8 @@ pub(super) struct Core {
     pub(super) watcher: Option<Watcher>,
     /// Networks of this host: no ban is widened over them.
     pub(super) onlink: PrefixSet,
+    /// Whom no log line bans, for people.
+    pub(super) protected: Vec<Group>,
     /// One for each jail that has banned somebody.
     pub(super) breakers: HashMap<Arc<str>, Breaker>,
     /// Whether it enforces for good.
@@ -179,6 +181,7 @@ impl Core {
             latency: Latency::default(),
             watcher: None,
             onlink: PrefixSet::default(),
+            protected: Vec::new(),
             breakers: HashMap::new(),
             probation: Probation::new(trial, &options.agent.state, now),
             looks: Looks::default(),
@@ -370,6 +373,7 @@ impl Core {
                 }
                 Message::Surroundings(surroundings) => {
                     self.ledger.set_protected(&surroundings.protected, &mut plan);
+                    self.protected = surroundings.groups;
                     self.set_onlink(surroundings.onlink, &mut plan);
                     self.patrol.moved = true;
                     allow = true;
@@ -432,6 +436,7 @@ impl Core {
         self.watcher = Some(watcher);
         self.set_onlink(surroundings.onlink, &mut Plan::default());
         self.ledger.set_protected(&surroundings.protected, &mut Plan::default());
+        self.protected = surroundings.groups;
         Ok(())
     }
 
@@ -617,9 +622,21 @@ impl Core {
     /// From now on the configuration's allow list counts.
     pub(super) fn take_allowed(&mut self, now: Now) {
         let mut plan = Plan::default();
-        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
+        self.set_guard(&mut plan);
         self.allow();
         self.commit(plan, Vec::new(), None, now);
+    }
+
+    /// The ledger learns whom the configuration says never to ban.
+    pub(super) fn set_guard(&mut self, plan: &mut Plan) {
+        self.ledger.set_allowed(&self.config.agent.allowed(), plan);
+        let jails = self.config.jails.iter();
+        let proxies: Vec<_> =
+            jails.map(|jail| (Arc::clone(&jail.rules.name), jail.rules.proxies.clone())).collect();
+        self.ledger.set_proxies(&proxies, plan);
+        if let Some(watcher) = &self.watcher {
+            watcher.want(self.config.agent.protect.clone());
+        }
     }
 
     /// Makes room for as many bans as the configuration says.

@@ -663,6 +663,7 @@ impl<K: Side> World<K> {
             Word::Around(protected, onlink) => Message::Surroundings(Surroundings {
                 protected: own(protected),
                 onlink: onlink.clone(),
+                groups: Vec::new(),
             }),
             Word::Ban(prefix, time, ports, force) => call(Request::Ban {
                 targets: vec![*prefix],

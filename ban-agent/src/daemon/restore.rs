@@ -27,7 +27,7 @@ impl Core {
     pub(super) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.actions.apply(&self.config.jails);
-        self.ledger.set_allowed(&self.config.agent.allowed(), &mut plan);
+        self.set_guard(&mut plan);
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let mut guarded = Plan::default();
         let Core { store, ledger, .. } = self;

@@ -21,6 +21,7 @@ use crate::{
     kernel::{Hits, Place},
     ledger::{self, Claim, Holder, Looks},
     net::IpNet,
+    protect::{self, Group},
 };
 
 impl Core {
@@ -71,11 +72,18 @@ impl Core {
             address: Shown(address).to_string(),
             banned: !bans.is_empty(),
             protected,
+            trusted_by: self.ledger.trusting(address).map(ToString::to_string).collect(),
             bans,
             // the socket's end asks the disk
             evidence: Vec::new(),
             history: 0,
         }))
+    }
+
+    /// Whom no jail, or one of them, may ban.
+    fn protected(&self) -> Vec<Group> {
+        let of_jails = protect::of_jails(&self.config.jails);
+        self.protected.iter().cloned().chain(of_jails).collect()
     }
 
     pub(super) fn status(&mut self, jail: Option<&str>, now: Now) -> Reply {
@@ -107,6 +115,7 @@ impl Core {
                     .into(),
                 })
                 .collect(),
+            protected: self.protected(),
             bans: Fill { v4, v6, max: self.xdp.capacity() },
             verdicts: self.verdicts(),
             jails: self.jails(jail),

@@ -122,6 +122,8 @@ impl Reader<'_> {
             ports,
             ignoreip,
             lookup,
+            // fail2ban has no word for them
+            proxies: Vec::new(),
             ignorecommand: self.ignorecommand(&words)?,
             prefix_v4: 32,
             prefix_v6: 128,

@@ -1,6 +1,7 @@
 //! Knows what a ban would lock out: this host's own addresses and gateways, and the peers of its
 //! SSH sessions. Kept current by the kernel's notifications. Decides nothing.
 
+mod clocks;
 mod helper;
 mod netlink;
 mod route;
@@ -9,13 +10,21 @@ mod sessions;
 mod tcp;
 mod watch;
 
-use std::{collections::HashSet, io, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    io,
+    net::IpAddr,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     helper::{Sessions, is_helper, serve},
     watch::Watcher,
 };
 use crate::{
+    jail,
     ledger::Protected,
     net::{self, IpNet},
 };
@@ -59,6 +68,8 @@ pub struct Surroundings {
     pub protected: Vec<(IpNet, Protected)>,
     /// Networks that this host is a member of.
     pub onlink: Vec<IpNet>,
+    /// The first, for people.
+    pub groups: Vec<Group>,
 }
 
 /// What is protected besides what the kernel tells of.
@@ -69,16 +80,17 @@ pub struct Servers {
     /// The time servers, likewise.
     pub time_servers: bool,
     /// Whom the operator trusts to bring others' requests.
-    pub proxies: Vec<IpNet>,
+    pub proxies: Vec<(IpNet, Protected)>,
 }
 
 impl Servers {
-    /// As the files below `root` have it now.
-    fn look(&self, root: &Path) -> Vec<(IpNet, Protected)> {
+    /// As the files below `root` have it now; `clocks`: the time servers in use.
+    fn look(&self, root: &Path, clocks: &BTreeSet<IpAddr>) -> Vec<(IpNet, Protected)> {
         let mut found: Vec<_> =
-            self.proxies.iter().map(|proxy| (proxy.trunc(), Protected::Proxy)).collect();
+            self.proxies.iter().map(|(proxy, why)| (proxy.trunc(), *why)).collect();
         if self.resolvers || self.time_servers {
-            let servers = servers::servers(root).into_iter();
+            let clocks = clocks.iter().map(|address| (*address, Protected::TimeServer));
+            let servers = servers::servers(root).into_iter().chain(clocks);
             found.extend(servers.filter_map(|(address, why)| {
                 let wanted =
                     if why == Protected::Resolver { self.resolvers } else { self.time_servers };
@@ -87,6 +99,59 @@ impl Servers {
         }
         found
     }
+}
+
+/// Those who are protected for one reason, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Why: `a resolver of this host ([agent] protect)`.
+    pub reason: String,
+    /// How the operator changes that.
+    pub remedy: String,
+    /// The first hundred of them.
+    pub prefixes: Vec<IpNet>,
+    /// How many there are besides.
+    pub more: usize,
+}
+
+impl Group {
+    /// Prefixes that are shown.
+    const SHOWN: usize = 100;
+
+    /// Those who are protected because of `why`.
+    #[must_use]
+    pub fn new(why: Protected, prefixes: &[IpNet]) -> Group {
+        let shown = prefixes.get(..Group::SHOWN).unwrap_or(prefixes).to_vec();
+        let more = prefixes.len() - shown.len();
+        let (reason, remedy) = (why.to_string(), why.remedy().to_owned());
+        Group { reason, remedy, prefixes: shown, more }
+    }
+}
+
+/// By their reasons. What no host has from the outside is left out.
+fn groups(protected: &[(IpNet, Protected)]) -> Vec<Group> {
+    let mut by_reason: BTreeMap<Protected, Vec<IpNet>> = BTreeMap::new();
+    for (prefix, why) in protected.iter().filter(|(_, why)| *why != Protected::Special) {
+        by_reason.entry(*why).or_default().push(*prefix);
+    }
+    by_reason.iter().map(|(why, prefixes)| Group::new(*why, prefixes)).collect()
+}
+
+/// Those whom single jails trust as proxies.
+pub fn of_jails(jails: &[jail::Spec]) -> impl Iterator<Item = Group> {
+    jails.iter().filter(|jail| !jail.rules.proxies.is_empty()).map(|jail| {
+        let group = Group::new(Protected::JailProxy, &jail.rules.proxies);
+        Group { reason: format!("a proxy that the jail {} trusts", jail.rules.name), ..group }
+    })
+}
+
+/// Whom an agent that started now would protect, but for SSH sessions and names.
+///
+/// # Errors
+/// If the kernel does not tell the addresses and gateways.
+pub fn survey(wanted: &Servers) -> Result<Vec<Group>, Error> {
+    let servers = wanted.look("/".as_ref(), &BTreeSet::new());
+    Ok(Surroundings::of(&route::network()?, &HashSet::new(), servers).groups)
 }
 
 /// What the kernel's tables say.
@@ -118,7 +183,8 @@ impl Surroundings {
         let mut onlink = network.onlink.clone();
         onlink.sort_unstable();
         onlink.dedup();
-        Surroundings { protected, onlink }
+        let groups = groups(&protected);
+        Surroundings { protected, onlink, groups }
     }
 }
 
@@ -136,7 +202,7 @@ mod tests {
             gateways: vec![parse("192.0.2.1"), parse("0.0.0.0")],
         };
         let peers = HashSet::from([parse("203.0.113.9"), parse("192.0.2.7")]);
-        let proxies = vec!["203.0.113.128/25".parse().unwrap()];
+        let proxies = vec![("203.0.113.128/25".parse().unwrap(), Protected::Proxy)];
         let wanted = Servers { resolvers: true, time_servers: false, proxies };
         let root = tempfile::TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
@@ -144,8 +210,9 @@ mod tests {
             |name: &str, text| std::fs::write(root.path().join("etc").join(name), text).unwrap();
         etc("resolv.conf", "nameserver 198.51.100.53\nnameserver 0.0.0.0\n");
         etc("ntp.conf", "server 198.51.100.123\n");
-        let servers = wanted.look(root.path());
-        let Surroundings { protected, onlink } = Surroundings::of(&network, &peers, servers);
+        let servers = wanted.look(root.path(), &BTreeSet::from([parse("198.51.100.124")]));
+        let Surroundings { protected, onlink, groups } =
+            Surroundings::of(&network, &peers, servers);
         let why = |text: &str| {
             let address: IpNet = net::parse_prefix(text).unwrap();
             protected.iter().find(|(net, _)| net.contains(&address)).map(|(_, why)| *why)
@@ -170,6 +237,16 @@ mod tests {
             assert_eq!(why(address), expected, "{address}");
         }
         assert_eq!(onlink.len(), 1);
+        let told = |text: &str| groups.iter().find(|group| group.reason.contains(text));
+        assert_eq!(
+            told("resolver").unwrap().prefixes,
+            [net::parse_prefix("198.51.100.53").unwrap()]
+        );
+        assert!(told("trusted proxy").unwrap().remedy.contains("trusted_proxies"));
+        assert!(told("loopback").is_none() && told("time server").is_none());
+        let many = vec![net; 102];
+        let group = Group::new(Protected::Proxy, &many);
+        assert_eq!((group.prefixes.len(), group.more), (100, 2));
         assert!(protected.len() < 20, "the unspecified gateway is none: {protected:?}");
     }
 }

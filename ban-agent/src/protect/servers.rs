@@ -1,7 +1,8 @@
-//! The resolvers and time servers that this host uses, by the files that name them. Names are not
-//! looked up: what the files give as addresses counts.
+//! The resolvers and time servers that this host uses, by the files that name them. Names are only
+//! collected: `clocks` knows what they stand for.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -28,35 +29,48 @@ const TIMESYNCD_FOLDERS: [&str; 2] =
 /// A file that is longer is none of these.
 const MAX: u64 = 1 << 20;
 
-/// Whom the files below `root` name, and as what.
+/// Whom the files below `root` name by address, and as what.
 pub(super) fn servers(root: &Path) -> Vec<(IpAddr, Protected)> {
-    let files = |names: &[&str], folders: &[&str]| {
-        let mut all: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
-        for folder in folders {
-            let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
-            all.extend(entries.map(|entry| entry.path()));
-        }
-        all
+    let mut resolvers = Vec::new();
+    collect(&files(root, &RESOLVERS, &[]), |line| after(line, &["nameserver"]), &mut resolvers);
+    let found = |words: &[String], why| {
+        words.iter().filter_map(|word| Some((address(word)?, why))).collect::<Vec<_>>()
     };
-    let mut found = Vec::new();
-    let mut add = |files: Vec<PathBuf>, why, words: fn(&str) -> Vec<&str>| {
-        for text in files.iter().filter_map(|file| read(file)) {
-            let addresses = text.lines().flat_map(words).filter_map(address);
-            found.extend(addresses.map(|address| (address, why)));
-        }
-    };
-    add(files(&RESOLVERS, &[]), Protected::Resolver, |line| after(line, &["nameserver"]));
-    add(files(&TIME, &TIME_FOLDERS), Protected::TimeServer, |line| {
-        after(line, &["server", "servers", "pool", "peer"])
-    });
-    add(files(&TIMESYNCD, &TIMESYNCD_FOLDERS), Protected::TimeServer, |line| {
-        let value = line.split_once('=');
-        let value = value.filter(|(key, _)| ["NTP", "FallbackNTP"].contains(&key.trim()));
-        value.map(|(_, servers)| servers.split_whitespace().collect()).unwrap_or_default()
-    });
+    let mut found =
+        [found(&resolvers, Protected::Resolver), found(&time_words(root), Protected::TimeServer)]
+            .concat();
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// The time servers that they name by name.
+pub(super) fn time_names(root: &Path) -> BTreeSet<String> {
+    time_words(root).into_iter().filter(|word| address(word).is_none()).collect()
+}
+
+/// The time servers, as they are written.
+fn time_words(root: &Path) -> Vec<String> {
+    let mut words = Vec::new();
+    let keys = ["server", "servers", "pool", "peer"];
+    collect(&files(root, &TIME, &TIME_FOLDERS), |line| after(line, &keys), &mut words);
+    collect(&files(root, &TIMESYNCD, &TIMESYNCD_FOLDERS), timesyncd, &mut words);
+    words
+}
+
+fn files(root: &Path, names: &[&str], folders: &[&str]) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = names.iter().map(|name| root.join(name)).collect();
+    for folder in folders {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+        all.extend(entries.map(|entry| entry.path()));
+    }
+    all
+}
+
+fn collect(files: &[PathBuf], of_line: impl Fn(&str) -> Vec<&str>, words: &mut Vec<String>) {
+    for text in files.iter().filter_map(|file| read(file)) {
+        words.extend(text.lines().flat_map(&of_line).map(str::to_owned));
+    }
 }
 
 fn read(file: &Path) -> Option<String> {
@@ -69,6 +83,13 @@ fn after<'l>(line: &'l str, keys: &[&str]) -> Vec<&'l str> {
     let mut words = line.split_whitespace();
     let known = words.next().is_some_and(|word| keys.contains(&word));
     words.next().filter(|_| known).into_iter().collect()
+}
+
+/// The words behind `NTP=` and `FallbackNTP=`.
+fn timesyncd(line: &str) -> Vec<&str> {
+    let value = line.split_once('=');
+    let value = value.filter(|(key, _)| ["NTP", "FallbackNTP"].contains(&key.trim()));
+    value.map(|(_, servers)| servers.split_whitespace().collect()).unwrap_or_default()
 }
 
 /// An address, also with a scope.
@@ -103,6 +124,8 @@ mod tests {
         };
         assert_eq!(of(Protected::Resolver), ["192.0.2.2", "2001:db8::53", "fe80::1"]);
         assert_eq!(of(Protected::TimeServer), ["192.0.2.123", "192.0.2.124", "192.0.2.125"]);
+        let names: Vec<_> = time_names(root.path()).into_iter().collect();
+        assert_eq!(names, ["2.debian.pool.ntp.org", "ntp.example.org"]);
         assert!(servers(Path::new("/nonexistent")).is_empty());
     }
 }

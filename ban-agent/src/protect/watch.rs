@@ -2,7 +2,7 @@
 //! address or route, or until somebody asks it to look at the sessions again.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fmt,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
@@ -20,12 +20,16 @@ use rustix::{
 };
 
 use super::{
-    Error, Network, Servers, Sessions, Surroundings, route,
+    Error, Network, Servers, Sessions, Surroundings,
+    clocks::{self, InUse},
+    route,
     sessions::{self, Clients},
 };
 
 /// The tables and /proc are read at most this often, however much happens.
 const PAUSE: Duration = Duration::from_secs(1);
+/// And at least this often: nothing tells of a file that names another server.
+const REFRESH: Duration = Duration::from_secs(60);
 
 const PROC: &str = "/proc";
 const ROOT: &str = "/";
@@ -38,6 +42,7 @@ pub struct Watcher {
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
     connected: Connected,
+    wanted: Arc<Mutex<Servers>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,18 +67,25 @@ impl Watcher {
         let network = route::network()?;
         let Clients { connected, sessions: peers } =
             sessions::clients(PROC.as_ref(), sessions.look());
-        let first = Surroundings::of(&network, &peers, wanted.look(ROOT.as_ref()));
+        let clocks = InUse::default();
+        let first =
+            Surroundings::of(&network, &peers, wanted.look(ROOT.as_ref(), &BTreeSet::new()));
+        let wanted = Arc::new(Mutex::new(wanted));
         let connected = Arc::new(Mutex::new((Instant::now(), Arc::new(connected))));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).map_err(|error| Error::Thread(error.into()))?;
         let (wake, stop) = (Arc::new(wake), Arc::new(AtomicBool::new(false)));
+        let waking = Arc::clone(&wake);
+        clocks::start(ROOT, Arc::clone(&wanted), &clocks, move || look_again(&waking))
+            .map_err(Error::Thread)?;
         let watch = Watch {
             notifications,
             wake: Arc::clone(&wake),
             stop: Arc::clone(&stop),
             connected: Arc::clone(&connected),
             sessions,
-            wanted,
+            wanted: Arc::clone(&wanted),
+            clocks,
             network,
             last: first.clone(),
         };
@@ -81,7 +93,7 @@ impl Watcher {
             .name("protect".to_owned())
             .spawn(move || watch.run(&changed))
             .map_err(Error::Thread)?;
-        Ok((Watcher { wake, stop, connected, thread: Some(thread) }, first))
+        Ok((Watcher { wake, stop, connected, wanted, thread: Some(thread) }, first))
     }
 
     /// Who has a TCP connection to this host, or had one a second ago. Asks the kernel if nobody
@@ -101,9 +113,23 @@ impl Watcher {
     /// Asks for a look at the SSH sessions, soon. Nothing tells of a login: call it when somebody
     /// is about to be banned.
     pub fn look(&self) {
-        // Fails only if it is about to be read anyway.
-        let _ = write(&self.wake, &1u64.to_ne_bytes());
+        look_again(&self.wake);
     }
+
+    /// From now on these are protected, too.
+    pub fn want(&self, servers: Servers) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *wanted != servers {
+            *wanted = servers;
+            drop(wanted);
+            self.look();
+        }
+    }
+}
+
+fn look_again(wake: &OwnedFd) {
+    // Fails only if it is about to be read anyway.
+    let _ = write(wake, &1u64.to_ne_bytes());
 }
 
 impl Drop for Watcher {
@@ -122,7 +148,8 @@ struct Watch {
     stop: Arc<AtomicBool>,
     connected: Connected,
     sessions: Sessions,
-    wanted: Servers,
+    wanted: Arc<Mutex<Servers>>,
+    clocks: InUse,
     network: Network,
     last: Surroundings,
 }
@@ -132,16 +159,19 @@ impl Watch {
         let (mut moved, mut asked) = (false, false);
         let mut looked = None;
         loop {
-            let wait = (moved || asked).then(|| {
+            let idle = !(moved || asked);
+            let wait = if idle {
+                REFRESH
+            } else {
                 let since = looked.map_or(PAUSE, |looked: Instant| looked.elapsed());
                 PAUSE.saturating_sub(since)
-            });
+            };
             let (notified, woken) = self.wait(wait);
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
             moved |= notified;
-            asked |= woken;
+            asked |= woken || (idle && !notified);
             if (moved || asked) && looked.is_none_or(|looked| looked.elapsed() >= PAUSE) {
                 self.look(moved, changed);
                 looked = Some(Instant::now());
@@ -151,12 +181,12 @@ impl Watch {
     }
 
     /// Whether the kernel, and whether somebody else, has something new.
-    fn wait(&self, patience: Option<Duration>) -> (bool, bool) {
+    fn wait(&self, patience: Duration) -> (bool, bool) {
         let mut events = [
             PollFd::from_borrowed_fd(self.notifications.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
         ];
-        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let timeout = Timespec::try_from(patience).ok();
         if let Err(error) = poll(&mut events, timeout.as_ref())
             && error != rustix::io::Errno::INTR
         {
@@ -186,7 +216,10 @@ impl Watch {
         let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         *last = (Instant::now(), Arc::new(connected));
         drop(last);
-        let now = Surroundings::of(&self.network, &sessions, self.wanted.look(ROOT.as_ref()));
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let servers = wanted.look(ROOT.as_ref(), &clocks);
+        let now = Surroundings::of(&self.network, &sessions, servers);
         if now != self.last {
             self.last = now.clone();
             changed(now);

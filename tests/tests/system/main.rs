@@ -11,6 +11,7 @@ mod crash;
 mod entries;
 mod events;
 mod fail2ban;
+mod forged;
 mod guard;
 mod haproxy;
 mod hooks;

@@ -48,6 +48,8 @@ pub struct Rules {
     pub ignoreip: Vec<IpNet>,
     /// The same, by name or in files: looked up while the jail runs.
     pub lookup: Lookup,
+    /// Through whom what it reads came: never banned by this jail.
+    pub proxies: Vec<IpNet>,
     /// Asked before a ban.
     pub ignorecommand: Option<IgnoreCommand>,
     /// Prefix length that an IPv4 offender is counted and banned by: 32 is the address.
@@ -126,6 +128,7 @@ pub fn rules(maxretry: u32, findtime: u64) -> Rules {
         maxmatches: 5,
         max_tracked: 1000,
         lookup: Lookup::default(),
+        proxies: Vec::new(),
         ignorecommand: None,
         widen: None,
         extend: None,

@@ -1,6 +1,6 @@
 //! What may never be banned, and by whom nevertheless. Law 2: the allow list always wins.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::Holder;
 use crate::net::{IpNet, PrefixMap, PrefixSet};
@@ -18,20 +18,44 @@ pub enum Protected {
     TimeServer,
     /// Clients come through it.
     Proxy,
+    /// Likewise: it is on the list of this name.
+    Cdn(&'static str),
+    /// Clients come through it into the log of one jail.
+    JailProxy,
     /// Loopback, link-local, multicast or unspecified.
     Special,
     /// The peer of an established SSH session.
     SshPeer,
 }
 
+impl Protected {
+    /// How the operator changes that.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Protected::Resolver => "[agent] protect = [\"ntp\"] leaves them out",
+            Protected::TimeServer => "[agent] protect = [\"resolvers\"] leaves them out",
+            Protected::Proxy | Protected::Cdn(_) => "take it out of [agent] trusted_proxies",
+            Protected::JailProxy => "take it out of the jail's trusted_proxies",
+            Protected::Own | Protected::Gateway | Protected::Special | Protected::SshPeer => {
+                "`ban-agent ban --force` alone bans it"
+            }
+        }
+    }
+}
+
 impl fmt::Display for Protected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Protected::Cdn(name) => {
+                return write!(f, "a trusted proxy ({name} in [agent] trusted_proxies)");
+            }
             Protected::Own => "an address of this host",
             Protected::Gateway => "a gateway of this host",
             Protected::Resolver => "a resolver of this host ([agent] protect)",
             Protected::TimeServer => "a time server of this host ([agent] protect)",
             Protected::Proxy => "a trusted proxy ([agent] trusted_proxies)",
+            Protected::JailProxy => "a proxy that this jail trusts (its trusted_proxies)",
             Protected::Special => "loopback, link-local or multicast",
             Protected::SshPeer => "the peer of an SSH session on this host",
         })
@@ -63,6 +87,8 @@ pub enum Refusal {
 pub(super) struct Guard {
     allowed: PrefixSet,
     protected: PrefixMap<Protected>,
+    /// By jail.
+    proxies: BTreeMap<Arc<str>, PrefixSet>,
 }
 
 impl Guard {
@@ -75,6 +101,26 @@ impl Guard {
         for (prefix, why) in prefixes {
             self.protected.insert(prefix.trunc(), *why);
         }
+    }
+
+    pub(super) fn set_proxies(&mut self, of_jails: &[(Arc<str>, Vec<IpNet>)]) {
+        let sets = of_jails.iter().filter(|(_, proxies)| !proxies.is_empty());
+        let sets = sets.map(|(jail, nets)| (Arc::clone(jail), nets.iter().copied().collect()));
+        self.proxies = sets.collect();
+    }
+
+    pub(super) fn proxies(&self) -> impl Iterator<Item = IpNet> {
+        self.proxies.values().flat_map(PrefixSet::iter)
+    }
+
+    pub(super) fn trusting(&self, prefix: IpNet) -> impl Iterator<Item = &Arc<str>> {
+        let trusting = move |set: &PrefixSet| set.cover(prefix).is_some();
+        self.proxies.iter().filter(move |(_, set)| trusting(set)).map(|(jail, _)| jail)
+    }
+
+    fn proxies_of(&self, holder: &Holder) -> Option<&PrefixSet> {
+        let Holder::Jail(jail) = holder else { return None };
+        self.proxies.get(jail)
     }
 
     pub(super) fn allowed(&self) -> impl Iterator<Item = IpNet> {
@@ -103,6 +149,11 @@ impl Guard {
         if manual && force {
             return None;
         }
+        if let Some(proxies) = self.proxies_of(holder)
+            && let Some(member) = proxies.cover(prefix).or_else(|| proxies.overlap(prefix))
+        {
+            return Some(Refusal::Protected(member, Protected::JailProxy));
+        }
         let around = self.protected.covering(prefix).next();
         let (member, why) = around.or_else(|| self.protected.within(prefix).next())?;
         Some(Refusal::Protected(member, *why))
@@ -112,6 +163,8 @@ impl Guard {
     /// guarded, which the kernel passes anyway, and not if the operator forced it.
     pub(super) fn ends(&self, prefix: IpNet, holder: &Holder) -> bool {
         let guarded = || self.protected.covering(prefix).next().is_some();
-        self.allowed.cover(prefix).is_some() || (*holder != Holder::Manual && guarded())
+        let proxy = || self.proxies_of(holder).is_some_and(|set| set.cover(prefix).is_some());
+        self.allowed.cover(prefix).is_some()
+            || (*holder != Holder::Manual && (guarded() || proxy()))
     }
 }

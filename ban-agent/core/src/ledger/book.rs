@@ -1,6 +1,9 @@
 //! The ledger itself: every live claim, and who makes room when there are too many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan, Protected, Refusal,
@@ -234,6 +237,18 @@ impl Ledger {
         self.end_refused(plan);
     }
 
+    /// Replaces whom each jail trusts to bring others' requests; what the jail claims inside it
+    /// ends at once.
+    pub fn set_proxies(&mut self, of_jails: &[(Arc<str>, Vec<IpNet>)], plan: &mut Plan) {
+        self.guard.set_proxies(of_jails);
+        self.end_refused(plan);
+    }
+
+    /// The jails that may not ban `prefix` because they trust it to bring others' requests.
+    pub fn trusting(&self, prefix: IpNet) -> impl Iterator<Item = &Arc<str>> {
+        self.guard.trusting(prefix.trunc())
+    }
+
     /// Why `holder` may not ban `prefix`, if so.
     #[must_use]
     pub fn refusal(&self, prefix: IpNet, holder: &Holder, force: bool) -> Option<Refusal> {
@@ -364,7 +379,7 @@ impl Ledger {
 
     fn end_refused(&mut self, plan: &mut Plan) {
         let protected = self.guard.protected().map(|(prefix, _)| prefix);
-        let guarded = self.guard.allowed().chain(protected);
+        let guarded = self.guard.allowed().chain(protected).chain(self.guard.proxies());
         let inside: BTreeSet<IpNet> = guarded
             .flat_map(|guarded| self.bans.within(guarded).map(|(prefix, _)| prefix))
             .collect();

@@ -377,3 +377,38 @@ fn a_ban_that_is_over_makes_room_before_a_crowd_does() {
     assert!(ledger.get(net("198.51.100.2")).is_none(), "then the crowd's that ends soonest");
     assert_eq!(ledger.len(), 3);
 }
+
+#[test]
+fn a_jail_never_bans_whom_it_trusts_as_a_proxy() {
+    let mut ledger = Ledger::new(100);
+    let now = Boot(1);
+    let claim = |prefix: &str, holder: &Holder| Claim {
+        prefix: net(prefix),
+        holder: holder.clone(),
+        until: Boot::NEVER,
+        ports: Ports::new(),
+        derived: false,
+    };
+    let (web, mail) = (Holder::Jail("web".into()), Holder::Jail("mail".into()));
+    let mut plan = Plan::default();
+    ledger.claim(&claim("203.0.113.7", &web), false, now, &mut plan);
+    ledger.claim(&claim("203.0.113.7", &mail), false, now, &mut plan);
+    ledger.set_proxies(&[("web".into(), vec![net("203.0.113.0/24")])], &mut plan);
+    let ended: Vec<_> = plan.ended.iter().map(|ended| ended.claim.holder.clone()).collect();
+    assert_eq!(ended, std::slice::from_ref(&web), "what it held ends, and nobody else's");
+    // nor a network that holds one
+    for prefix in ["203.0.113.8", "203.0.112.0/22"] {
+        let change = ledger.claim(&claim(prefix, &web), false, now, &mut plan);
+        let expected = Refusal::Protected(net("203.0.113.0/24"), Protected::JailProxy);
+        assert_eq!(change, Change::Refused(expected), "{prefix}");
+    }
+    for (prefix, holder) in
+        [("203.0.113.8", &mail), ("203.0.113.9", &Holder::Manual), ("203.0.114.1", &web)]
+    {
+        let change = ledger.claim(&claim(prefix, holder), false, now, &mut plan);
+        assert_eq!(change, Change::New, "{prefix}");
+    }
+    let trusting: Vec<_> = ledger.trusting(net("203.0.113.8")).map(ToString::to_string).collect();
+    assert_eq!(trusting, ["web"]);
+    assert!(ledger.never_dropped().is_empty(), "others may have them banned");
+}
