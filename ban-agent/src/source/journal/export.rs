@@ -1,11 +1,17 @@
 //! Reads the journal export format (systemd, "Journal Export Formats") into the lines that a
 //! filter sees: `RFC3339 host ident[pid]: message`. Pure, incremental, bounded.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
-/// The fields that a line is made of; what journalctl is asked for.
-pub(super) const FIELDS: &str =
-    "MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_COMM,_PID,_HOSTNAME,_SOURCE_REALTIME_TIMESTAMP";
+/// The fields that a line is made of, and those that tell of a line in several entries; what
+/// journalctl is asked for.
+pub(super) const FIELDS: &str = "MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_COMM,_PID,_HOSTNAME,_SOURCE_REALTIME_TIMESTAMP,\
+     _STREAM_ID,_LINE_BREAK,CONTAINER_ID,CONTAINER_PARTIAL_MESSAGE";
+
+/// Streams whose line goes on, at most; each is a service or a container of this host.
+const MAX_STREAMS: usize = 4096;
 
 /// A reader of one stream.
 #[derive(Debug)]
@@ -20,6 +26,8 @@ pub(super) struct Export {
     /// Drop everything to the end of this line.
     skip_line: bool,
     entry: Entry,
+    /// Streams whose last entry was not the end of a line.
+    unended: HashSet<Vec<u8>>,
     /// Entries whose message was over the limit.
     overlong: u64,
     /// Things that are not in the format.
@@ -38,6 +46,12 @@ struct Entry {
     own_pid: Vec<u8>,
     pid: Vec<u8>,
     message: Option<Vec<u8>>,
+    /// Of a service's standard output, or a container.
+    stream: Vec<u8>,
+    /// `_LINE_BREAK` (systemd.journal-fields(7)): how its line ended, if not by a line feed.
+    line_break: Vec<u8>,
+    /// `CONTAINER_PARTIAL_MESSAGE`: the container's line goes on in the next entry.
+    partial: Vec<u8>,
     overlong: bool,
 }
 
@@ -59,6 +73,7 @@ impl Export {
             skip: 0,
             skip_line: false,
             entry: Entry::default(),
+            unended: HashSet::new(),
             overlong: 0,
             malformed: 0,
         }
@@ -149,6 +164,9 @@ impl Export {
             b"_COMM" => &mut entry.command,
             b"SYSLOG_PID" => &mut entry.own_pid,
             b"_PID" => &mut entry.pid,
+            b"_STREAM_ID" | b"CONTAINER_ID" => &mut entry.stream,
+            b"_LINE_BREAK" => &mut entry.line_break,
+            b"CONTAINER_PARTIAL_MESSAGE" => &mut entry.partial,
             b"MESSAGE" => entry.message.get_or_insert_default(),
             _ => return,
         };
@@ -158,6 +176,7 @@ impl Export {
 
     fn finish(&mut self, taken: &mut Taken) {
         let entry = std::mem::take(&mut self.entry);
+        let goes_on = self.goes_on(&entry);
         if let Ok(cursor) = String::from_utf8(entry.cursor.clone())
             && !cursor.is_empty()
         {
@@ -167,10 +186,28 @@ impl Export {
                 return;
             }
         }
+        if goes_on {
+            self.overlong += 1;
+            return;
+        }
         self.overlong += u64::from(entry.overlong);
         if entry.message.is_some() && !entry.write(&mut taken.lines) {
             self.malformed += 1;
         }
+    }
+
+    /// Whether the entry is the rest of a line whose beginning was another: journald and container
+    /// engines cut long lines, and a client who fills one writes the beginning of the next.
+    fn goes_on(&mut self, entry: &Entry) -> bool {
+        if entry.stream.is_empty() {
+            return false;
+        }
+        let goes_on = self.unended.remove(&entry.stream);
+        let cut = [&b"line-max"[..], b"nul", b"pid-change"].contains(&entry.line_break.as_slice());
+        if (cut || entry.partial == b"true") && self.unended.len() < MAX_STREAMS {
+            self.unended.insert(entry.stream.clone());
+        }
+        goes_on
     }
 }
 
@@ -278,6 +315,40 @@ mod tests {
             assert_eq!(messages.collect::<Vec<_>>().join(" "), expected, "{seen}");
             assert_eq!(taken.cursor.as_deref(), Some("s=1;i=2;b=7;x=2"));
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_line_is_no_line() {
+        let entry = |fields: &str, message: &str| {
+            format!("__REALTIME_TIMESTAMP=0\n{fields}MESSAGE={message}\n\n")
+        };
+        for (stream, other, cut) in [
+            ("_STREAM_ID=7\n", "_STREAM_ID=8\n", "_LINE_BREAK=line-max\n"),
+            ("_STREAM_ID=7\n", "", "_LINE_BREAK=nul\n"),
+            ("CONTAINER_ID=7\n", "CONTAINER_ID=8\n", "CONTAINER_PARTIAL_MESSAGE=true\n"),
+        ] {
+            let cut = format!("{stream}{cut}");
+            let stream = [
+                entry(stream, "whole"),
+                entry(&cut, "GET /AAAA"),
+                entry(other, "another"),
+                entry(&cut, "AAAA"),
+                entry(stream, "Failed password for root from 203.0.113.7 port 22 ssh2"),
+                entry(stream, "next"),
+            ];
+            let (lines, export, _) = read(stream.concat().as_bytes(), 64, 1000);
+            let messages: Vec<_> = lines.lines().map(|line| line.rsplit(": ").next()).collect();
+            assert_eq!(
+                messages,
+                [Some("whole"), Some("GET /AAAA"), Some("another"), Some("next")],
+                "{cut}"
+            );
+            assert_eq!(export.overlong, 2);
+        }
+        // the end of a stream is an end
+        let last = entry("_STREAM_ID=7\n_LINE_BREAK=eof\n", "last");
+        let stream = last + &entry("_STREAM_ID=7\n", "first");
+        assert!(read(stream.as_bytes(), 64, 1000).0.contains(": first\n"));
     }
 
     #[test]
