@@ -1,5 +1,5 @@
 //! Reads the address that a pattern captured. Accepts canonical spellings only: what the address
-//! parser refuses, or what is glued to further digits, names nobody.
+//! parser refuses, or what is a piece of something longer, names nobody.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,12 +11,27 @@ pub(super) fn parse(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Whether `text[start..end]` is a piece of a longer number: `1203.0.113.7` or `203.0.113.1234`
-/// name nobody, and neither does an address out of the middle of a longer one.
+/// Whether `text[start..end]` is a piece of something longer: of a number (`203.0.113.1234`), of an
+/// address that ends like one of IPv4 (`64:ff9b::203.0.113.7` is not 64:ff9b::203), or of a host
+/// name, which its owner chooses: `203.0.113.7.example.org`, `x-203.0.113.7`.
 pub(super) fn glued(text: &str, start: usize, end: usize) -> bool {
-    let before = text.as_bytes().get(..start).and_then(<[u8]>::last);
-    let after = text.as_bytes().get(end);
-    before.is_some_and(u8::is_ascii_digit) || after.is_some_and(u8::is_ascii_digit)
+    let word = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let joined = |first: Option<u8>, second| match first {
+        Some(b'.' | b'-' | b'_') => word(second),
+        first => word(first),
+    };
+    let before = text.as_bytes().get(..start).unwrap_or_default();
+    let after = text.as_bytes().get(end..).unwrap_or_default();
+    let (mut left, mut right) = (before.iter().rev().copied(), after.iter().copied());
+    joined(left.next(), left.next()) || (joined(right.next(), right.next()) && !hyphen_port(after))
+}
+
+/// Whether a text begins with a port as libssh's `Remote: 203.0.113.7-1780;` has it.
+fn hyphen_port(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"-") else { return false };
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let next = rest.get(end).copied();
+    !next.is_some_and(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
 /// Whether the end of the IPv6 address at `range` may as well be a port: `2001:db8::1:2345` is an
@@ -58,11 +73,30 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_of_a_number_is_no_address() {
-        let text = "x 1203.0.113.1234 y";
-        assert!(glued(text, 3, 14));
-        assert!(glued(text, 2, 15));
-        assert!(!glued(" 203.0.113.7 ", 1, 12));
+    fn a_piece_of_something_longer_is_no_address() {
+        for (text, address, expected) in [
+            ("x 1203.0.113.7 y", "203.0.113.7", true),
+            ("x 203.0.113.7234 y", "203.0.113.7", true),
+            ("203.0.113.7.5", "203.0.113.7", true),
+            ("64:ff9b::203.0.113.7", "64:ff9b::203", true),
+            ("203.0.113.7.example.org", "203.0.113.7", true),
+            ("203.0.113.7-static.example.org", "203.0.113.7", true),
+            ("x-203.0.113.7", "203.0.113.7", true),
+            ("7.113.0.203.dnsbl.example.org", "7.113.0.203", true),
+            ("x203.0.113.7", "203.0.113.7", true),
+            ("203.0.113.7", "203.0.113.7", false),
+            ("from 203.0.113.7.", "203.0.113.7", false),
+            ("rhost=203.0.113.7:80", "203.0.113.7", false),
+            ("client 203.0.113.7#53", "203.0.113.7", false),
+            ("(203.0.113.7), [203.0.113.8]", "203.0.113.7", false),
+            ("- 203.0.113.7 -", "203.0.113.7", false),
+            ("2001:db8::1%eth0", "2001:db8::1", false),
+            ("Remote: 203.0.113.7-1780;", "203.0.113.7", false),
+            ("203.0.113.7-1780.example.org", "203.0.113.7", true),
+        ] {
+            let start = text.find(address).unwrap();
+            assert_eq!(glued(text, start, start + address.len()), expected, "{text}");
+        }
     }
 
     #[test]
