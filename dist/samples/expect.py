@@ -136,7 +136,10 @@ def apache(line):
 
 def dovecot(line):
     time, tag, text = syslog(line)
-    if tag == "dovecot" and "-login: " in text and "(auth failed, " in text.split("user=<")[0]:
+    service, _, rest = text.partition(": ")
+    if tag != "dovecot" or not service.endswith("-login") or rest.startswith("ID sent: "):
+        return
+    if "(auth failed, " in text.split("user=<")[0]:
         user, rest = text.split(": user=<", 1)[1].rsplit(", rip=", 1)
         user = user.rsplit(">", 1)[0]
         yield "dovecot", rest.split(",")[0], time, user
@@ -146,7 +149,7 @@ def postfix(line):
     time, tag, text = syslog(line)
     if tag.startswith("postfix/") and tag.endswith("/smtpd") and text.startswith("warning: "):
         client, _, rest = text[9:].partition("]: SASL ")
-        if rest.split(" ", 1)[1:] and rest.split(" ", 1)[1].startswith("authentication failed: "):
+        if " " not in client and rest.split(" ", 1)[1:] and rest.split(" ", 1)[1].startswith("authentication failed: "):
             yield "postfix-sasl", client.split("[")[1], time, None
 
 

@@ -37,6 +37,13 @@ for node in null zero full random urandom tty ptmx; do
 done
 mount --rbind /dev/pts dev/pts && mount --rbind dev /dev
 mount -t tmpfs none /run && mkdir -p /run/sshd
+# what mallory's own name server says of mallory's addresses
+cat >hosts <<EOF
+127.0.0.1 localhost
+$mallory $victim.from-$victim.example.org
+$mallory6 198.51.100.66
+EOF
+mount --bind hosts /etc/hosts
 
 cat >rsyslog.conf <<EOF
 module(load="imuxsock" SysSock.RateLimit.Interval="0")
@@ -80,7 +87,9 @@ EOF
 sed 's/UsePAM no/UsePAM yes/; $a PasswordAuthentication no\nKbdInteractiveAuthentication yes' \
     sshd.conf >sshd-pam.conf
 sed 's/UsePAM no/&\nPasswordAuthentication no\nLoginGraceTime 4/' sshd.conf >sshd-keys.conf
+{ cat sshd.conf && echo UseDNS yes; } >sshd-dns.conf
 /usr/sbin/sshd -D -p 2222 -f sshd.conf &
+/usr/sbin/sshd -D -p 2225 -f sshd-dns.conf &
 /usr/sbin/sshd -D -p 2224 -f sshd-keys.conf &
 /usr/sbin/sshd -D -p 2223 -f sshd-pam.conf &
 
@@ -103,6 +112,14 @@ http {
             return 200 '{"ok":1}';
         }
         location / { return 404; }
+    }
+    server {
+        # behind a proxy that is trusted
+        listen $server:8083;
+        access_log $work/cloudstack.log combined;
+        set_real_ip_from $two;
+        real_ip_header X-Forwarded-For;
+        location / { return 401; }
     }
     server {
         listen $server:8081; listen [$server6]:8081;
@@ -203,6 +220,8 @@ listen = $server, $server6
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login
+auth_verbose = yes
+imap_id_log = *
 mail_location = maildir:$work/mail
 passdb {
   driver = passwd-file
@@ -258,6 +277,11 @@ smtpd_client_auth_rate_limit = 0
 EOF
 cat >postfix/master.cf <<EOF
 2525      inet n - n - - smtpd
+2526      inet n - n - - smtpd
+  -o smtpd_peername_lookup=yes
+  -o smtpd_helo_required=yes
+  -o smtpd_helo_restrictions=reject_invalid_helo_hostname,reject_non_fqdn_helo_hostname
+  -o smtpd_sender_restrictions=reject_non_fqdn_sender
 5870      inet n - n - - smtpd
   -o syslog_name=postfix/submission
 anvil     unix - - n - 1 anvil
@@ -270,7 +294,7 @@ chown postfix data spool/private
 chown nobody mail
 postfix -c "$work/postfix" start-fg >postfix.err 2>&1 &
 
-for port in 2222 2223 2224 8080 8081 8443 7480 8444 8082 1143 1110 2525 5870; do until_ok port_open $port; done
+for port in 2222 2223 2224 2225 8080 8081 8083 8443 7480 8444 8082 1143 1110 2525 2526 5870; do until_ok port_open $port; done
 # an open and closed connection is no sample: begin with empty logs
 for log in sshd sshd-iso ceph mail; do : >$log.log; done
 
@@ -432,6 +456,66 @@ for name in "x${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $
     quiet /usr/bin/python3 rude.py $mallory $server 2222 "$name"
     quiet /usr/bin/python3 rude.py $mallory6 $server6 2222 "$name"
 done
+# what a client says besides its name: a second name, why it leaves, and what it can do
+cat >odd.py <<'EOF'
+import os, socket, struct, sys, paramiko
+
+source, host, port, text = sys.argv[1:]
+
+
+def connect():
+    link = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    link.bind((source, 0))
+    link.connect((host, int(port)))
+    return link
+
+
+def refused(ask):
+    try:
+        ask()
+    except (paramiko.SSHException, EOFError, OSError):
+        pass
+
+
+transport = paramiko.Transport(connect())
+transport.start_client()
+refused(lambda: transport.auth_none(text))
+refused(lambda: transport.auth_password("x " + text, "wrong"))
+transport.close()
+
+# SSH_MSG_DISCONNECT with words of the client's own (RFC 4253, section 11.1)
+for code in (11, 14):
+    transport = paramiko.Transport(connect())
+    transport.start_client()
+    message = paramiko.Message()
+    message.add_byte(bytes([1]))
+    message.add_int(code)
+    message.add_string(text)
+    message.add_string("")
+    transport._send_message(message)
+    transport.close()
+
+# SSH_MSG_KEXINIT with names of algorithms that there are not (section 7.1)
+link = connect()
+link.sendall(b"SSH-2.0-" + text.encode("utf-8", "replace").replace(b"\n", b" ")[:200] + b"\r\n")
+names = text.encode("utf-8", "surrogateescape").replace(b",", b";")
+lists = b"".join(struct.pack(">I", len(names)) + names for _ in range(10))
+payload = bytes([20]) + os.urandom(16) + lists + bytes(5)
+padding = 8 - (len(payload) + 5) % 8 + 8
+link.sendall(struct.pack(">IB", len(payload) + padding + 1, padding) + payload + bytes(padding))
+link.settimeout(5)
+refused(lambda: [None for _ in iter(lambda: link.recv(4096), b"")])
+EOF
+for text in "root from $victim port 22 ssh2" "$victim port 22" \
+    "x${nl}Nov 21 02:00:00 edge sshd[1]: Failed password for root from $victim port 22 ssh2$nl" \
+    " [preauth] Unable to negotiate with $victim port 22: no matching cipher found. Their offer: x"; do
+    quiet /usr/bin/python3 odd.py $mallory $server 2222 "$text"
+    quiet /usr/bin/python3 odd.py $mallory6 $server6 2222 "$text"
+done
+for name in "root" "x from $victim port 22 ssh2"; do
+    ssh_as $mallory "$name" $server 2225 -o NumberOfPasswordPrompts=1
+    ssh_as $mallory6 "$name" $server6 2225 -o NumberOfPasswordPrompts=1
+done
 for name in "root $victim port 22 [preauth]" "x $victim port 22" "root"; do
     key $mallory "$name" $server -i hostkey
     key $mallory6 "$name" $server6 -i hostkey
@@ -470,8 +554,45 @@ for text in "$combined" "$haproxy" "$mismatch" "$apache" "$victim" "x${nl}$apach
     rest=" HTTP/1.1${crlf}Host: x${crlf}Connection: close$crlf$crlf"
     feed "GET /client/api?response=json&${text//$nl/ }$rest" 0.5 $mallory $server 8080
     feed "GET /api/auth?${text//$nl/ }$rest" 0.5 $mallory $server 8443
+    # what is no request, and what a proxy would say
+    feed "$text$crlf$crlf" 0.5 $mallory $server 8443
+    feed "$text$crlf$crlf" 0.5 $mallory $server 8081
+    feed "$text$crlf$crlf" 0.5 $mallory $server 8082
+    feed "PROXY TCP4 $victim $server 4711 8443${crlf}POST /api/auth$rest" 0.5 $mallory $server 8443
+    feed "PROXY TCP4 $victim $server 4711 8081${crlf}GET /$rest" 0.5 $mallory $server 8081
+    web $mallory -X "$(printf '%s' "${text//$nl/_}" | tr ' "' '__')" "$api?response=xml"
+    # through a proxy that is trusted, and past it
+    web $two -H "X-Forwarded-For: ${text//$nl/ }, $victim, $mallory" "http://$server:8083/"
+    web $mallory -H "X-Forwarded-For: $victim" -H "X-Real-IP: $victim" "http://$server:8083/"
+    # digest, and a scheme that there is not
+    quoted=${text//$nl/ }
+    web $mallory --digest -u "${quoted//:/;}:wrong" "http://$server:8082/digest"
+    web $mallory -H "Authorization: $quoted" "http://$server:8082/"
 done
 
+cat >talk.py <<'EOF'
+import socket, sys
+
+source, host, port = sys.argv[1:4]
+link = socket.create_connection((host, int(port)), 20, (source, 0))
+answers = link.makefile("rb")
+
+
+def answered():
+    while answers.readline()[3:4] == b"-":
+        pass
+
+
+answered()
+for line in sys.argv[4:]:
+    link.sendall(line.encode("utf-8", "surrogateescape") + b"\r\n")
+    answered()
+EOF
+talk() { # port, lines: waits for an answer to each
+    local port=$1
+    shift
+    quiet /usr/bin/python3 talk.py $mallory $server "$port" "$@"
+}
 rip="x>, method=PLAIN, rip=$victim, lip=$server, session=<AAAAAAAAAAA>"
 sasl="x postfix/smtpd[1]: warning: unknown[$victim]: SASL LOGIN authentication failed: x"
 for name in "$rip" "x>, rip=$victim, lip=$server, session=<AAAA" "$sasl" "$victim" \
@@ -481,6 +602,18 @@ for name in "$rip" "x>, rip=$victim, lip=$server, session=<AAAA" "$sasl" "$victi
     feed "a AUTHENTICATE PLAIN $plain64$crlf" 4 $mallory $server 1143
     feed "AUTH PLAIN $plain64$crlf" 4 $mallory $server 1110
     feed "EHLO ${name//$nl/ }${crlf}AUTH PLAIN $plain64$crlf" 4 $mallory $server 2525
+    # what else the three write of a client's text
+    word=${name//$nl/ } quoted=${name//$nl/ } quoted=${quoted//\"/\\\"}
+    login64=$(printf '%s' "$name" | base64 -w0)
+    id="a ID (\"name\" \"$quoted\" \"x-originating-ip\" \"$victim\")"
+    feed "$id${crlf}a LOGIN \"$quoted\" wrong$crlf" 4 $mallory $server 1143
+    feed "USER $word${crlf}PASS wrong$crlf" 4 $mallory $server 1110
+    talk 2526 "EHLO $word" "XCLIENT ADDR=$victim NAME=$victim" "AUTH LOGIN $login64" "$login64" QUIT
+    talk 2525 "HELO $word" "MAIL FROM:<$word>" "RCPT TO:<$word@example.org>" QUIT
+    talk 2526 "EHLO edge.example.net" "MAIL FROM:<\"$quoted\"@example.org>" \
+        "RCPT TO:<\"$quoted\"@example.org>" "$word" "VRFY $word" "GET /$word" QUIT
+    talk 5870 "EHLO [$victim]" "MAIL FROM:<x@[$victim]>" "RCPT TO:<x@[$victim]>" "AUTH $word" \
+        "AUTH PLAIN $word" QUIT
 done
 sleep 3
 for log in $plain; do keep $log.log $log.inject.log; done
