@@ -1,7 +1,9 @@
 //! An agent that was taken over, under the real unit: what it runs finds no way out. Every way is
 //! tried outside as well, where each has to lead somewhere.
 
-use std::{collections::BTreeSet, fs, net::TcpListener, os::unix::fs::PermissionsExt as _};
+use std::{
+    collections::BTreeSet, fs, io::Write as _, net::TcpListener, os::unix::fs::PermissionsExt as _,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::{
@@ -51,7 +53,6 @@ try root-of-strong touched /proc/STRONG_PID/root/escaped
 try root-of-weak touched /proc/WEAK_PID/root/escaped
 try file touched /etc/escaped
 try home touched /root/escaped
-try tunable tee -a /proc/sys/net/ipv4/ip_forward
 try namespace nsenter --target 1 --mount true
 try mount mount -t tmpfs none /mnt
 try unit systemd-run --quiet --wait true
@@ -152,28 +153,38 @@ fn a_session_is_protected_by_a_unit_of_its_own() -> Result<()> {
     );
     machine.done(&["systemd-run", "--unit=session", "bash", "-c", &session])?;
     let (_session, _) = listener.accept()?;
-    // it is looked at once a second
-    let is_known = || {
-        eventually("the session is known", LIMIT, || {
-            let refused = machine.run(&["ban-agent", "ban", CLIENT.0])?;
-            let said = [refused.stdout, refused.stderr].concat();
-            Ok(String::from_utf8_lossy(&said).contains("is the peer of an SSH session"))
-        })
-        .with_context(journal)
+    // a log line that would ban has it looked at
+    let complain = |address: &str| -> Result<()> {
+        let mut log = fs::File::options().append(true).open(machine.file(LOG))?;
+        Ok(writeln!(log, "slow {address}")?)
     };
-    is_known()?;
-    let helpers =
-        machine.done(&["systemctl", "--no-legend", "list-units", "ban-agent-sessions@*"])?;
-    ensure!(helpers.contains("running"), "{helpers}");
+    let refused = format!("{}/32 is the peer of an SSH session", CLIENT.0);
+    eventually("the session is known", LIMIT, || {
+        complain(CLIENT.0)?;
+        Ok(journal().contains(&refused))
+    })
+    .with_context(journal)?;
+    let list = ["systemctl", "--no-legend", "list-units", "ban-agent-sessions@*"];
+    let helper = || Ok(machine.done(&list)?.contains("running"));
+    ensure!(helper()?, "{}", journal());
 
     // killed, it is there again with the next question; and after an upgrade
-    for words in [
+    for (number, words) in [
         &["systemctl", "kill", "--signal=KILL", "ban-agent-sessions@*"][..],
         &["dpkg", "--install", "/ban-agent.deb"],
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         machine.done(words)?;
-        is_known().with_context(|| format!("after {words:?}"))?;
+        eventually("the helper is there again", LIMIT, || {
+            complain(&format!("203.0.113.{}", number + 1))?;
+            helper()
+        })
+        .with_context(|| format!("after {words:?}\n{}", journal()))?;
     }
+    let shown = machine.run(&["ban-agent", "show", CLIENT.0])?;
+    ensure!(shown.status.code() == Some(1), "the client is banned\n{}", journal());
     ensure!(!journal().contains("no SSH session is protected"), "{}", journal());
 
     // it goes with the agent, and the package leaves nothing of it

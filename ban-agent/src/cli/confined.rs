@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].contains("SupplementaryGroups=daemon"), "{told:?}");
         assert!(told[1].contains("mails with 'mail'") && told[1].contains("/drop-in/mail.conf"));
-        assert!(told[2].contains("writes to /srv/far") && told[1].contains("files.conf"));
+        assert!(told[2].contains("writes to /srv/far") && told[2].contains("files.conf"));
         let folder = root.path().join(DROP_INS[0]);
         fs::create_dir_all(&folder).unwrap();
         let mail = include_str!("../../../dist/drop-in/mail.conf");
