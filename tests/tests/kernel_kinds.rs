@@ -149,11 +149,11 @@ const WAYS: [Way; 8] = [
     Way { name: "ipip1", kind: "ipip", outer: Some(Family::V4), inner: V4 },
     Way { name: "sit1", kind: "sit", outer: Some(Family::V4), inner: V6 },
     Way { name: "gre1", kind: "gre key 1", outer: Some(Family::V4), inner: BOTH },
-    Way { name: "six1", kind: "ip6tnl mode any", outer: Some(Family::V6), inner: BOTH },
-    Way { name: "gre61", kind: "ip6gre key 1", outer: Some(Family::V6), inner: BOTH },
-    Way { name: "vx1", kind: "vxlan id 1 dstport 4789", outer: Some(Family::V4), inner: BOTH },
+    Way { name: "six1", kind: "ip6tnl mode any", outer: Some(Family::V6), inner: V4 },
+    Way { name: "gre61", kind: "ip6gre key 1", outer: Some(Family::V6), inner: V6 },
+    Way { name: "vx1", kind: "vxlan id 1 dstport 4789", outer: Some(Family::V4), inner: V6 },
     Way { name: "wg1", kind: "wireguard", outer: None, inner: BOTH },
-    Way { name: "eth1", kind: "", outer: None, inner: BOTH },
+    Way { name: "eth1", kind: "", outer: None, inner: V4 },
 ];
 
 impl Way {

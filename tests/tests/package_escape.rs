@@ -165,7 +165,7 @@ fn a_session_is_protected_by_a_unit_of_its_own() -> Result<()> {
     })
     .with_context(journal)?;
     let list = ["systemctl", "--no-legend", "list-units", "ban-agent-sessions@*"];
-    let helper = || Ok(machine.done(&list)?.contains("running"));
+    let helper = || -> Result<bool> { Ok(machine.done(&list)?.contains("running")) };
     ensure!(helper()?, "{}", journal());
 
     // killed, it is there again with the next question; and after an upgrade
