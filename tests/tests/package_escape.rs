@@ -169,16 +169,15 @@ fn a_session_is_protected_by_a_unit_of_its_own() -> Result<()> {
     ensure!(helper()?, "{}", journal());
 
     // killed, it is there again with the next question; and after an upgrade
-    for (number, words) in [
+    let mut stranger = 0_u16;
+    for words in [
         &["systemctl", "kill", "--signal=KILL", "ban-agent-sessions@*"][..],
         &["dpkg", "--install", "/ban-agent.deb"],
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ] {
         machine.done(words)?;
         eventually("the helper is there again", LIMIT, || {
-            complain(&format!("203.0.113.{}", number + 1))?;
+            stranger += 1;
+            complain(&format!("198.18.{}.{}", stranger >> 8, stranger & 255))?;
             helper()
         })
         .with_context(|| format!("after {words:?}\n{}", journal()))?;
