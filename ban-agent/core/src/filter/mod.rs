@@ -5,6 +5,8 @@
 //! decoded, loses its time stamp and meets the patterns.
 
 mod compile;
+#[cfg(test)]
+mod dialect;
 mod groups;
 mod host;
 mod literals;

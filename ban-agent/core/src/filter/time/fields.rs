@@ -48,7 +48,8 @@ impl Fields {
     pub(super) fn set(&mut self, name: &str, text: &str) -> Option<()> {
         let text = text.trim();
         match name {
-            "Y" => self.year = Some(text.parse().ok()?),
+            // there is no year 0
+            "Y" => self.year = Some(text.parse().ok().filter(|year| *year > 0)?),
             "y" => self.year = Some(text.parse::<i16>().ok()? + 2000),
             "m" => self.month = Some(text.parse().ok()?),
             "b" | "B" => {

@@ -1,9 +1,13 @@
 //! One date pattern, compiled: finds a date in a line and reads it. Knows fail2ban's notation
 //! (`%Y`, `%Ex…`, `EPOCH`, `TAI64N`, `{^LN-BEG}`, `{UNB}`, `**`), not which pattern is tried when.
 
-use std::{ops::Range, sync::OnceLock};
+use std::{
+    ops::Range,
+    sync::{LazyLock, OnceLock},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
+use regex::Regex;
 
 use super::fields::Fields;
 use crate::filter::{pattern::Engine, python};
@@ -90,40 +94,45 @@ impl Template {
     /// A pattern with `%` fields or `{EPOCH}`.
     fn written(pattern: &str) -> Result<Template, String> {
         let mut kind = Kind::Fields;
-        let mut source = pattern.to_owned();
-        for (word, long, regex) in [("{LEPOCH}", true, LONG_EPOCH), ("{EPOCH}", false, EPOCH)] {
-            if let Some(at) = source.to_uppercase().find(word) {
-                kind = Kind::Epoch { long };
-                source.replace_range(at..at + word.len(), &format!("(?P<epoch>{regex})"));
-                source = format!("({source})");
-            }
-        }
+        let source = pattern.trim();
         let unbounded = source.starts_with("{UNB}");
-        let source = source.strip_prefix("{UNB}").unwrap_or(&source);
+        let source = source.strip_prefix("{UNB}").unwrap_or(source);
         let start = source.starts_with("{^LN-BEG}");
         let source = source.strip_prefix("{^LN-BEG}").unwrap_or(source);
         let alpha = ["%a", "%A", "%b", "%B", "%p", "%c"].iter().any(|field| source.contains(field));
-        let source = expand(source)?;
-        let bounds = Bounds::of(&source, unbounded);
-        let mut body = grouped(&source);
-        if bounds.free {
-            body = body.replace("**", "");
+        // flags hold for the whole, wherever they stand
+        let flags = EDGES.flags.find(source).map_or("", |flags| flags.as_str());
+        let mut source = source.replacen(flags, "", 1);
+        for (word, long, regex) in [("{LEPOCH}", true, LONG_EPOCH), ("{EPOCH}", false, EPOCH)] {
+            if let Some(at) = source.to_uppercase().find(word) {
+                kind = Kind::Epoch { long };
+                // a group of its own is all that is cut out
+                let whole = !has_group(&source);
+                source.replace_range(at..at + word.len(), &format!("(?P<epoch>{regex})"));
+                if whole {
+                    source = format!("({source})");
+                }
+            }
         }
-        let translated = python::translate(&body, false)?;
+        let source = expand(&source)?;
+        let body = grouped(&source);
+        let bounds = Bounds::of(&source, &body, unbounded, start);
+        let body = unstarred(&body);
+        let translated = python::translate(&format!("{flags}{body}"), false)?;
         let begin = match (bounds.begin, start) {
             (true, true) => LINE,
             (true, false) => BEGIN,
             (false, _) => "",
         };
         let end = if bounds.end { END } else { "" };
-        let flags = if alpha { "(?i)" } else { "" };
+        let case = if alpha { "(?i)" } else { "" };
         Ok(Template {
             name: pattern.to_owned(),
-            line_begin: (bounds.begin && start) || bounds.line_begin,
-            anchored: (bounds.begin && start) || bounds.line_begin || bounds.line_end,
+            line_begin: bounds.line_begin,
+            anchored: bounds.line_begin || bounds.line_end,
             unbounded: unbounded || bounds.free,
             kind,
-            regex: format!("{flags}{begin}{}{end}", translated.exact),
+            regex: format!("{case}{begin}{}{end}", translated.exact),
             engine: OnceLock::new(),
         })
     }
@@ -215,21 +224,52 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn of(source: &str, unbounded: bool) -> Bounds {
-        let inner = source.trim_start_matches('(').trim_start_matches("?:");
-        let caret = inner.starts_with('^');
-        let dollar = source.trim_end_matches(')').ends_with('$') && !source.ends_with("\\$");
-        let free_begin = inner.starts_with("**");
-        let free_end = source.trim_end_matches(')').ends_with("**");
-        let soft = source.ends_with("\\b") || source.ends_with("\\s");
+    /// `body` is `source` with its group; `start`: it is meant for the beginning of a line.
+    fn of(source: &str, body: &str, unbounded: bool, start: bool) -> Bounds {
+        let begin = !unbounded && !EDGES.no_begin.is_match(source);
+        let end = !unbounded && !EDGES.no_end.is_match(source);
         Bounds {
-            begin: !unbounded && !caret && !free_begin,
-            end: !unbounded && !dollar && !free_end && !soft,
-            line_begin: caret && !inner.starts_with("^|"),
-            line_end: dollar,
-            free: free_begin || free_end,
+            begin,
+            end,
+            line_begin: if begin { start } else { EDGES.line_begin.is_match(body) },
+            line_end: !end && EDGES.line_end.is_match(body),
+            free: EDGES.stars_before.is_match(body) || EDGES.stars_behind.is_match(body),
         }
     }
+}
+
+/// How the edges of a pattern are told; what is escaped means itself.
+struct Edges {
+    flags: Regex,
+    /// It begins so that no boundary is needed before it.
+    no_begin: Regex,
+    /// It ends so that none is needed behind it.
+    no_end: Regex,
+    line_begin: Regex,
+    line_end: Regex,
+    /// `**` in front and at the end means that a boundary is not wanted.
+    stars_before: Regex,
+    stars_behind: Regex,
+}
+
+static EDGES: LazyLock<Edges> = LazyLock::new(|| {
+    #[expect(clippy::expect_used, reason = "the patterns are ours")]
+    let rule = |pattern: &str| Regex::new(pattern).expect("a valid pattern");
+    Edges {
+        flags: rule(r"\(\?[a-z]+\)"),
+        no_begin: rule(r"^\(*(?:\(\?\w+\))?(?:\^|\(*\*\*|\((?:\?:)?\^)"),
+        no_end: rule(r"(?:^|[^\\])(?:\$\)?|\\b|\\s|\*\*\)*)$"),
+        line_begin: rule(r"^(?:\(\?\w+\))?(?:\^|\((?:\?:)?\^(?:[^|]|$))"),
+        line_end: rule(r"(?:^|[^\\|])\$\)?$"),
+        stars_before: rule(r"^(\(*(?:\(\?\w+\))?\(*)\*\*"),
+        stars_behind: rule(r"(^|[^\\])\*\*(\)*)$"),
+    }
+});
+
+/// The pattern without the stars that only switch a boundary off.
+fn unstarred(body: &str) -> String {
+    let body = EDGES.stars_before.replace(body, "$1");
+    EDGES.stars_behind.replace(&body, "$1$2").into_owned()
 }
 
 /// The pattern with a first group around what is to be cut, unless it has a group of its own.
@@ -282,6 +322,11 @@ fn expand(source: &str) -> Result<String, String> {
     Ok(out)
 }
 
+const MONTH: &str = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec";
+const DAY: &str = "3[01]|[12][0-9]|0[1-9]|[1-9]| [1-9]";
+const CLOCK: &str =
+    "(?P<H>2[0-3]|[01][0-9]|[0-9]):(?P<M>[0-5][0-9]|[0-9]):(?P<S>6[01]|[0-5][0-9]|[0-9])";
+
 fn simple(field: char) -> Option<String> {
     let group = |text: &str| format!("(?P<{field}>{text})");
     Some(match field {
@@ -289,7 +334,7 @@ fn simple(field: char) -> Option<String> {
         'Y' => group("[0-9]{4}"),
         'y' => group("[0-9][0-9]"),
         'm' => group("0?[1-9]|1[0-2]"),
-        'b' => group("jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"),
+        'b' => group(MONTH),
         'B' => group(
             "january|february|march|april|may|june|july|august|september|october|november|december",
         ),
@@ -308,6 +353,16 @@ fn simple(field: char) -> Option<String> {
         'j' => group("36[0-6]|3[0-5][0-9]|[12][0-9][0-9]|0[1-9][0-9]|00[1-9]|[1-9][0-9]|[1-9]"),
         'U' | 'W' => group("5[0-3]|[0-4][0-9]|[0-9]"),
         'w' => group("[0-6]"),
+        // of ISO weeks nothing is read
+        'G' => group("[0-9]{4}"),
+        'u' => group("[1-7]"),
+        'V' => group("5[0-3]|0[1-9]|[1-4][0-9]|[0-9]"),
+        // as the C locale writes them, its parts as narrow as Python's own
+        'c' => format!(
+            r"(?P<a>mon|tue|wed|thu|fri|sat|sun)\s+(?P<b>{MONTH})\s+(?P<d>{DAY})\s+{CLOCK}\s+(?P<Y>[0-9]{{4}})"
+        ),
+        'x' => format!("(?P<m>1[0-2]|0[1-9]|[1-9])/(?P<d>{DAY})/(?P<y>[0-9]{{2}})"),
+        'X' => CLOCK.to_owned(),
         'z' => group("Z|UTC|GMT|[+-][01][0-9](?::?[0-9]{2})?"),
         'Z' => group("Z|[A-Z]{3,5}"),
         _ => return None,
