@@ -69,6 +69,7 @@ fn failures(now: Now) {
         max_tracked: 100_000,
         lookup: Lookup::default(),
         proxies: Vec::new(),
+        bans: true,
         ignorecommand: None,
         widen: None,
         extend: None,

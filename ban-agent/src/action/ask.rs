@@ -22,6 +22,12 @@ pub async fn ask(command: &str, ticket: &Ticket) -> Result<bool, String> {
     }
 }
 
+/// The question that a command asks, as mere text: the same text has the same answer.
+#[must_use]
+pub fn question(command: &str, ticket: &Ticket) -> String {
+    tags::text(command, ticket.family(), ticket)
+}
+
 /// What was said lately, the oldest first forgotten.
 #[derive(Debug)]
 pub struct Answers {

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 pub use self::{
-    ask::{Answers, ask},
+    ask::{Answers, ask, question},
     queue::{Action, Job, Order, Stats},
 };
 use crate::{
@@ -79,6 +79,16 @@ impl Spec {
         }
     }
 
+    /// Whether the end of a ban, or a later one, is told with more than whom it is about.
+    #[must_use]
+    pub fn looks_back(&self) -> bool {
+        let whom = ["<ip>", "<fid>", "<F-ID>", "<family>", "<ip-rev>", "<ip-host>"];
+        [&self.v4, &self.v6].into_iter().flat_map(|all| [&all.prolong, &all.unban]).any(|command| {
+            let rest = whom.iter().fold(command.clone(), |rest, tag| rest.replace(tag, ""));
+            rest.contains('<')
+        })
+    }
+
     /// Whether a command that tells of a ban mentions this tag.
     #[must_use]
     pub fn mentions(&self, tag: &str) -> bool {
@@ -110,7 +120,7 @@ pub struct Ticket {
     pub bantime: Option<Duration>,
     /// Failures that led to it.
     pub failures: u32,
-    /// Bans before this one.
+    /// Which ban of the address this is, from 1 on; 0: it is none yet.
     pub bancount: u32,
     /// Lines that led to it, as an attacker wrote them.
     pub matches: Vec<Box<[u8]>>,
@@ -120,6 +130,8 @@ pub struct Ticket {
     pub past: Past,
     /// The ban was made by an earlier run of the agent.
     pub restored: bool,
+    /// The ban has ended, and what it was is known from the past alone.
+    pub ended: bool,
 }
 
 /// Why an address was banned before. The store tells before the ban is reported; if its disk does not

@@ -110,6 +110,8 @@ fn value<'t>(tag: &str, family: Family, ticket: &'t Ticket) -> Option<Cow<'t, st
         );
     }
     Some(match tag {
+        // of what is no address, what it is
+        "ip" | "ip-host" if ticket.prefix.is_none() => field("ID", ticket).unwrap_or_default(),
         "ip" | "ip-host" => address().into(),
         "fid" => field("ID", ticket).unwrap_or_else(|| address().into()),
         "family" => if family == Family::V4 { "inet4" } else { "inet6" }.into(),
@@ -117,9 +119,11 @@ fn value<'t>(tag: &str, family: Family, ticket: &'t Ticket) -> Option<Cow<'t, st
         "time" => ticket.time.as_second().to_string().into(),
         "bantime" => ticket.bantime.map_or("-1".into(), |time| time.as_secs().to_string().into()),
         "bancount" => ticket.bancount.to_string().into(),
+        "failures" if ticket.ended => ticket.failures(Of::Jail).to_string().into(),
         "failures" => ticket.failures.to_string().into(),
         "ipfailures" => ticket.failures(Of::All).to_string().into(),
         "ipjailfailures" => ticket.failures(Of::Jail).to_string().into(),
+        "matches" if ticket.ended => joined(ticket.lines(Of::Jail)).into(),
         "matches" => joined(ticket.matches.iter().map(|line| &**line)).into(),
         "ipmatches" => joined(ticket.lines(Of::All)).into(),
         "ipjailmatches" => joined(ticket.lines(Of::Jail)).into(),

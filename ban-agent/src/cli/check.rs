@@ -59,6 +59,7 @@ struct Jail<'a> {
     maxretry: u32,
     findtime: u64,
     bantime: Option<u64>,
+    bans: bool,
     ports: Vec<String>,
     ignoreip: Vec<String>,
     ignorecommand: Option<&'a str>,
@@ -84,6 +85,7 @@ fn describe(jail: &jail::Spec) -> Jail<'_> {
         maxretry: jail.rules.maxretry,
         findtime: jail.rules.findtime.as_secs(),
         bantime: jail.rules.bantime.map(|time| time.as_secs()),
+        bans: jail.rules.bans,
         ports: jail.rules.ports.iter().map(ToString::to_string).collect(),
         ignoreip: ignored(jail),
         ignorecommand: jail.rules.ignorecommand.as_ref().map(|rule| rule.command.as_str()),
@@ -164,7 +166,11 @@ fn row(jail: &jail::Spec) -> Vec<String> {
         shown.maxretry.to_string(),
         format_duration(jail.rules.findtime),
         jail.rules.bantime.map_or("for ever".into(), format_duration),
-        if shown.ports.is_empty() { "all".into() } else { shown.ports.join(" ") },
+        match shown.ports.as_slice() {
+            _ if !shown.bans => "none: bans nobody".into(),
+            [] => "all".into(),
+            ports => ports.join(" "),
+        },
         shown.reads.join(" "),
     ]
 }

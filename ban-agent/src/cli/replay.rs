@@ -3,11 +3,11 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    fs::File,
     io::{self, Read},
     path::Path,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -24,8 +24,8 @@ use crate::{
     config,
     control::SCHEMA,
     event::Shown,
-    filter::{Filter, Scanner},
-    jail::{Decision, Jail, Rules, Sentence, Spec},
+    filter::{self, Filter, Scanner},
+    jail::{Decision, Jail, Offenders, Record, Spec},
     net::IpNet,
     source::{self, ban_line},
 };
@@ -57,7 +57,7 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         bans.iter().map(|ban| ban_line(&ban.jail, &Shown(ban.prefix), ban.at)).collect();
     for spec in counting {
         let mut jail = Replayed::new(spec)?;
-        jail.scan(lines.as_bytes(), true, now);
+        jail.scan(lines.as_bytes(), Lines::Stamped, now);
         bans.append(&mut jail.bans);
     }
     bans.retain(|ban| chosen.iter().any(|spec| *spec.rules.name == *ban.jail));
@@ -112,9 +112,10 @@ struct Ban {
 struct Replayed {
     jail: Jail,
     scanner: Scanner,
-    /// Until when an address is banned: meanwhile nothing it does would have reached the log.
-    banned: HashMap<IpNet, Option<Timestamp>>,
-    former: HashMap<IpNet, u32>,
+    /// The last ban of each, in `bans`.
+    banned: HashMap<IpNet, usize>,
+    /// Who was banned before: his failures weigh more, and his bans last longer.
+    former: Offenders,
     bans: Vec<Ban>,
 }
 
@@ -122,11 +123,13 @@ impl Replayed {
     fn new(spec: &Spec) -> Result<Replayed, Failure> {
         let filter =
             Filter::compile(&spec.rules.filter).map_err(|error| Failure::new(78, error))?;
+        let (mut jail, former) = (Jail::new(&spec.rules), Offenders::default());
+        jail.remember(former.clone());
         Ok(Replayed {
-            jail: Jail::new(&spec.rules),
+            jail,
             scanner: Scanner::new(Arc::new(filter)),
             banned: HashMap::new(),
-            former: HashMap::new(),
+            former,
             bans: Vec::new(),
         })
     }
@@ -135,8 +138,9 @@ impl Replayed {
         let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
         let mut input: Box<dyn Read> = match name {
             "-" => Box::new(io::stdin().lock()),
-            path => Box::new(File::open(Path::new(path)).map_err(failed)?),
+            path => Box::new(source::open(Path::new(path)).map_err(failed)?),
         };
+        let mut engine = source::Engine::of(Path::new(name));
         let mut buffer = Vec::new();
         loop {
             let kept = buffer.len();
@@ -148,7 +152,14 @@ impl Replayed {
                 _ if count > 0 => continue,
                 _ => buffer.len(),
             };
-            self.scan(buffer.get(..whole).unwrap_or_default(), false, now);
+            let lines = buffer.get(..whole).unwrap_or_default();
+            match &mut engine {
+                None => self.scan(lines, Lines::Plain, now),
+                Some(engine) => {
+                    let (text, raw) = engine.unwrap(lines);
+                    self.scan(&text, Lines::Wrapped(&raw), now);
+                }
+            }
             buffer.drain(..whole);
             if count == 0 && kept == 0 {
                 return Ok(());
@@ -156,37 +167,54 @@ impl Replayed {
         }
     }
 
-    fn scan(&mut self, lines: &[u8], stamped: bool, now: Timestamp) {
+    fn scan(&mut self, lines: &[u8], form: Lines<'_>, now: Timestamp) {
         let Replayed { jail, scanner, banned, former, bans } = self;
-        scanner.scan(lines, stamped, now, &mut |failure, line| {
+        let mut sink = |failure: &filter::Failure, line: &[u8]| {
             // the clock stands where the line does
             let wall = failure.time.unwrap_or(now).min(now);
             let then = Now { boot: Boot(0), wall };
-            if let Decision::Ban(sentence) = jail.offence(failure, line, then) {
-                let running = banned.get(&sentence.prefix);
-                if running.is_some_and(|until| until.is_none_or(|until| wall < until)) {
-                    return;
-                }
-                let count = former.entry(sentence.prefix).or_default();
-                let until = end(jail.rules(), &sentence, *count);
-                *count += 1;
-                banned.insert(sentence.prefix, until);
-                bans.push(Ban {
-                    jail: jail.rules().name.to_string(),
-                    prefix: sentence.prefix,
-                    at: sentence.time,
-                    until,
-                    failures: sentence.failures,
-                });
+            let Decision::Ban(sentence) = jail.offence(failure, line, then) else { return };
+            let name = jail.rules().name.to_string();
+            let held = banned.get(&sentence.prefix).and_then(|at| bans.get_mut(*at));
+            if let Some(ban) = held.filter(|ban| ban.until.is_none_or(|until| wall < until)) {
+                // banned already: a plain bantime after its last failure, and no further ban
+                let plain = jail.rules().bantime.map(|time| later(sentence.time, time));
+                ban.until = ban.until.and_then(|until| Some(until.max(plain?)));
+                return;
             }
-        });
+            let count = former.of(&name, sentence.prefix).unwrap_or_default().bans;
+            let until = jail.rules().bantime_for(count, 0.0).map(|time| later(sentence.time, time));
+            former.add(&name, sentence.prefix, Record { bans: 1, last: sentence.time });
+            banned.insert(sentence.prefix, bans.len());
+            bans.push(Ban {
+                jail: name,
+                prefix: sentence.prefix,
+                at: sentence.time,
+                until,
+                failures: sentence.failures,
+            });
+        };
+        match form {
+            Lines::Plain => scanner.scan(lines, false, now, &mut sink),
+            Lines::Stamped => scanner.scan(lines, true, now, &mut sink),
+            Lines::Wrapped(raw) => scanner.scan_both(lines, raw, now, &mut sink),
+        };
     }
 }
 
+/// In which form lines are there.
+enum Lines<'r> {
+    /// As they were written.
+    Plain,
+    /// After their time.
+    Stamped,
+    /// After their time, and as a container engine wrapped them.
+    Wrapped(&'r [u8]),
+}
+
 /// Without the random part of `bantime.rndtime`: a replay gives the same answer each time.
-fn end(rules: &Rules, sentence: &Sentence, former: u32) -> Option<Timestamp> {
-    let duration = rules.bantime_for(former, 0.0)?;
-    Some(sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX))
+fn later(time: Timestamp, duration: Duration) -> Timestamp {
+    time.checked_add(duration).unwrap_or(Timestamp::MAX)
 }
 
 fn human(bans: &[Ban]) -> String {
@@ -210,4 +238,51 @@ fn human(bans: &[Ban]) -> String {
     let mut text = output::table(&["AT", "JAIL", "ADDRESS", "FAILURES", "UNTIL"], &rows);
     let _ = writeln!(text, "{} bans", bans.len());
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jail::{self, Increment, Rules};
+
+    #[test]
+    fn a_replay_knows_the_bans_that_it_has_made() {
+        let increment = Increment {
+            factor: 1.0,
+            multipliers: Vec::new(),
+            formula: None,
+            maxtime: None,
+            rndtime: Duration::ZERO,
+            overalljails: false,
+        };
+        let filter = filter::Spec {
+            failregex: vec!["^ ?bad <ADDR>$".to_owned()],
+            maxlines: 1,
+            ..filter::Spec::default()
+        };
+        let rules = Rules {
+            filter: Arc::new(filter),
+            bantime: Some(Duration::from_secs(60)),
+            increment: Some(increment),
+            ..jail::rules(5, 600)
+        };
+        let spec = Spec { rules, sources: Vec::new(), actions: Vec::new() };
+        let mut replayed = Replayed::new(&spec).unwrap();
+        let start: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        let line = |second: i64| {
+            let at = start + jiff::SignedDuration::from_secs(second);
+            format!("{at} bad 203.0.113.7\n")
+        };
+        // five for the first ban, which goes on as long as he does; later failures weigh more
+        let seconds = [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 200, 201, 202, 500, 501];
+        let log: String = seconds.into_iter().map(line).collect();
+        replayed.scan(log.as_bytes(), Lines::Plain, start + jiff::SignedDuration::from_hours(1));
+        let seconds = |at: Timestamp| at.duration_since(start).as_secs();
+        let bans: Vec<_> = replayed
+            .bans
+            .iter()
+            .map(|ban| (seconds(ban.at), seconds(ban.until.unwrap()), ban.failures))
+            .collect();
+        assert_eq!(bans, [(4, 72, 5), (200, 320, 6), (501, 741, 6)]);
+    }
 }

@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs::File,
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead, Read as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -40,9 +39,10 @@ pub(super) fn run(cli: &Cli, args: &Test) -> Result<ExitCode, Failure> {
     if file == Path::new("-") {
         tester.read(io::stdin().lock(), "standard input")?;
     } else {
-        let opened = File::open(&file)
+        let opened = source::open(&file)
             .map_err(|error| Failure::new(2, format!("cannot read {}: {error}", file.display())))?;
-        tester.read(BufReader::with_capacity(1 << 16, opened), &file.display().to_string())?;
+        tester.engine = source::Engine::of(&file);
+        tester.read(opened, &file.display().to_string())?;
     }
     tester.finish()
 }
@@ -147,6 +147,8 @@ struct Tester<'a> {
     args: &'a Test,
     json: bool,
     scanner: Scanner,
+    /// What wrapped the lines, as the file source would tell.
+    engine: Option<source::Engine>,
     now: Timestamp,
     summary: Summary,
     spent: Duration,
@@ -164,6 +166,7 @@ impl<'a> Tester<'a> {
             args,
             json,
             scanner: Scanner::new(Arc::new(filter)).timed(),
+            engine: None,
             now: args.now.unwrap_or_else(Timestamp::now),
             summary: Summary {
                 schema: SCHEMA,
@@ -192,7 +195,14 @@ impl<'a> Tester<'a> {
 
     fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
         let start = Instant::now();
-        let outcome = self.scanner.line(line, false, self.now);
+        let outcome = match &mut self.engine {
+            None => self.scanner.line(line, false, self.now),
+            Some(engine) => {
+                // a piece of a line is no line
+                let (text, raw) = engine.unwrap(line);
+                self.scanner.either(&text, &raw, self.now).0
+            }
+        };
         self.spent += start.elapsed();
         self.summary.lines += 1;
         self.summary.overlong += self.scanner.counts().overlong;
@@ -322,6 +332,19 @@ fn quoted(pattern: &str) -> String {
 mod tests {
     use super::*;
 
+    fn args() -> Test {
+        Test {
+            filter: None,
+            file: None,
+            failregex: Vec::new(),
+            now: None,
+            each: false,
+            print_matched: false,
+            print_missed: false,
+            print_ignored: false,
+        }
+    }
+
     #[test]
     fn a_pattern_can_be_pasted_back() {
         for (pattern, shown) in [
@@ -345,19 +368,33 @@ mod tests {
     }
 
     #[test]
+    fn the_log_of_a_container_is_read_as_the_agent_reads_it() {
+        let line = |text: &str| {
+            format!(r#"{{"log":"{text}","stream":"stdout","time":"2026-11-20T12:00:00Z"}}"#) + "\n"
+        };
+        let log = line("bad 203.0.113.7\\n") + &line("a piece of bad ") + &line("203.0.113.8\\n");
+        for (pattern, wrapped, expected) in [
+            ("bad <ADDR>$", false, 1),
+            (r#"^\{"log":"bad <ADDR>\\n""#, true, 1),
+            (r#"^\{"log":"bad <ADDR>\\n""#, false, 0),
+        ] {
+            let failregex = vec![pattern.to_owned()];
+            let spec = filter::Spec { failregex, wrapped, maxlines: 1, ..Default::default() };
+            let args = args();
+            let filter = Filter::compile(&spec).unwrap();
+            let mut tester = Tester::new(&spec, filter, &args, false);
+            tester.engine = source::Engine::of(Path::new("/var/lib/docker/ab-json.log"));
+            tester.read(log.as_bytes(), "a log").unwrap();
+            let Summary { lines, matched, .. } = tester.summary;
+            assert_eq!((lines, matched), (3, expected), "{pattern}");
+        }
+    }
+
+    #[test]
     fn an_overlong_line_is_passed_over_and_each_pattern_says_what_it_took() {
         let failregex = vec!["^bad <ADDR>$".to_owned(), "^ill .*from <ADDR>$".to_owned()];
         let spec = filter::Spec { failregex, maxlines: 1, ..Default::default() };
-        let args = Test {
-            filter: None,
-            file: None,
-            failregex: Vec::new(),
-            now: None,
-            each: false,
-            print_matched: false,
-            print_missed: false,
-            print_ignored: false,
-        };
+        let args = args();
         let filter = Filter::compile(&spec).unwrap();
         let mut tester = Tester::new(&spec, filter, &args, false);
         let accusation = b"bad 203.0.113.7 ";

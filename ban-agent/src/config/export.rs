@@ -85,6 +85,9 @@ fn jail(spec: &jail::Spec) -> Table {
             table.insert("ignorecache".into(), kept.into());
         }
     }
+    if !spec.rules.bans {
+        table.insert("ban".into(), false.into());
+    }
     table.insert("prefix_v4".into(), i64::from(spec.rules.prefix_v4).into());
     table.insert("prefix_v6".into(), i64::from(spec.rules.prefix_v6).into());
     table.insert("maxmatches".into(), integer(spec.rules.maxmatches));

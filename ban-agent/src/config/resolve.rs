@@ -104,7 +104,10 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     }
     if let Some(folder) = &raw.agent.fail2ban {
         match fail2ban::load(folder) {
-            Ok(loaded) => adopt(&mut config, folder, loaded, &mut faults),
+            Ok(loaded) => {
+                let tell = raw.agent.fail2ban_only_tell.unwrap_or(false);
+                adopt(&mut config, folder, loaded, tell, &mut faults);
+            }
             Err(error) => faults.push(Fault {
                 kind: "fail2ban",
                 name: folder.display().to_string(),
@@ -162,12 +165,23 @@ fn optional_ports(jail: &jail::Spec) -> Option<String> {
     ))
 }
 
-/// Adds fail2ban's jails; a jail of our own with the same name wins.
-fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded, faults: &mut Vec<Fault>) {
+/// Adds fail2ban's jails; a jail of our own with the same name wins. `tell`: one whose actions ban
+/// nobody bans nobody here.
+fn adopt(
+    config: &mut Config,
+    folder: &Path,
+    loaded: fail2ban::Loaded,
+    tell: bool,
+    faults: &mut Vec<Fault>,
+) {
     for (name, error) in loaded.refused {
         faults.push(Fault { kind: "jails", name, error: Error::Fail2ban(Box::new(error)) });
     }
-    for jail in loaded.jails {
+    for mut jail in loaded.jails {
+        if !jail.rules.bans {
+            jail.rules.bans = !tell;
+            config.warnings.push(only_tells(&jail.rules.name, tell));
+        }
         if let Err(source) = Filter::compile(&jail.rules.filter) {
             let (folder, jail) = (folder.to_owned(), jail.rules.name.to_string());
             let name = jail.clone();
@@ -193,6 +207,19 @@ fn adopt(config: &mut Config, folder: &Path, loaded: fail2ban::Loaded, faults: &
     config.disabled.extend(disabled);
     config.warnings.extend(loaded.unsupported.iter().map(ToString::to_string));
     config.files.extend(loaded.files);
+}
+
+/// What becomes of a jail whose actions ban nobody.
+fn only_tells(jail: &str, tell: bool) -> String {
+    if tell {
+        return format!(
+            "jail {jail}: none of its actions bans: it bans nobody, its actions are told"
+        );
+    }
+    format!(
+        "jail {jail}: none of its actions bans: addresses are banned all the same, unless [agent] \
+         fail2ban_only_tell = true"
+    )
 }
 
 /// Whether a layer that the operator wrote names the jail.
@@ -256,6 +283,7 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         datepattern: list(raw.datepattern.as_ref()),
         maxlines: raw.maxlines.unwrap_or(1),
         logtimezone: raw.logtimezone.clone(),
+        wrapped: false,
         usedns: raw.usedns.unwrap_or(false),
     };
     // an empty list is meant: nothing is counted, bans are made by hand
@@ -344,6 +372,7 @@ fn jail(
         ignoreip,
         lookup,
         proxies,
+        bans: get!(ban).copied().unwrap_or(true),
         ignorecommand: get!(ignorecommand).map(|command| jail::IgnoreCommand {
             command: command.clone(),
             cache: get!(ignorecache).map(|cache| jail::IgnoreCache {

@@ -1,10 +1,11 @@
 //! Who may use the control socket: whoever can open it may read, and the operators may change.
-//! Knows users and groups by number; names are looked up once, at start.
+//! Knows users and groups by number; names are looked up at the start and at a reload.
 
 use std::{
     collections::HashSet,
     fs,
     process::{Command, Stdio},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use super::{ServerError, limits::Rank};
@@ -12,12 +13,18 @@ use super::{ServerError, limits::Rank};
 /// Everybody who may open the socket, in `[agent] operators`.
 const EVERYBODY: &str = "*";
 
-/// What the kernel's word on a peer is held against.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the kernel's word on a peer is held against; clones share the operators.
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The socket's group; its members may open it.
     pub(super) group: Option<u32>,
-    operators: HashSet<u32>,
+    operators: Arc<RwLock<Operators>>,
+}
+
+/// Who may change anything, beside root.
+#[derive(Debug, Default)]
+struct Operators {
+    users: HashSet<u32>,
     everybody: bool,
 }
 
@@ -43,17 +50,23 @@ impl Access {
         let operators_of =
             |name: &String| id("passwd", name).ok_or_else(|| ServerError::Operator(name.clone()));
         let everybody = operators.iter().any(|name| name == EVERYBODY);
-        Ok(Access {
-            group,
-            operators: names.map(operators_of).collect::<Result<_, _>>()?,
-            everybody,
-        })
+        let users = names.map(operators_of).collect::<Result<_, _>>()?;
+        let operators = Arc::new(RwLock::new(Operators { users, everybody }));
+        Ok(Access { group, operators })
+    }
+
+    /// From now on the operators of `other` are the operators, for connections to come.
+    pub fn take_over(&self, other: Access) {
+        let mut new = other.operators.write().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.operators.write().unwrap_or_else(PoisonError::into_inner);
+        *own = std::mem::take(&mut *new);
     }
 
     /// Whether the user may change anything.
     #[must_use]
     pub fn may_change(&self, user: u32) -> bool {
-        user == 0 || self.everybody || self.operators.contains(&user)
+        let operators = self.operators.read().unwrap_or_else(PoisonError::into_inner);
+        user == 0 || operators.everybody || operators.users.contains(&user)
     }
 
     pub(super) fn rank(&self, user: u32) -> Rank {
@@ -106,6 +119,10 @@ mod tests {
         }
         assert!(!access(&[]).may_change(daemon) && access(&[]).may_change(0));
         assert!(access(&["*"]).may_change(4712));
+        // a reload is heard of by whoever holds the same
+        let held = some.clone();
+        some.take_over(access(&["4712"]));
+        assert!(held.may_change(4712) && !held.may_change(4711));
     }
 
     #[test]

@@ -1,19 +1,32 @@
 //! Tells the actions of a jail what became of its claims. What is told is gathered while the core
 //! decides, and given once the store has it, like every other report.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use tokio::{sync::Semaphore, time};
 
 use super::core::Core;
 use crate::{
     action::{Action, Job, Order, Past, Spec, Ticket},
     children,
-    clock::Now,
+    clock::{Boot, Now},
     control::ActionStatus,
-    jail::{self, Sentence},
+    event::escape,
+    filter::Failure,
+    jail::{self, Named, Sentence},
     ledger::{Change, Claim, Holder},
+    net::{self, IpNet},
 };
+
+/// Bans whose circumstances are kept in memory for those who are told of their end.
+const KEPT: usize = 8192;
+/// How many of those who were only told of are remembered.
+const TOLD: usize = 65_536;
 
 /// How long a stop waits for actions; what still runs then is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +40,10 @@ pub(super) struct Actions {
     orders: Vec<Order>,
     /// Those that are told to flush then, by their titles.
     flushed: Vec<Arc<str>>,
+    /// What was told of live bans, by jail, where their end is told with it.
+    kept: HashMap<(Arc<str>, IpNet), Arc<Ticket>>,
+    /// Until when somebody is not told of again whom no packet filter bans.
+    told: HashMap<(Arc<str>, String), Boot>,
 }
 
 impl Actions {
@@ -34,8 +51,15 @@ impl Actions {
     pub(super) fn new(most: u32, dry_run: bool) -> Actions {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
-        let (running, orders, flushed) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Actions { permits, dry_run, running, orders, flushed }
+        Actions {
+            permits,
+            dry_run,
+            running: BTreeMap::new(),
+            orders: Vec::new(),
+            flushed: Vec::new(),
+            kept: HashMap::new(),
+            told: HashMap::new(),
+        }
     }
 
     /// Makes the running actions those of `jails`: unchanged ones go on, the others stop after
@@ -80,6 +104,29 @@ impl Actions {
             }
         };
         self.of(jail).map(status).collect()
+    }
+
+    /// Keeps what is told of a ban, if it will be asked for again and there is room.
+    fn keep(&mut self, jail: &Arc<str>, ticket: &Arc<Ticket>) {
+        let Some(prefix) = ticket.prefix else { return };
+        let key = (Arc::clone(jail), prefix);
+        let room = self.kept.len() < KEPT || self.kept.contains_key(&key);
+        if room && self.of(jail).any(|action| action.spec().looks_back()) {
+            self.kept.insert(key, Arc::clone(ticket));
+        }
+    }
+
+    /// Whether somebody is told of again only from now on; until `until` he is not.
+    fn begins(&mut self, jail: &Arc<str>, whom: String, until: Boot, now: Boot) -> bool {
+        if self.told.len() >= TOLD {
+            self.told.retain(|_, until| *until > now);
+        }
+        let key = (Arc::clone(jail), whom);
+        let known = self.told.get(&key).is_some_and(|until| *until > now);
+        if known || self.told.len() < TOLD {
+            self.told.insert(key, until);
+        }
+        !known
     }
 
     /// What was gathered since the last time.
@@ -131,7 +178,12 @@ impl Core {
             Change::Extended => true,
             _ => return,
         };
-        let ticket = Arc::new(self.ticket(jail, claim, sentence, now));
+        let mut ticket = self.ticket(jail, claim, sentence, prolonged, now);
+        if prolonged && let Some(first) = self.actions.kept.get(&(Arc::clone(jail), claim.prefix)) {
+            ticket = Ticket { time: ticket.time, bantime: ticket.bantime, ..Ticket::clone(first) };
+        }
+        let ticket = Arc::new(ticket);
+        self.actions.keep(jail, &ticket);
         let orders: Vec<Order> = self
             .actions
             .of(jail)
@@ -160,7 +212,7 @@ impl Core {
     /// once.
     pub(super) fn tell_unbanned(&mut self, claim: &Claim, flush: bool, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        let ticket = Arc::new(plain(claim, now));
+        let ticket = Arc::new(self.former(jail, claim, now));
         let (mut orders, mut flushed) = (Vec::new(), Vec::new());
         for action in self.actions.of(jail) {
             let flushes = || !action.spec().commands(ticket.family()).flush.is_empty();
@@ -175,11 +227,65 @@ impl Core {
         self.actions.orders.extend(orders);
     }
 
+    /// What a ban was, that ends; of one of an earlier run, what is on record.
+    fn former(&mut self, jail: &Arc<str>, claim: &Claim, now: Now) -> Ticket {
+        if let Some(kept) = self.actions.kept.remove(&(Arc::clone(jail), claim.prefix)) {
+            return Arc::unwrap_or_clone(kept);
+        }
+        let mut ticket = Ticket { ended: true, ..plain(claim, now) };
+        if self.actions.of(jail).any(|action| action.spec().looks_back()) {
+            ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
+            let evidence = self.store.past(claim.prefix);
+            ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
+        }
+        ticket
+    }
+
+    /// What is no address has failed too often in a jail: its actions are told, once in a bantime.
+    pub(super) fn named(&mut self, jail: &Arc<str>, named: &Named, now: Now) {
+        let whom = escape(named.id.as_bytes());
+        let ticket = Ticket {
+            time: named.time,
+            bantime: named.duration,
+            failures: named.failures,
+            bancount: 1,
+            matches: named.evidence.clone(),
+            fields: named.fields.clone(),
+            ..Ticket::default()
+        };
+        self.tell_only(jail, whom, ticket, now);
+    }
+
+    /// Somebody has failed too often whom this agent does not ban: the actions of the jail are told.
+    /// False: they were told within this bantime.
+    pub(super) fn tell_only(
+        &mut self,
+        jail: &Arc<str>,
+        whom: String,
+        ticket: Ticket,
+        now: Now,
+    ) -> bool {
+        let until = ticket.bantime.map_or(Boot::NEVER, |bantime| {
+            now.boot_of(ticket.time.checked_add(bantime).unwrap_or(Timestamp::MAX))
+        });
+        let shown = whom.clone();
+        if !self.actions.begins(jail, whom, until, now.boot) {
+            return false;
+        }
+        log::info!("[{jail}] {shown} has failed too often: not banned, its actions are told");
+        let ticket = Arc::new(ticket);
+        let tell = |action: &Action| action.order(Job::Ban(Arc::clone(&ticket)));
+        let orders: Vec<Order> = self.actions.of(jail).map(tell).collect();
+        self.actions.orders.extend(orders);
+        true
+    }
+
     fn ticket(
         &mut self,
         jail: &str,
         claim: &Claim,
         sentence: Option<&Sentence>,
+        prolonged: bool,
         now: Now,
     ) -> Ticket {
         let mut ticket = sentence.map_or_else(|| plain(claim, now), ticket_of);
@@ -195,7 +301,8 @@ impl Core {
             mentions(&["ipmatches", "ipfailures", "ipjailmatches", "ipjailfailures"]),
         );
         if counts {
-            ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
+            let former = self.store.former_bans(claim.prefix, jail, false, now);
+            ticket.bancount = former.saturating_add(u32::from(!prolonged));
         }
         if knows {
             let evidence = self.store.past(claim.prefix);
@@ -214,6 +321,20 @@ pub(super) fn ticket_of(sentence: &Sentence) -> Ticket {
         failures: sentence.failures,
         matches: sentence.evidence.clone(),
         fields: sentence.fields.clone(),
+        ..Ticket::default()
+    }
+}
+
+/// What is known of a failure before it counts.
+pub(super) fn ticket_of_failure(failure: &Failure, line: &[u8]) -> Ticket {
+    let mut fields = failure.fields.clone();
+    fields.extend(failure.id.iter().map(|id| ("fid".to_owned(), id.clone())));
+    Ticket {
+        prefix: failure.address.map(net::host),
+        time: failure.time.unwrap_or_else(Timestamp::now),
+        failures: 1,
+        matches: vec![line.into()],
+        fields,
         ..Ticket::default()
     }
 }

@@ -22,6 +22,8 @@ const FAIL2BAN: &str = "f2b-";
 const WIDEST: (u8, u8) = (16, 32);
 /// How near a jail's name has to be to be named.
 const NEAR: usize = 3;
+/// Reasons of bans by hand that are told again when one is prolonged.
+const REASONS: usize = 4096;
 
 impl Core {
     /// Answers one request; changes are answered once the store has them.
@@ -117,10 +119,15 @@ impl Core {
             if let Some(action) = begun(&change) {
                 self.tell_banned(&claim, &change, None, now);
                 self.count_ban(&claim, &change, now);
-                self.store.manual(&claim, terms.reason.as_deref(), now);
+                if change == Change::Extended && reason.is_none() {
+                    // what was said of it still holds
+                    self.store.claim(&claim, None, now);
+                } else {
+                    self.store.manual(&claim, reason.as_deref(), now);
+                }
                 let mut event = event(action, &claim, now);
                 if let What::Ban(ban) = &mut event.what {
-                    ban.reason.clone_from(&reason);
+                    ban.reason = self.reason(&claim, reason.as_ref());
                 }
                 events.push(event);
             }
@@ -134,6 +141,16 @@ impl Core {
             events,
             Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
         ))
+    }
+
+    /// Why a claim by hand is there: as is said now, or was when it was made.
+    fn reason(&mut self, claim: &Claim, said: Option<&Arc<str>>) -> Option<Arc<str>> {
+        let key = (claim.prefix.trunc(), claim.holder.clone());
+        let Some(said) = said else { return self.reasons.get(&key).cloned() };
+        if self.reasons.len() < REASONS {
+            self.reasons.insert(key, Arc::clone(said));
+        }
+        Some(Arc::clone(said))
     }
 
     /// History and evidence of all, and the claims of those whose ban still runs. The socket's end has

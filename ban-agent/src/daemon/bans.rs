@@ -42,6 +42,7 @@ impl Bans {
             origin: Arc::clone(&self.origin),
             lines: lines.into(),
             stamped: true,
+            raw: None,
             backlog: false,
             live: true,
             position: None,

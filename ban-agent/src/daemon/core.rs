@@ -36,7 +36,7 @@ use super::{
 use crate::{
     clock::Now,
     config::{self, Config, Disk},
-    control::{Asked, Refusal, Reply},
+    control::{Access, Asked, Refusal, Reply},
     event::{Action, Bus, Event},
     hook,
     jail::Breaker,
@@ -84,6 +84,10 @@ pub(super) struct Core {
     notary: Notary,
     /// Where everybody listens.
     pub(super) bus: Bus,
+    /// Who may change anything.
+    pub(super) access: Access,
+    /// Why the operator banned whom he did, as long as the ban lasts; not more than so many.
+    pub(super) reasons: HashMap<(IpNet, Holder), Arc<str>>,
     /// What the hooks count, by name.
     pub(super) hooks: Vec<(Arc<str>, hook::Stats)>,
     /// Somebody listens for dropped packets.
@@ -166,6 +170,8 @@ impl Core {
             store,
             wiring,
             bus,
+            access: Access::default(),
+            reasons: HashMap::new(),
             hooks: Vec::new(),
             sampling: false,
             asker: None,
@@ -352,6 +358,7 @@ impl Core {
         let (mut allow, mut look) = (false, false);
         for message in messages {
             match message {
+                Message::Named { jail, named } => self.named(&jail, &named, now),
                 Message::Sentence { jail, sentence, read } => {
                     self.latency.begin(read);
                     self.sentence(jail, sentence, read, now, &mut plan, &mut events);
@@ -461,6 +468,7 @@ impl Core {
         let flush = std::mem::take(&mut self.flush);
         for ended in &plan.ended {
             self.store.release(&ended.claim);
+            self.reasons.remove(&(ended.claim.prefix, ended.claim.holder.clone()));
             if ended.cause == Cause::Evicted {
                 let prefix = ended.claim.prefix;
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
@@ -585,9 +593,11 @@ impl Core {
     /// store stay what they were at the start: what changed and waits for the next one is named.
     pub(super) fn reload(&mut self) -> Result<Vec<String>, Error> {
         let config = config::load(&self.path)?;
+        let access = Access::resolve(None, &config.agent.operators)?;
         // nobody waits for it: the answer would have to
         let (looked, _) = mpsc::channel(1);
         self.wiring.apply(&config.jails, &self.positions, &looked).map_err(Error::Filter)?;
+        self.access.take_over(access);
         self.actions.apply(&config.jails);
         // who was stopped stays so, also under new limits
         self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());

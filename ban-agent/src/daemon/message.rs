@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     control::{Asked, Call, Page, Roll},
-    jail::{Count, Sentence},
+    jail::{Count, Named, Sentence},
     metrics::Snapshot,
     net::IpNet,
     protect::Surroundings,
@@ -24,6 +24,13 @@ pub(super) enum Message {
         sentence: Sentence,
         /// When the line was read that was one too many.
         read: Instant,
+    },
+    /// A jail counted too many failures of what is no address.
+    Named {
+        /// The jail.
+        jail: Arc<str>,
+        /// What, and why.
+        named: Named,
     },
     /// Somebody wants to hear of dropped packets, or nobody does any more.
     Sample(bool),

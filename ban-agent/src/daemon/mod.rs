@@ -201,12 +201,10 @@ const ASKING: usize = 16;
 /// off.
 pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Error> {
     let agent = &options.agent;
-    let server = open_patiently(agent).await?;
+    let access = Access::resolve(agent.socket_group.as_deref(), &agent.operators)?;
+    let server = open_patiently(agent, &access).await?;
     let metrics = match options.config.metrics.clone() {
-        Some(address) => {
-            let access = Access::resolve(agent.socket_group.as_deref(), &[])?;
-            Some(metrics::Server::open(address, access.group()).await?)
-        }
+        Some(address) => Some(metrics::Server::open(address, access.group()).await?),
         None => None,
     };
     // the sockets' group was the last that took more
@@ -233,6 +231,7 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
     let wiring = Wiring::new(sender.clone(), acks, bus.clone());
     let mut core = Core::new(options, Box::new(xdp), store, trial, wiring, bus.clone(), now);
     core.hooks = sinks.hooks();
+    core.access = access;
     core.protect(sessions, sender.clone())?;
     core.restore(now);
     if !dry {
@@ -326,8 +325,7 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 }
 
 /// Opens the control socket. An agent that was just killed may take a moment to be gone.
-async fn open_patiently(agent: &config::Agent) -> Result<Server, ServerError> {
-    let access = Access::resolve(agent.socket_group.as_deref(), &agent.operators)?;
+async fn open_patiently(agent: &config::Agent, access: &Access) -> Result<Server, ServerError> {
     let begun = tokio::time::Instant::now();
     loop {
         match Server::open(&agent.socket, access.clone()).await {

@@ -7,10 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{answer::begun, core::Core, listeners::event};
+use super::{actions::ticket_of, answer::begun, core::Core, listeners::event};
 use crate::{
+    action::Ticket,
     clock::{Boot, Now},
-    event::{Action, Event, What},
+    event::{Action, Event, Shown, What},
     jail::{self, Sentence, Widen},
     ledger::{Change, Claim, Holder, Plan, Refusal},
     net::IpNet,
@@ -31,6 +32,9 @@ impl Core {
         let holder = Holder::Jail(Arc::clone(&jail));
         if self.pardons.forgive(sentence.prefix, &holder, sentence.time, Some(read)) {
             return log::debug!("[{jail}] {} was let go since", sentence.prefix);
+        }
+        if self.wiring.jail(&jail).is_some_and(|spec| !spec.rules.bans) {
+            return self.tell(&jail, &sentence, now, events);
         }
         if let Some(held) = self.held_already(&sentence, &holder) {
             return self.prolong(held, &sentence, now, plan, events);
@@ -92,6 +96,16 @@ impl Core {
         match self.onlink.overlap(claim.prefix).filter(|_| is_network) {
             Some(own) => Change::Refused(Refusal::OnLink(own)),
             None => self.ledger.claim(claim, false, now.boot, plan),
+        }
+    }
+
+    /// The operator wants nobody banned by this jail: its actions are told instead.
+    fn tell(&mut self, jail: &Arc<str>, sentence: &Sentence, now: Now, events: &mut Vec<Event>) {
+        let ticket = Ticket { bancount: 1, ..ticket_of(sentence) };
+        if self.tell_only(jail, Shown(sentence.prefix).to_string(), ticket, now) {
+            let (jail, prefix) = (Arc::clone(jail), sentence.prefix);
+            let reason = "this jail bans nobody: its actions are told".to_owned();
+            events.push(Event { at: now.wall, what: What::Refused { jail, prefix, reason } });
         }
     }
 

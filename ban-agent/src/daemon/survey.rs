@@ -61,8 +61,7 @@ impl Core {
                 name: spec.rules.name.to_string(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matches: counters.matched.load(Ordering::Relaxed),
-                ignored: counters.ignored.load(Ordering::Relaxed)
-                    + counters.pardoned.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed),
                 offences: counters.offences.load(Ordering::Relaxed),
                 bans: counters.total.load(Ordering::Relaxed),
                 watched: counters.failing.load(Ordering::Relaxed),

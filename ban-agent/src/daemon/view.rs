@@ -201,8 +201,7 @@ impl Core {
                 sources: spec.sources.iter().map(ToString::to_string).collect(),
                 lines: counters.lines.load(Ordering::Relaxed),
                 matched: counters.matched.load(Ordering::Relaxed),
-                ignored: counters.ignored.load(Ordering::Relaxed)
-                    + counters.pardoned.load(Ordering::Relaxed),
+                ignored: counters.ignored.load(Ordering::Relaxed),
                 failed: counters.failing.load(Ordering::Relaxed),
                 banned: banned
                     .get(&Holder::Jail(Arc::clone(&spec.rules.name)))

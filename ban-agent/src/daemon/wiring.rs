@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     bans::Bans,
-    inquiry,
+    inquiry::Inquiry,
     intake::{Delivery, Intake},
     lookup,
     message::{Handled, Message},
@@ -168,10 +168,11 @@ impl Wiring {
             ignored: lookup.map(|lookup| {
                 lookup::start(Arc::clone(&spec.rules.name), lookup, Arc::clone(&counters))
             }),
-            inquiry: spec.rules.ignorecommand.as_ref().map(|rule| {
-                let (name, core) = (Arc::clone(&spec.rules.name), self.core.clone());
-                inquiry::start(name, rule, Arc::clone(&counters), core)
-            }),
+            inquiry: spec
+                .rules
+                .ignorecommand
+                .as_ref()
+                .map(|rule| Inquiry::new(Arc::clone(&spec.rules.name), rule)),
             name: Arc::clone(&spec.rules.name),
             scanner: Scanner::new(filter),
             jail,

@@ -12,24 +12,23 @@ use std::{
 use tokio::{
     sync::{
         broadcast::{self, error::TryRecvError},
-        mpsc::{
-            self,
-            error::{SendError, TrySendError},
-        },
-        oneshot, watch,
+        mpsc, oneshot, watch,
     },
     task::JoinHandle,
     time,
 };
 
-use super::{inquiry, intake::Delivery, lookup::Nets, message::Message, order::Receipt};
+use super::{
+    actions::ticket_of_failure, inquiry::Inquiry, intake::Delivery, lookup::Nets, message::Message,
+};
 use crate::{
     clock::Now,
     event::{Bus, Event, What},
-    filter::Scanner,
+    filter::{Failure, Scanner},
     jail::{Decision, Jail},
     ledger::Holder,
     net::{self, PrefixSet},
+    source::Batch,
     store::{Counted, Pardoned},
 };
 
@@ -53,8 +52,6 @@ pub(super) struct Counters {
     pub(super) offences: AtomicU64,
     /// Bans that were made of them; the core counts these.
     pub(super) total: AtomicU64,
-    /// Bans that `ignorecommand` did not let pass.
-    pub(super) pardoned: AtomicU64,
     /// Failures without a date in logs that were there before: not counted.
     pub(super) undated: AtomicU64,
     /// Lines whose IPv6 address may as well be one with a port.
@@ -85,8 +82,8 @@ pub(super) struct Worker {
     pub(super) forgiven: broadcast::Receiver<Arc<Forgiven>>,
     /// Who was let go when lines had been read that have not come yet.
     pub(super) lately: Vec<Arc<Forgiven>>,
-    /// Where its sentences go first.
-    pub(super) inquiry: Option<inquiry::Sender>,
+    /// Who is asked about its failures.
+    pub(super) inquiry: Option<Inquiry>,
 }
 
 /// Whom the operator let go at once.
@@ -159,11 +156,11 @@ impl Worker {
 
     async fn handle(&mut self, delivery: Delivery) {
         self.heed();
-        let sentences = self.judge(&delivery);
+        let messages = self.judge(&delivery).await;
         self.forget_earlier(delivery.batch.read);
-        for message in sentences {
+        for message in messages {
             // the core is gone, and soon this is: it will read these lines again
-            if self.pass(message, &delivery.receipt).await.is_err() {
+            if self.core.send(message).await.is_err() {
                 return;
             }
         }
@@ -216,69 +213,52 @@ impl Worker {
         }
     }
 
-    /// To the core, by way of `ignorecommand`; if too many wait there, directly.
-    /// The lines are not handled before it has said something.
-    async fn pass(&self, message: Message, lines: &Arc<Receipt>) -> Result<(), SendError<Message>> {
-        let message = match &self.inquiry {
-            None => message,
-            Some(inquiry) => match inquiry.try_send((message, Arc::clone(lines))) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full((message, _)) | TrySendError::Closed((message, _))) => {
-                    log::error!("[{}] too many wait for ignorecommand: banned unasked", self.name);
-                    message
-                }
-            },
-        };
-        self.core.send(message).await
-    }
-
     /// What the jail counts, as far as that has changed.
     fn counted(&mut self) -> Vec<Counted> {
         let changes = self.jail.take_changes().into_iter();
         changes.map(|(prefix, count)| ((Arc::clone(&self.name), prefix), count)).collect()
     }
 
-    /// The sentences that these lines lead to.
-    fn judge(&mut self, delivery: &Delivery) -> Vec<Message> {
+    /// What these lines lead to.
+    async fn judge(&mut self, delivery: &Delivery) -> Vec<Message> {
         if self.onlink.has_changed().unwrap_or(false) {
             self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
         }
         let now = Now::read();
-        let Worker { name, scanner, jail, counters, bus, origin, .. } = self;
-        let (mut sentences, mut found) = (Vec::new(), Vec::new());
-        let wanted = bus.wants_failures();
         let batch = &delivery.batch;
-        let other = origin.as_ref() != Some(&batch.origin);
-        scanner.turn_to(batch.backlog, batch.live, other);
-        *origin = Some(Arc::clone(&batch.origin));
-        let (mut undated, mut too_old) = (0, 0);
-        let counts = scanner.scan(&batch.lines, batch.stamped, now.wall, &mut |failure, line| {
-            // in what was there before anybody followed the log, nothing says that it is of now
-            if batch.backlog && failure.time.is_none() {
-                undated += 1;
-                return;
+        let other = self.origin.as_ref() != Some(&batch.origin);
+        self.scanner.turn_to(batch.backlog, batch.live, other);
+        self.origin = Some(Arc::clone(&batch.origin));
+        let mut verdict = Verdict { wanted: self.bus.wants_failures(), ..Verdict::default() };
+        let Worker { scanner, jail, inquiry, .. } = self;
+        let mut asked = Vec::new();
+        let mut sink = |failure: &Failure, line: &[u8]| {
+            if inquiry.is_some() && !jail.ignores(failure) {
+                asked.push((failure.clone(), line.to_vec()));
+            } else {
+                verdict.weigh(jail, &delivery.batch, failure, line, now);
             }
-            let decision = jail.offence(failure, line, now);
-            too_old += u64::from(batch.live && decision == Decision::Old);
-            if wanted && matches!(decision, Decision::Counted { .. } | Decision::Ban(_)) {
-                found.extend(failure.address.map(|address| Event {
-                    at: now.wall,
-                    what: What::Found {
-                        jail: Arc::clone(name),
-                        address: net::host(address),
-                        time: failure.time.unwrap_or(now.wall),
-                    },
-                }));
+        };
+        let counts = match &batch.raw {
+            Some(raw) => scanner.scan_both(&batch.lines, raw, now.wall, &mut sink),
+            None => scanner.scan(&batch.lines, batch.stamped, now.wall, &mut sink),
+        };
+        if let (Some(inquiry), false) = (inquiry, asked.is_empty()) {
+            let tickets = asked.iter().map(|(failure, line)| ticket_of_failure(failure, line));
+            let excused = inquiry.excused(tickets.collect()).await;
+            for ((failure, line), excused) in asked.iter().zip(excused) {
+                if excused {
+                    jail.excuse();
+                } else {
+                    verdict.weigh(jail, &delivery.batch, failure, line, now);
+                }
             }
-            if let Decision::Ban(sentence) = decision {
-                let (jail, read) = (Arc::clone(name), batch.read);
-                sentences.push(Message::Sentence { jail, sentence, read });
-            }
-        });
-        bus.publish(found);
-        counters.undated.fetch_add(undated, Ordering::Relaxed);
+        }
+        let Worker { jail, counters, bus, .. } = self;
+        bus.publish(verdict.found);
+        counters.undated.fetch_add(verdict.undated, Ordering::Relaxed);
         counters.unclear.fetch_add(counts.unclear, Ordering::Relaxed);
-        counters.too_old.fetch_add(too_old, Ordering::Relaxed);
+        counters.too_old.fetch_add(verdict.too_old, Ordering::Relaxed);
         counters.other_clock.fetch_add(counts.other_clock, Ordering::Relaxed);
         let stats = jail.stats();
         counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
@@ -288,7 +268,46 @@ impl Worker {
         counters.failing.store(stats.failing as u64, Ordering::Relaxed);
         counters.evicted.store(stats.evicted, Ordering::Relaxed);
         counters.offences.store(stats.banned, Ordering::Relaxed);
-        sentences
+        verdict.messages
+    }
+}
+
+/// What some lines led to so far.
+#[derive(Default)]
+struct Verdict {
+    /// For the core.
+    messages: Vec<Message>,
+    /// Somebody wants to hear of each failure.
+    wanted: bool,
+    /// The failures, if so.
+    found: Vec<Event>,
+    undated: u64,
+    too_old: u64,
+}
+
+impl Verdict {
+    fn weigh(&mut self, jail: &mut Jail, batch: &Batch, failure: &Failure, line: &[u8], now: Now) {
+        // in what was there before anybody followed the log, nothing says that it is of now
+        if batch.backlog && failure.time.is_none() {
+            self.undated += 1;
+            return;
+        }
+        let decision = jail.offence(failure, line, now);
+        let name = || Arc::clone(&jail.rules().name);
+        self.too_old += u64::from(batch.live && decision == Decision::Old);
+        let counts = !matches!(decision, Decision::Ignored | Decision::Old);
+        if let (true, true, Some(address)) = (self.wanted, counts, failure.address) {
+            let time = failure.time.unwrap_or(now.wall);
+            let what = What::Found { jail: name(), address: net::host(address), time };
+            self.found.push(Event { at: now.wall, what });
+        }
+        match decision {
+            Decision::Ban(sentence) => {
+                self.messages.push(Message::Sentence { jail: name(), sentence, read: batch.read });
+            }
+            Decision::Named(named) => self.messages.push(Message::Named { jail: name(), named }),
+            Decision::Ignored | Decision::Old | Decision::Counted { .. } => {}
+        }
     }
 }
 
@@ -360,6 +379,7 @@ mod tests {
                 origin: "log".into(),
                 lines: format!("{stamp} failed 192.0.2.{host}\n").repeat(count).into(),
                 stamped: true,
+                raw: None,
                 backlog: false,
                 live: true,
                 position: None,

@@ -48,10 +48,81 @@ const RUNS: &[&str] = &[
     "dummy",
 ];
 
-/// Whether the ban of `call` is ours; `banactions` are what the jail itself calls its banactions.
-pub(super) fn bans(call: &Call, banactions: &[String]) -> bool {
+/// What keeps packets out on this host: an action that calls one of them does what we do.
+const FIREWALLS: &[&str] = &[
+    "iptables",
+    "ip6tables",
+    "nft",
+    "ipset",
+    "firewall-cmd",
+    "ufw",
+    "shorewall",
+    "shorewall6",
+    "ip",
+    "route",
+    "tc",
+    "ipfw",
+    "pfctl",
+    "npfctl",
+    "xdp-filter",
+];
+
+/// Whose a ban is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Ours: the action is one of this host's packet filters.
+    Ours,
+    /// Ours, and the action is run as well: what the jail calls its banaction acts elsewhere.
+    Both,
+    /// None: the action does something else.
+    None,
+}
+
+/// Whose the ban of `call` is; `banactions` are what the jail itself calls its banactions.
+pub(super) fn whose(dir: &Path, call: &Call, banactions: &[String]) -> Result<Whose, Error> {
     let begins = |names: &[&str]| names.iter().any(|name| call.name.starts_with(name));
-    !begins(RUNS) && (begins(BANS) || banactions.contains(&call.name))
+    if begins(RUNS) {
+        return Ok(Whose::None);
+    }
+    if begins(BANS) {
+        return Ok(Whose::Ours);
+    }
+    if !banactions.contains(&call.name) {
+        return Ok(Whose::None);
+    }
+    let Some(definition) = Definition::read(dir, "action.d", call)? else { return Ok(Whose::Ours) };
+    let text = definition.get("actionban", Some("inet4"))?.unwrap_or_default();
+    // as a command: before its arguments, and no tag
+    let inside = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '<' | '.');
+    let calls = |name: &str| {
+        text.match_indices(name).any(|(at, _)| {
+            let (before, after) = (text.get(..at), text.get(at + name.len()..));
+            !before.is_some_and(|before| before.ends_with(inside))
+                && after.is_some_and(|after| after.starts_with(char::is_whitespace))
+        })
+    };
+    let here = text.trim().is_empty() || FIREWALLS.iter().any(|name| calls(name));
+    Ok(if here { Whose::Ours } else { Whose::Both })
+}
+
+/// The chain of a banning action that sees packets once their ports were translated: what a rule
+/// names there need not be what is on the wire.
+pub(super) fn translated(dir: &Path, call: &Call) -> Result<Option<String>, Error> {
+    let key = if call.name.starts_with("nftables") { "chain_hook" } else { "chain" };
+    let named = |text: &String| !text.contains('<') && !text.trim().is_empty();
+    let chain = match call.options.get(key).filter(|text| named(text)) {
+        Some(chain) => Some(chain.clone()),
+        None => match Definition::read(dir, "action.d", call)? {
+            Some(definition) => definition.get(key, Some("inet4"))?.filter(named),
+            None => None,
+        },
+    };
+    let chain = chain.map(|chain| chain.trim().to_owned());
+    let untouched = |chain: &str| {
+        let chain = chain.to_uppercase();
+        ["INPUT", "PREROUTING", "INGRESS"].iter().any(|name| chain.starts_with(name))
+    };
+    Ok(chain.filter(|chain| !untouched(chain)))
 }
 
 /// The option that makes a firewall action let addresses in.
@@ -246,19 +317,38 @@ mod tests {
 
     #[test]
     fn firewalls_are_ours_and_the_rest_is_run() {
-        let banactions = ["my-firewall".to_owned(), "cloudflare-token".to_owned()];
-        for (name, ours) in [
-            ("iptables-multiport", true),
-            ("nftables", true),
-            ("route", true),
-            ("hostsdeny", true),
-            ("my-firewall", true),
-            ("cloudflare-token", false),
-            ("sendmail-whois", false),
-            ("nginx-block-map", false),
-            ("my-script", false),
+        let folder = tempfile::tempdir().unwrap();
+        let actions = folder.path().join("action.d");
+        std::fs::create_dir(&actions).unwrap();
+        for (name, command) in [
+            ("my-firewall", "/usr/sbin/iptables -I f2b -s <ip> -j DROP"),
+            ("my-sets", "sudo nft add element inet f2b banned { <ip> }"),
+            ("my-router", "curl -d 'ip=<ip>&table=nftables-like' https://router.example.net/ban"),
+            ("my-script", "ssh gate ban <ip>"),
         ] {
-            assert_eq!(bans(&options::parse(name).unwrap(), &banactions), ours, "{name}");
+            let text = format!("[Definition]\nactionban = {command}\n");
+            std::fs::write(actions.join(format!("{name}.conf")), text).unwrap();
+        }
+        let names = ["my-firewall", "my-sets", "my-router", "my-nothing", "cloudflare-token"];
+        let banactions = names.map(str::to_owned);
+        for (name, expected) in [
+            ("iptables-multiport", Whose::Ours),
+            ("nftables", Whose::Ours),
+            ("route", Whose::Ours),
+            ("hostsdeny", Whose::Ours),
+            ("my-firewall", Whose::Ours),
+            ("my-sets", Whose::Ours),
+            // acts elsewhere
+            ("my-router", Whose::Both),
+            // there is no such file
+            ("my-nothing", Whose::Ours),
+            ("cloudflare-token", Whose::None),
+            ("sendmail-whois", Whose::None),
+            ("nginx-block-map", Whose::None),
+            ("my-script", Whose::None),
+        ] {
+            let call = options::parse(name).unwrap();
+            assert_eq!(whose(folder.path(), &call, &banactions).unwrap(), expected, "{name}");
         }
     }
 

@@ -123,6 +123,7 @@ pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<S
         datepattern: lines("datepattern"),
         maxlines,
         logtimezone,
+        wrapped: true,
         usedns: false,
     })
 }

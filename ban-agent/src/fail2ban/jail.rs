@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Error, Loaded, Unsupported, action,
+    Error, Loaded, Unsupported,
+    action::{self, Whose},
     filter::{self, Resolved},
     increment,
     ini::{Place, Value},
@@ -44,13 +45,19 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, Error> {
         .collect();
     for name in names {
         let words = Words { config: &config, name: &name };
-        let mut reader =
-            Reader { dir, services: &services, unsupported: Vec::new(), inverted: false };
+        let mut reader = Reader {
+            dir,
+            services: &services,
+            unsupported: Vec::new(),
+            inverted: false,
+            skipped: false,
+        };
         match words.flag("enabled", false) {
             Ok(false) => loaded.disabled.push(name),
             // one that makes no sense stops no other
             Err(error) => loaded.refused.push((name, error)),
             Ok(true) => match reader.jail(&mut config, &name) {
+                Ok(_) if reader.skipped => loaded.disabled.push(name),
                 Err(error) => loaded.refused.push((name, error)),
                 Ok(_) if reader.inverted => loaded.disabled.push(name),
                 Ok(jail) => loaded.jails.push(jail),
@@ -69,19 +76,30 @@ pub(super) struct Reader<'l> {
     unsupported: Vec<Unsupported>,
     /// The jail lets addresses in instead of banning them.
     inverted: bool,
+    /// It has nothing to read, and is not to run then.
+    skipped: bool,
+}
+
+/// Where the lines of a jail are.
+struct Backend {
+    journal: bool,
+    /// Its files, or the journal if there are none.
+    auto: bool,
+    /// What journalctl is told besides the matches.
+    options: Vec<String>,
 }
 
 impl Reader<'_> {
     fn jail(&mut self, config: &mut Config, name: &str) -> Result<Spec, Error> {
         let words = Words { config, name };
-        let journal = self.backend(&words)?;
+        let backend = self.backend(&words)?;
         let call = words.value("filter")?.map_or_else(|| name.to_owned(), |value| value.text);
         let call = options::parse(&call)
             .map_err(|what| words.bad("filter", format!("'{call}': {what}")))?;
         let mut filter = if call.name.is_empty() {
             filter::none(name, words.place("filter"))
         } else {
-            filter::read(self.dir, &call, journal)?
+            filter::read(self.dir, &call, backend.journal)?
         };
         for (place, what) in std::mem::take(&mut filter.unused) {
             let place = place.unwrap_or_else(|| words.place("filter"));
@@ -108,7 +126,7 @@ impl Reader<'_> {
         let (filter, sources) = if call.name == RECIDIVE {
             self.recidive(&words)
         } else {
-            (filter::spec(&filter, zone)?, self.sources(&words, &filter, journal)?)
+            (filter::spec(&filter, zone)?, self.sources(&words, &filter, &backend)?)
         };
         let rules = Rules {
             name: name.into(),
@@ -119,7 +137,8 @@ impl Reader<'_> {
                 .ok_or_else(|| words.bad("findtime", "has to end".to_owned()))?,
             bantime: words.duration("bantime", Some(Duration::from_secs(600)))?,
             increment: increment::read(&words)?,
-            ports,
+            bans: ports.is_some(),
+            ports: ports.unwrap_or_default(),
             ignoreip,
             lookup,
             // fail2ban has no word for them
@@ -151,21 +170,30 @@ impl Reader<'_> {
         (filter, vec![source::Spec::Bans])
     }
 
-    /// Whether the jail reads the journal.
-    fn backend(&mut self, words: &Words<'_>) -> Result<bool, Error> {
+    fn backend(&mut self, words: &Words<'_>) -> Result<Backend, Error> {
         let text = words.text("backend")?.unwrap_or_default();
         let call = options::parse(&text).map_err(|what| words.bad("backend", what))?;
         let journal = call.name == "systemd";
+        let auto = matches!(call.name.as_str(), "" | "auto");
         if !journal && !BACKENDS.contains(&call.name.as_str()) {
             let what =
                 format!("backend = {text}: not known; its files are followed as they change");
             self.note(words, "backend", what);
         }
-        for option in call.options.keys() {
-            let what = format!("backend = {}: its option '{option}' is without effect", call.name);
-            self.note(words, "backend", what);
+        let mut options = Vec::new();
+        for (option, value) in &call.options {
+            let known = (journal || auto).then(|| journalctl(option, value)).flatten();
+            let Some(mut known) = known else {
+                let what = format!(
+                    "backend = {}: its option {option} = {value} is without effect",
+                    call.name
+                );
+                self.note(words, "backend", what);
+                continue;
+            };
+            options.append(&mut known);
         }
-        Ok(journal)
+        Ok(Backend { journal, auto, options })
     }
 
     /// Words of the filter that the jail sets itself.
@@ -197,21 +225,10 @@ impl Reader<'_> {
         &mut self,
         words: &Words<'_>,
         filter: &Resolved,
-        journal: bool,
+        backend: &Backend,
     ) -> Result<Vec<source::Spec>, Error> {
-        if journal {
-            let matches = filter.words.get("journalmatch").map_or("", String::as_str);
-            let lines = matches.lines().map(str::trim).filter(|line| !line.is_empty());
-            let mut all: Vec<String> = Vec::new();
-            for line in lines {
-                if !all.is_empty() {
-                    all.push("+".to_owned());
-                }
-                all.extend(
-                    line.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()),
-                );
-            }
-            return Ok(vec![source::Spec::Journal { matches: all }]);
+        if backend.journal {
+            return Ok(vec![in_journal(filter, backend)]);
         }
         let mut sources = Vec::new();
         let text = words.text("logpath")?.unwrap_or_default();
@@ -222,6 +239,16 @@ impl Reader<'_> {
                 _ => (line, source::Start::Beginning),
             };
             sources.push(source::Spec::File { path: path.into(), start });
+        }
+        let matched = filter.words.get("journalmatch").is_some_and(|text| !text.trim().is_empty());
+        let somewhere = sources.iter().any(source::Spec::is_there);
+        if backend.auto && !somewhere && matched && words.flag("systemd_if_nologs", true)? {
+            return Ok(vec![in_journal(filter, backend)]);
+        }
+        if !sources.is_empty() && !somewhere && words.flag("skip_if_nologs", false)? {
+            let what = "no log file: skip_if_nologs leaves this jail out until the next reload";
+            self.note(words, "logpath", what.to_owned());
+            self.skipped = true;
         }
         if sources.is_empty() {
             self.note(words, "logpath", "no logpath: this jail reads nothing".to_owned());
@@ -237,8 +264,8 @@ impl Reader<'_> {
         Ok(sources)
     }
 
-    /// The ports of the ban, and the actions that are run. Every banaction is ours.
-    fn actions(&mut self, words: &Words<'_>) -> Result<(Ports, Vec<Arc<Run>>), Error> {
+    /// The ports of the ban (`None`: no action bans), and the actions that are run.
+    fn actions(&mut self, words: &Words<'_>) -> Result<(Option<Ports>, Vec<Arc<Run>>), Error> {
         let mut banactions = Vec::new();
         for key in ["banaction", "banaction_allports"] {
             if let Some(text) = words.text(key)?
@@ -252,7 +279,8 @@ impl Reader<'_> {
         for text in options::split(&words.text("action")?.unwrap_or_default()) {
             let call: Call = options::parse(&text)
                 .map_err(|what| words.bad("action", format!("'{text}': {what}")))?;
-            if !action::bans(&call, &banactions) {
+            let whose = action::whose(self.dir, &call, &banactions)?;
+            if whose != Whose::Ours {
                 match self.run(words, &call)? {
                     Some(run) if runs.iter().any(|other| other.name == run.name) => {
                         let what = format!(
@@ -263,6 +291,8 @@ impl Reader<'_> {
                     }
                     run => runs.extend(run),
                 }
+            }
+            if whose == Whose::None {
                 continue;
             }
             if let Some(option) = action::inverts(&call) {
@@ -273,8 +303,19 @@ impl Reader<'_> {
                 self.note(words, "action", what);
                 self.inverted = true;
             }
-            let own = action::ports(&call, self.services)
+            let mut own = action::ports(&call, self.services)
                 .map_err(|what| words.bad("action", format!("{}: {what}", call.name)))?;
+            if !own.is_empty()
+                && let Some(chain) = action::translated(self.dir, &call)?
+            {
+                let what = format!(
+                    "action '{}': chain {chain} sees ports once they are translated, and the wire \
+                     has those that are published: addresses are banned on all ports",
+                    call.name
+                );
+                self.note(words, "action", what);
+                own = Ports::new();
+            }
             ports = Some(match ports {
                 None => own,
                 // Two actions ban what either bans.
@@ -287,14 +328,7 @@ impl Reader<'_> {
                 }
             });
         }
-        if ports.is_none() {
-            self.note(
-                words,
-                "action",
-                "none of its actions bans: addresses are banned all the same".to_owned(),
-            );
-        }
-        Ok((ports.unwrap_or_default(), runs))
+        Ok((ports, runs))
     }
 
     /// An action that is run; listed if it cannot be.
@@ -332,4 +366,55 @@ impl Reader<'_> {
         let jail = words.name.to_owned();
         self.unsupported.push(Unsupported { place: words.place(key), jail, what });
     }
+}
+
+/// The journal with the matches of a filter or jail.
+fn in_journal(filter: &Resolved, backend: &Backend) -> source::Spec {
+    let mut all = backend.options.clone();
+    let matches = filter.words.get("journalmatch").map_or("", String::as_str);
+    let lines = matches.lines().map(str::trim).filter(|line| !line.is_empty());
+    for (number, line) in lines.enumerate() {
+        if number > 0 {
+            all.push("+".to_owned());
+        }
+        all.extend(line.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()));
+    }
+    source::Spec::Journal { matches: all }
+}
+
+/// An option of the backend as journalctl has it; `None`: it has none like it.
+fn journalctl(option: &str, value: &str) -> Option<Vec<String>> {
+    let split = |key: &str| -> Vec<String> {
+        let values = value.split([',', ' ', '\n']).filter(|value| !value.is_empty());
+        values.map(|value| format!("--{key}={value}")).collect()
+    };
+    Some(match option {
+        "journalpath" => vec![format!("--directory={value}")],
+        "journalfiles" => split("file"),
+        "namespace" => vec![format!("--namespace={value}")],
+        // rotated files are always read
+        "rotated" => Vec::new(),
+        // sd_journal_open(3): which journals are opened
+        "journalflags" => {
+            let mut flags: u32 = value.trim().parse().ok()?;
+            let mut options = Vec::new();
+            for (flag, option) in [
+                (1, None),
+                (2, Some("--directory=/run/log/journal")),
+                (4, Some("--system")),
+                (8, Some("--user")),
+                (32, Some("--namespace=*")),
+            ] {
+                if flags & flag != 0 {
+                    flags &= !flag;
+                    options.extend(option.map(str::to_owned));
+                }
+            }
+            if flags != 0 {
+                return None;
+            }
+            options
+        }
+        _ => return None,
+    })
 }

@@ -29,7 +29,7 @@ pub use ini::Place;
 /// What a fail2ban configuration says.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The jails that are enabled, by name.
+    /// The jails that are enabled, by name. One whose actions ban nobody is marked so.
     pub jails: Vec<crate::jail::Spec>,
     /// The jails that are not.
     pub disabled: Vec<String>,

@@ -315,7 +315,7 @@ fn words_that_mean_nothing_are_listed() {
              action = iptables[blocktype=RETURN]\n\
              [off]\nnonsense = 1\n",
         ),
-        ("jail.local", "[DEFAULT]\nbantim = 5\n[door]\nbackend = systemd[rotated=on]\n"),
+        ("jail.local", "[DEFAULT]\nbantim = 5\n[door]\nbackend = systemd[rotted=on]\n"),
     ]);
     let loaded = folder.load();
     assert_eq!(
@@ -328,7 +328,7 @@ fn words_that_mean_nothing_are_listed() {
     let nothing = "is no word of fail2ban, and nothing refers to it: without effect";
     let did = |word: &str, meant: &str| format!("'{word}' {nothing}; did you mean '{meant}'?");
     let expected = [
-        "/jail.local:4: jail door: backend = systemd: its option 'rotated' is without effect".to_owned(),
+        "/jail.local:4: jail door: backend = systemd: its option rotted = on is without effect".to_owned(),
         format!("/filter.d/door.conf:2: jail door: filter 'door': {}", did("failregx", "failregex")),
         format!("/filter.d/door.conf:8: jail door: filter 'door': {}", did("maxline", "maxlines")),
         format!("/jail.conf:6: jail door: filter 'door': {}", did("mod", "mode")),
@@ -469,4 +469,142 @@ fn a_loaded_filter_compiles() {
     let folder = Folder::new(&[("filter.d/door.conf", FILTER)]);
     let spec = filter(folder.path(), "door").unwrap();
     assert!(Filter::compile(&spec).unwrap().rejects_early());
+}
+
+/// What is said of the jail `door`, in a folder with one filter.
+fn remarks(loaded: &Loaded) -> Vec<String> {
+    loaded.unsupported.iter().map(|note| note.what.clone()).collect()
+}
+
+#[test]
+fn ports_behind_a_translation_are_not_those_of_the_wire() {
+    let jail = |action: &str, more: &str| {
+        let folder = Folder::new(&[
+            ("filter.d/door.conf", FILTER),
+            ("action.d/iptables.conf", more),
+            (
+                "jail.conf",
+                &format!("[door]\nenabled = true\nlogpath = /x\nport = http\naction = {action}\n"),
+            ),
+        ]);
+        let loaded = folder.load();
+        let ports: Vec<_> = loaded.jails[0].rules.ports.iter().map(ToString::to_string).collect();
+        (ports.join(" "), remarks(&loaded).join(" "))
+    };
+    let plain = "[Definition]\nactionban = x\n[Init]\nchain = INPUT\n";
+    let docker = "[Definition]\nactionban = x\n[Init]\nchain = DOCKER-USER\n";
+    for (action, file, ports, chain) in [
+        ("iptables[port=http, chain=DOCKER-USER]", plain, "", "DOCKER-USER"),
+        ("iptables[port=http, chain=\"FORWARD\"]", plain, "", "FORWARD"),
+        ("iptables[port=http]", docker, "", "DOCKER-USER"),
+        ("iptables[port=http, chain=\"<known/chain>\"]", docker, "", "DOCKER-USER"),
+        ("nftables[port=http, chain_hook=forward]", plain, "", "forward"),
+        ("firewallcmd-ipset[port=http, chain=INPUT_direct]", plain, "tcp/80", ""),
+        ("nftables[port=http, chain=f2b-chain]", plain, "tcp/80", ""),
+        ("iptables[port=http, chain=INPUT]", docker, "tcp/80", ""),
+        ("iptables[port=http]", plain, "tcp/80", ""),
+        // all ports are all ports
+        ("iptables-allports[chain=DOCKER-USER]", plain, "", ""),
+    ] {
+        let (found, said) = jail(action, file);
+        assert_eq!(found, ports, "{action}: {said}");
+        let told = said.contains(&format!("chain {chain} sees ports once they are translated"));
+        assert_eq!(told, !chain.is_empty(), "{action}: {said}");
+    }
+}
+
+#[test]
+fn where_a_jail_reads_is_found_as_fail2ban_finds_it() {
+    let there = tempfile::NamedTempFile::new().unwrap();
+    let jail = |words: &str| {
+        let words = words.replace("THERE", &there.path().display().to_string());
+        let folder = Folder::new(&[
+            ("filter.d/door.conf", FILTER),
+            (
+                "filter.d/unit.conf",
+                &(FILTER.to_owned() + "journalmatch = _SYSTEMD_UNIT=door.service\n"),
+            ),
+            ("jail.conf", &format!("[door]\nenabled = true\naction = route\n{words}\n")),
+        ]);
+        let loaded = folder.load();
+        let said = remarks(&loaded).join(" ");
+        let sources = loaded.jails.first().map(|jail| jail.sources.clone());
+        let sources =
+            sources.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>();
+        (sources.join(", "), said)
+    };
+    for (words, sources, said) in [
+        // 1.1.1: the journal where there are no files
+        ("filter = unit\nlogpath = /nosuch/log", "journal _SYSTEMD_UNIT=door.service", ""),
+        (
+            "filter = unit\nbackend = auto\nlogpath = /nosuch/*.log",
+            "journal _SYSTEMD_UNIT=door.service",
+            "",
+        ),
+        ("journalmatch = _COMM=door", "journal _COMM=door", ""),
+        ("journalmatch = _COMM=door\nlogpath = THERE", "THERE", ""),
+        ("filter = unit\nlogpath = /nosuch\n         THERE", "/nosuch, THERE", ""),
+        ("filter = unit\nlogpath = /nosuch\nsystemd_if_nologs = false", "/nosuch", ""),
+        ("filter = unit\nlogpath = /nosuch\nbackend = polling", "/nosuch", ""),
+        ("logpath = /nosuch", "/nosuch", ""),
+        ("logpath = /nosuch\nskip_if_nologs = true", "", "skip_if_nologs leaves this jail out"),
+        ("logpath = THERE\nskip_if_nologs = true", "THERE", ""),
+        (
+            "filter = unit\nlogpath = /nosuch\nskip_if_nologs = true",
+            "journal _SYSTEMD_UNIT=door.service",
+            "",
+        ),
+        // which journal
+        (
+            "backend = systemd[journalpath=/var/log/journal/remote]\njournalmatch = _COMM=a",
+            "journal --directory=/var/log/journal/remote _COMM=a",
+            "",
+        ),
+        (
+            "backend = systemd[journalfiles=\"/a.journal, /b.journal\", rotated=on]",
+            "journal --file=/a.journal --file=/b.journal",
+            "",
+        ),
+        ("backend = systemd[journalflags=1]\njournalmatch = _COMM=a", "journal _COMM=a", ""),
+        ("backend = systemd[journalflags=4]", "journal --system", ""),
+        ("backend = systemd[namespace=web]", "journal --namespace=web", ""),
+        (
+            "backend = systemd[journalflags=64]",
+            "journal ",
+            "its option journalflags = 64 is without",
+        ),
+    ] {
+        let (found, remarks) = jail(words);
+        let found = found.replace(&there.path().display().to_string(), "THERE");
+        assert_eq!(found, sources, "{words}: {remarks}");
+        assert!(
+            remarks.contains(said) && said.is_empty() == remarks.is_empty(),
+            "{words}: {remarks}"
+        );
+    }
+}
+
+#[test]
+fn a_banaction_of_ones_own_that_acts_elsewhere_is_run_as_well() {
+    let folder = Folder::new(&[
+        ("filter.d/door.conf", FILTER),
+        ("action.d/my-gate.conf", "[Definition]\nactionban = curl -d <ip> https://router/ban\n"),
+        ("action.d/my-wall.conf", "[Definition]\nactionban = ipset add f2b <ip>\n"),
+        (
+            "jail.conf",
+            "[DEFAULT]\nbanaction = my-gate\nlogpath = /x\nport = ssh\n\
+             action = %(banaction)s[port=\"%(port)s\"]\n\
+             [router]\nenabled = true\nfilter = door\n\
+             [wall]\nenabled = true\nfilter = door\nbanaction = my-wall\n\
+             [mail]\nenabled = true\nfilter = door\naction = sendmail\n",
+        ),
+        ("action.d/sendmail.conf", "[Definition]\nactionban = mail root\n"),
+    ]);
+    for (name, runs, bans) in [("router", 1, true), ("wall", 0, true), ("mail", 1, false)] {
+        let jail = folder.jail(name);
+        assert_eq!((jail.actions.len(), jail.rules.bans), (runs, bans), "{name}");
+        let ports: Vec<_> = jail.rules.ports.iter().map(ToString::to_string).collect();
+        assert_eq!(ports.join(" "), if bans { "tcp/22" } else { "" }, "{name}");
+    }
+    assert_eq!(remarks(&folder.load()), Vec::<String>::new());
 }

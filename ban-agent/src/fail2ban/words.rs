@@ -52,6 +52,8 @@ const KNOWN: &[&str] = &[
     "protocol",
     "returntype",
     "sender",
+    "skip_if_nologs",
+    "systemd_if_nologs",
     "usedns",
 ];
 

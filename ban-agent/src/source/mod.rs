@@ -11,6 +11,7 @@ mod lines;
 mod stats;
 mod stdin;
 mod syslog;
+mod whole;
 
 use std::{
     convert::Infallible,
@@ -24,7 +25,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-pub use self::stats::{Counters, Stats};
+pub use self::{
+    stats::{Counters, Stats},
+    whole::{Engine, open},
+};
 
 /// What a jail reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +43,7 @@ pub enum Spec {
     /// The systemd journal, limited by matches like `_SYSTEMD_UNIT=ssh.service`; an element `+`
     /// is an "or", as in journalctl.
     Journal {
-        /// journalctl match words.
+        /// journalctl match words, after the options that choose a journal (`--directory=…`).
         matches: Vec<String>,
     },
     /// A socket that takes syslog datagrams (RFC 3164 or 5424).
@@ -137,6 +141,8 @@ pub struct Batch {
     pub lines: Bytes,
     /// Each line begins with `RFC3339 SPACE`: the time was given by the source, not by the text.
     pub stamped: bool,
+    /// The same lines, one for one, as a container engine wrapped them, where one did.
+    pub raw: Option<Bytes>,
     /// They were in the log before anybody followed it: a line without a date may be of any time.
     pub backlog: bool,
     /// They were written after the source had come to the log's end: what they tell is of now,

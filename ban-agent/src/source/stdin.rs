@@ -53,6 +53,7 @@ fn read(
             origin: Arc::clone(&origin),
             lines: whole,
             stamped: false,
+            raw: None,
             backlog: false,
             // whoever pipes a log may pipe an old one
             live: false,

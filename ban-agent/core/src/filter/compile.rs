@@ -19,6 +19,7 @@ pub struct Filter {
     pub(super) ignoreregex: Vec<Pattern>,
     pub(super) dates: Dates,
     pub(super) maxlines: usize,
+    pub(super) wrapped: bool,
     /// Rejects lines on their raw bytes; `None` if every line has to be looked at.
     pub(super) prefilter: Option<Prefilter>,
 }
@@ -67,6 +68,7 @@ impl Filter {
             ignoreregex,
             dates,
             maxlines: spec.maxlines.max(1),
+            wrapped: spec.wrapped && !multiline,
             prefilter,
         })
     }

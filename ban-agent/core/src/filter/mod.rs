@@ -48,6 +48,9 @@ pub struct Spec {
     pub maxlines: usize,
     /// Zone of time stamps without one: an IANA name or `UTC+0200`; `None`: the system's.
     pub logtimezone: Option<String>,
+    /// It may be written for lines as a container engine wraps them: those are tried, too, where the
+    /// text within matches nothing.
+    pub wrapped: bool,
     /// Take host names for addresses (the field `dns`; who resolves it is not decided here).
     /// Off: an attacker chooses what would be resolved.
     pub usedns: bool,

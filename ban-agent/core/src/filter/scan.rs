@@ -221,6 +221,48 @@ impl Scanner {
         outcome
     }
 
+    /// Reads lines of which each is there twice: the text, after `RFC3339 SPACE`, and as a container
+    /// engine wrapped it.
+    pub fn scan_both(
+        &mut self,
+        lines: &[u8],
+        raw: &[u8],
+        now: Timestamp,
+        sink: &mut impl FnMut(&Failure, &[u8]),
+    ) -> Counts {
+        if !self.filter.wrapped {
+            return self.scan(lines, true, now, sink);
+        }
+        let mut sum = Counts::default();
+        let raw = raw.split_inclusive(|byte| *byte == b'\n');
+        for (line, raw) in lines.split_inclusive(|byte| *byte == b'\n').zip(raw) {
+            let (outcome, line) = self.either(line, raw, now);
+            sum += self.counts;
+            if let Outcome::Matched(failure) = outcome {
+                sink(&failure, first_line(line).0);
+            }
+        }
+        self.counts = sum;
+        sum
+    }
+
+    /// The same of one line; also says which of the two it was.
+    pub fn either<'l>(
+        &mut self,
+        line: &'l [u8],
+        raw: &'l [u8],
+        now: Timestamp,
+    ) -> (Outcome, &'l [u8]) {
+        let outcome = self.line(line, true, now);
+        if outcome != Outcome::Missed || !self.filter.wrapped {
+            return (outcome, line);
+        }
+        let near = self.counts.near;
+        let outcome = self.line(raw, false, now);
+        self.counts.near = near.max(self.counts.near);
+        (outcome, raw)
+    }
+
     /// What the last [`Scanner::scan`] or [`Scanner::line`] counted.
     #[must_use]
     pub fn counts(&self) -> Counts {

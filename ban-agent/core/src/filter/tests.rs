@@ -466,3 +466,30 @@ fn an_hour_that_the_clock_shows_twice_is_the_one_that_has_just_been() {
     assert_eq!(told("Europe/Berlin", line, now, false).0, early);
     assert_eq!(told("Europe/Berlin", line, now, true), (now.to_owned(), 1));
 }
+
+#[test]
+fn lines_of_a_container_are_tried_as_text_and_as_they_are_wrapped() {
+    let text = r#"2026-11-20T12:00:00Z 203.0.113.5 - - "GET /x.php HTTP/1.1" 404"#;
+    let raw = r#"{"log":"203.0.113.5 - - \"GET /x.php HTTP/1.1\" 404\n","stream":"stdout","time":"2026-11-20T12:00:00Z"}"#;
+    let now = "2026-11-20T12:00:01Z".parse().unwrap();
+    for (pattern, wrapped, expected) in [
+        (r#"^\s?<HOST> - - "GET .*\.php"#, true, 1),
+        (r#"^{"log":"<HOST> -.*GET.*\.php"#, true, 1),
+        (r#"^{"log":"<HOST> -.*GET.*\.php"#, false, 0),
+        // one line is one failure
+        (r#"<HOST> - - .*\.php"#, true, 1),
+    ] {
+        let spec =
+            Spec { failregex: vec![pattern.to_owned()], wrapped, maxlines: 1, ..Spec::default() };
+        let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec).unwrap()));
+        let mut found = Vec::new();
+        let both = [format!("{text}\n").repeat(2), format!("{raw}\n").repeat(2)];
+        let counts =
+            scanner.scan_both(both[0].as_bytes(), both[1].as_bytes(), now, &mut |failure, _| {
+                found.push((failure.address.unwrap().to_string(), failure.time.unwrap()));
+            });
+        let failure = ("203.0.113.5".to_owned(), "2026-11-20T12:00:00Z".parse().unwrap());
+        assert_eq!(found, vec![failure; 2 * expected], "{pattern}");
+        assert_eq!((counts.lines, counts.matched), (2, 2 * expected as u64), "{pattern}");
+    }
+}

@@ -23,7 +23,7 @@ pub use self::{
     count::Count,
     escalate::Formula,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
-    offence::{Decision, Jail, Sentence, Stats},
+    offence::{Decision, Jail, Named, Sentence, Stats},
     offenders::{Offenders, REMEMBERED, Record},
 };
 
@@ -50,7 +50,9 @@ pub struct Rules {
     pub lookup: Lookup,
     /// Through whom what it reads came: never banned by this jail.
     pub proxies: Vec<IpNet>,
-    /// Asked before a ban.
+    /// Whether it bans; one that does not tells its actions alone.
+    pub bans: bool,
+    /// Asked of each failure before it is counted.
     pub ignorecommand: Option<IgnoreCommand>,
     /// Prefix length that an IPv4 offender is counted and banned by: 32 is the address.
     pub prefix_v4: u8,
@@ -129,6 +131,7 @@ pub fn rules(maxretry: u32, findtime: u64) -> Rules {
         max_tracked: 1000,
         lookup: Lookup::default(),
         proxies: Vec::new(),
+        bans: true,
         ignorecommand: None,
         widen: None,
         extend: None,

@@ -1,6 +1,6 @@
 //! A jail at work: takes failures, says who has reached `maxretry`.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use super::{
     count::{Count, millis},
     escalate::weight,
     offenders::Offenders,
-    track::Suspects,
+    track::{Suspects, Who},
 };
 use crate::{
     clock::Now,
@@ -19,6 +19,10 @@ use crate::{
 
 /// Bytes kept of an evidence line: enough to recognise it, whatever an attacker sends.
 const EVIDENCE_BYTES: usize = 512;
+/// Bytes of an id that tell it from others.
+const ID_BYTES: usize = 512;
+/// The field that holds the id of a failure, as actions know it.
+const ID: &str = "fid";
 /// Idle suspects forgotten per failure: twice what a failure can add.
 const FORGET_PER_FAILURE: usize = 2;
 /// The widest prefix that a log line may name (`<CIDR>`): nothing it says bans a continent.
@@ -38,6 +42,25 @@ pub enum Decision {
     },
     /// It was the one too many.
     Ban(Sentence),
+    /// So it was, of an id: no packet bears that, so that nothing can be dropped.
+    Named(Named),
+}
+
+/// What is no address has failed too often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The id, as the attacker wrote it, cut to [`ID_BYTES`].
+    pub id: Arc<str>,
+    /// `bantime`; `None`: permanent.
+    pub duration: Option<Duration>,
+    /// The last failures' lines, oldest first, as the attacker wrote them.
+    pub evidence: Vec<Box<[u8]>>,
+    /// Fields of the last failure, as the attacker wrote them; `fid` is the id.
+    pub fields: BTreeMap<String, String>,
+    /// Time of the last failure.
+    pub time: Timestamp,
+    /// How many failures led to it.
+    pub failures: u32,
 }
 
 /// Who is to be banned, and why.
@@ -134,9 +157,9 @@ impl Jail {
         counts.sort_unstable_by_key(|(_, count)| count.last);
         let newest = counts.split_off(counts.len().saturating_sub(self.rules.max_tracked));
         // nobody counts the others any more
-        counts.iter().for_each(|(prefix, _)| self.suspects.note(*prefix));
+        counts.iter().for_each(|(prefix, _)| self.suspects.note(&Who::Net(*prefix)));
         for (prefix, count) in newest {
-            self.suspects.touch(*prefix, *count);
+            self.suspects.touch(&Who::Net(*prefix), *count);
         }
     }
 
@@ -158,11 +181,27 @@ impl Jail {
         Stats { failing: self.suspects.len(), ..self.stats }
     }
 
+    /// Whether a failure is of nobody who is counted.
+    #[must_use]
+    pub fn ignores(&self, failure: &Failure) -> bool {
+        self.offender(failure).is_none()
+    }
+
+    /// A failure does not count: `ignorecommand` says so.
+    pub fn excuse(&mut self) {
+        self.stats.ignored += 1;
+    }
+
     /// One failure, and the line that it was found in.
     pub fn offence(&mut self, failure: &Failure, line: &[u8], now: Now) -> Decision {
-        let Some((address, prefix)) = self.offender(failure) else {
+        let Some(Offender { nets, id }) = self.offender(failure) else {
             self.stats.ignored += 1;
             return Decision::Ignored;
+        };
+        let who = match (&id, nets) {
+            (Some(id), _) => Who::Id(Arc::clone(id)),
+            (None, Some((_, prefix))) => Who::Net(prefix),
+            (None, None) => return Decision::Ignored,
         };
         let time = failure.time.unwrap_or(now.wall).min(now.wall);
         let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
@@ -170,11 +209,11 @@ impl Jail {
             self.stats.old += 1;
             return Decision::Old;
         }
-        self.make_room(prefix, now_ms);
+        self.make_room(&who, now_ms);
         self.stats.failed += 1;
-        let weight = self.weight(prefix, time);
+        let weight = nets.map_or(1, |(_, prefix)| self.weight(prefix, time));
         let findtime = self.rules.findtime;
-        let Some(suspect) = self.suspects.touch(prefix, Count::new(time_ms)) else {
+        let Some(suspect) = self.suspects.touch(&who, Count::new(time_ms)) else {
             return Decision::Ignored;
         };
         if suspect.count.is_over(now_ms, findtime) {
@@ -187,34 +226,46 @@ impl Jail {
             return Decision::Counted { count };
         }
         self.stats.banned += 1;
-        let evidence = self.suspects.remove(prefix).map(|gone| gone.evidence).unwrap_or_default();
-        Decision::Ban(Sentence {
-            prefix,
-            address,
-            duration: self.rules.bantime,
-            ports: self.rules.ports.clone(),
-            evidence,
-            fields: failure.fields.clone(),
-            time,
-            failures: count,
-        })
+        let evidence = self.suspects.remove(&who).map(|gone| gone.evidence).unwrap_or_default();
+        let (duration, failures) = (self.rules.bantime, count);
+        let mut fields = failure.fields.clone();
+        fields.extend(id.as_ref().map(|id| (ID.to_owned(), id.to_string())));
+        match (nets, id) {
+            (None, Some(id)) => {
+                Decision::Named(Named { id, duration, evidence, fields, time, failures })
+            }
+            (None, None) => Decision::Ignored,
+            (Some((address, prefix)), _) => {
+                let ports = self.rules.ports.clone();
+                Decision::Ban(Sentence {
+                    prefix,
+                    address,
+                    duration,
+                    ports,
+                    evidence,
+                    fields,
+                    time,
+                    failures,
+                })
+            }
+        }
     }
 
     /// Forgets what this jail counted for everything inside `prefix`, or for everybody, as an unban does.
     pub fn forgive(&mut self, prefix: Option<IpNet>) {
         let Some(prefix) = prefix else {
             while let Some((gone, _)) = self.suspects.quietest() {
-                self.suspects.remove(gone);
+                self.suspects.remove(&gone);
             }
             return;
         };
         // most are single addresses: no need to look at all
-        self.suspects.remove(prefix);
+        self.suspects.remove(&Who::Net(prefix));
         if prefix.prefix_len() == prefix.max_prefix_len() {
             return;
         }
         for gone in self.suspects.within(prefix) {
-            self.suspects.remove(gone);
+            self.suspects.remove(&gone);
         }
     }
 
@@ -223,12 +274,21 @@ impl Jail {
         self.forget(now.wall.as_millisecond(), usize::MAX);
     }
 
-    /// The address that failed and the prefix that it is counted by, unless it is ignored.
-    fn offender(&self, failure: &Failure) -> Option<(IpNet, IpNet)> {
-        let address = match failure.address {
-            Some(address) => net::host(address),
-            None => named(failure.id.as_deref()?)?,
+    /// Who failed, unless it is ignored.
+    fn offender(&self, failure: &Failure) -> Option<Offender> {
+        let id = failure.id.as_deref().filter(|id| !id.is_empty());
+        let Some(address) = failure.address else {
+            let id = id?;
+            return match net::parse_prefix(id) {
+                Ok(prefix) => Some(Offender { nets: Some(self.nets(named(prefix)?)?), id: None }),
+                Err(_) => Some(Offender { nets: None, id: Some(cut(id)) }),
+            };
         };
+        Some(Offender { nets: Some(self.nets(net::host(address))?), id: id.map(cut) })
+    }
+
+    /// An address and the prefix that it is counted by, unless it is ignored.
+    fn nets(&self, address: IpNet) -> Option<(IpNet, IpNet)> {
         if address.prefix_len() < address.max_prefix_len() && self.rules.translators.mixes(address)
         {
             return None;
@@ -266,9 +326,9 @@ impl Jail {
         wider.filter(|wider| wider.prefix_len() < address.prefix_len()).unwrap_or(address)
     }
 
-    fn make_room(&mut self, prefix: IpNet, now_ms: i64) {
+    fn make_room(&mut self, who: &Who, now_ms: i64) {
         self.forget(now_ms, FORGET_PER_FAILURE);
-        if self.suspects.contains(prefix) || self.suspects.len() < self.rules.max_tracked {
+        if self.suspects.contains(who) || self.suspects.len() < self.rules.max_tracked {
             return;
         }
         self.evict();
@@ -277,7 +337,7 @@ impl Jail {
     /// Forgets the one that was quiet longest, if there is one.
     fn evict(&mut self) -> bool {
         let Some((quietest, _)) = self.suspects.quietest() else { return false };
-        self.suspects.remove(quietest);
+        self.suspects.remove(&quietest);
         self.stats.evicted += 1;
         true
     }
@@ -285,8 +345,8 @@ impl Jail {
     fn forget(&mut self, now_ms: i64, limit: usize) {
         for _ in 0..limit {
             match self.suspects.quietest() {
-                Some((prefix, count)) if count.is_over(now_ms, self.rules.findtime) => {
-                    self.suspects.remove(prefix);
+                Some((who, count)) if count.is_over(now_ms, self.rules.findtime) => {
+                    self.suspects.remove(&who);
                 }
                 _ => return,
             }
@@ -299,9 +359,22 @@ fn ignored(rules: &Rules, nets: &[IpNet]) -> PrefixSet {
     rules.translators.expand(rules.ignoreip.iter().chain(nets)).into_iter().collect()
 }
 
+/// Whom a failure is of.
+struct Offender {
+    /// The address, and the prefix that it is counted and banned by.
+    nets: Option<(IpNet, IpNet)>,
+    /// What it is counted by instead.
+    id: Option<Arc<str>>,
+}
+
+/// As much of an id as is kept.
+fn cut(id: &str) -> Arc<str> {
+    let end = (0..=ID_BYTES.min(id.len())).rev().find(|end| id.is_char_boundary(*end));
+    id.get(..end.unwrap_or_default()).unwrap_or_default().into()
+}
+
 /// The prefix that a line names where it names no address; not if it is too wide.
-fn named(id: &str) -> Option<IpNet> {
-    let prefix = net::parse_prefix(id).ok()?;
+fn named(prefix: IpNet) -> Option<IpNet> {
     let widest = match prefix {
         IpNet::V4(_) => WIDEST_NAMED.0,
         IpNet::V6(_) => WIDEST_NAMED.1,

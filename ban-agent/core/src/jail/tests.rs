@@ -315,3 +315,37 @@ fn a_known_offender_is_banned_again_after_fewer_failures() {
     plain.remember(former.clone());
     assert_eq!(fail(&mut plain, "192.0.2.1", 900), Decision::Counted { count: 1 });
 }
+
+#[test]
+fn an_id_is_counted_whatever_address_it_comes_from() {
+    let of = |address: Option<&str>, id: &str| Failure {
+        address: address.map(|address| address.parse().unwrap()),
+        id: Some(id.to_owned()),
+        ..failure("::", Some(0))
+    };
+    let mut jail =
+        Jail::new(&Rules { ignoreip: vec![parse_prefix("192.0.2.9").unwrap()], ..rules(3, 180) });
+    let mut fail = |failure: &Failure| jail.offence(failure, b"line", now(0));
+    // three addresses, one account: the address that brought the last failure goes
+    assert_eq!(fail(&of(Some("192.0.2.1"), "bob")), Decision::Counted { count: 1 });
+    assert_eq!(fail(&of(Some("192.0.2.1"), "eve")), Decision::Counted { count: 1 });
+    assert_eq!(fail(&of(Some("192.0.2.9"), "bob")), Decision::Ignored);
+    assert_eq!(fail(&of(Some("192.0.2.2"), "bob")), Decision::Counted { count: 2 });
+    let banned = sentence(fail(&of(Some("192.0.2.3"), "bob")));
+    assert_eq!((banned.prefix.to_string().as_str(), banned.failures), ("192.0.2.3/32", 3));
+    assert_eq!((banned.fields["fid"].as_str(), banned.evidence.len()), ("bob", 3));
+
+    // an id alone: nothing to be dropped, something to be told
+    let alone = of(None, "session 7");
+    assert_eq!(fail(&alone), Decision::Counted { count: 1 });
+    assert_eq!(fail(&alone), Decision::Counted { count: 2 });
+    let Decision::Named(named) = fail(&alone) else { panic!("not the one too many") };
+    assert_eq!((&*named.id, named.failures, &*named.fields["fid"]), ("session 7", 3, "session 7"));
+    // what is too long is told by its beginning, between characters
+    let long = "\u{e4}".repeat(1000);
+    assert_eq!(fail(&of(None, &long)), Decision::Counted { count: 1 });
+    assert_eq!(fail(&of(None, &(long + "x"))), Decision::Counted { count: 2 });
+    assert_eq!(fail(&of(None, "")), Decision::Ignored);
+    // none of them is written down
+    assert!(jail.take_changes().is_empty());
+}

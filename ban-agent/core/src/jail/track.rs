@@ -1,7 +1,10 @@
-//! The addresses that a jail counts: at most so many, the one that was quiet longest goes first.
+//! The addresses and ids that a jail counts: at most so many, the one that was quiet longest goes first.
 //! Constant time per failure, whoever chooses the addresses.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::count::Count;
 use crate::net::IpNet;
@@ -9,10 +12,25 @@ use crate::net::IpNet;
 /// No neighbour in the list.
 const NONE: u32 = u32::MAX;
 
-/// One tracked address or prefix.
+/// What failures are counted by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    /// An address or a prefix.
+    Net(IpNet),
+    /// What a filter names so (`<F-ID>`), as the attacker wrote it.
+    Id(Arc<str>),
+}
+
+impl From<IpNet> for Who {
+    fn from(net: IpNet) -> Who {
+        Who::Net(net)
+    }
+}
+
+/// One who is tracked.
 #[derive(Debug)]
 pub(super) struct Suspect {
-    prefix: IpNet,
+    who: Who,
     /// Its failures.
     pub(super) count: Count,
     /// Its last failures' lines, oldest first.
@@ -24,7 +42,7 @@ pub(super) struct Suspect {
 /// All suspects, linked from the quietest to the one that failed last.
 #[derive(Debug)]
 pub(super) struct Suspects {
-    index: HashMap<IpNet, u32>,
+    index: HashMap<Who, u32>,
     slots: Vec<Suspect>,
     quietest: u32,
     loudest: u32,
@@ -47,14 +65,14 @@ impl Suspects {
         self.slots.len()
     }
 
-    pub(super) fn contains(&self, prefix: IpNet) -> bool {
-        self.index.contains_key(&prefix)
+    pub(super) fn contains(&self, who: &Who) -> bool {
+        self.index.contains_key(who)
     }
 
-    /// The suspect `prefix`, from now on the loudest; a new one starts at `count`.
-    pub(super) fn touch(&mut self, prefix: IpNet, count: Count) -> Option<&mut Suspect> {
-        self.note(prefix);
-        let at = match self.index.get(&prefix) {
+    /// The suspect `who`, from now on the loudest; a new one starts at `count`.
+    pub(super) fn touch(&mut self, who: &Who, count: Count) -> Option<&mut Suspect> {
+        self.note(who);
+        let at = match self.index.get(who) {
             Some(&at) => {
                 self.unlink(at);
                 at
@@ -62,8 +80,9 @@ impl Suspects {
             None => {
                 let at = u32::try_from(self.slots.len()).ok()?;
                 let evidence = Vec::new();
-                self.slots.push(Suspect { prefix, count, evidence, quieter: NONE, louder: NONE });
-                self.index.insert(prefix, at);
+                let who = who.clone();
+                self.index.insert(who.clone(), at);
+                self.slots.push(Suspect { who, count, evidence, quieter: NONE, louder: NONE });
                 at
             }
         };
@@ -72,21 +91,21 @@ impl Suspects {
     }
 
     /// The one that was quiet longest.
-    pub(super) fn quietest(&self) -> Option<(IpNet, &Count)> {
+    pub(super) fn quietest(&self) -> Option<(Who, &Count)> {
         let suspect = self.slots.get(usize::try_from(self.quietest).ok()?)?;
-        Some((suspect.prefix, &suspect.count))
+        Some((suspect.who.clone(), &suspect.count))
     }
 
     /// Those inside `prefix`.
-    pub(super) fn within(&self, prefix: IpNet) -> Vec<IpNet> {
-        let inside = |suspect: &&Suspect| prefix.contains(&suspect.prefix);
-        self.slots.iter().filter(inside).map(|suspect| suspect.prefix).collect()
+    pub(super) fn within(&self, prefix: IpNet) -> Vec<Who> {
+        let inside = |who: &&Who| matches!(who, Who::Net(net) if prefix.contains(net));
+        self.slots.iter().map(|suspect| &suspect.who).filter(inside).cloned().collect()
     }
 
-    /// Forgets `prefix`, and returns what was known of it.
-    pub(super) fn remove(&mut self, prefix: IpNet) -> Option<Suspect> {
-        let at = self.index.remove(&prefix)?;
-        self.note(prefix);
+    /// Forgets `who`, and returns what was known.
+    pub(super) fn remove(&mut self, who: &Who) -> Option<Suspect> {
+        let at = self.index.remove(who)?;
+        self.note(who);
         self.unlink(at);
         let gone = self.slots.swap_remove(usize::try_from(at).ok()?);
         self.moved_to(at);
@@ -105,22 +124,22 @@ impl Suspects {
     }
 
     fn count(&self, prefix: IpNet) -> Option<Count> {
-        let at = usize::try_from(*self.index.get(&prefix)?).ok()?;
+        let at = usize::try_from(*self.index.get(&Who::Net(prefix))?).ok()?;
         self.slots.get(at).map(|suspect| suspect.count)
     }
 
-    /// What counts for `prefix` is to be said again.
-    pub(super) fn note(&mut self, prefix: IpNet) {
-        if let Some(changed) = &mut self.changed {
-            changed.insert(prefix);
+    /// What counts for `who` is to be said again; what counts for an id is kept in memory alone.
+    pub(super) fn note(&mut self, who: &Who) {
+        if let (Some(changed), Who::Net(prefix)) = (&mut self.changed, who) {
+            changed.insert(*prefix);
         }
     }
 
     /// The last slot was moved to `at`: its neighbours and the index have to follow.
     fn moved_to(&mut self, at: u32) {
         let Some(moved) = self.slot(at) else { return };
-        let (prefix, quieter, louder) = (moved.prefix, moved.quieter, moved.louder);
-        self.index.insert(prefix, at);
+        let (who, quieter, louder) = (moved.who.clone(), moved.quieter, moved.louder);
+        self.index.insert(who, at);
         self.join(quieter, at);
         self.join(at, louder);
     }
@@ -166,22 +185,22 @@ mod tests {
         #[test]
         fn keeps_the_order_of_quietness(steps in prop::collection::vec((0u8..12, any::<bool>()), 0..200)) {
             let mut suspects = Suspects::new();
-            let mut model: VecDeque<IpNet> = VecDeque::new();
+            let mut model: VecDeque<Who> = VecDeque::new();
             for (host, remove) in steps {
-                let prefix = IpNet::from(std::net::IpAddr::from([192, 0, 2, host]));
-                model.retain(|other| *other != prefix);
+                let who = Who::Net(IpNet::from(std::net::IpAddr::from([192, 0, 2, host])));
+                model.retain(|other| *other != who);
                 if remove {
-                    suspects.remove(prefix);
+                    suspects.remove(&who);
                 } else {
-                    suspects.touch(prefix, Count::new(0)).unwrap();
-                    model.push_back(prefix);
+                    suspects.touch(&who, Count::new(0)).unwrap();
+                    model.push_back(who);
                 }
                 prop_assert_eq!(suspects.len(), model.len());
-                prop_assert_eq!(suspects.quietest().map(|(prefix, _)| prefix), model.front().copied());
+                prop_assert_eq!(suspects.quietest().map(|(who, _)| who), model.front().cloned());
             }
-            while let Some((prefix, _)) = suspects.quietest() {
-                prop_assert_eq!(Some(prefix), model.pop_front());
-                suspects.remove(prefix);
+            while let Some((who, _)) = suspects.quietest() {
+                suspects.remove(&who);
+                prop_assert_eq!(Some(who), model.pop_front());
             }
             prop_assert!(model.is_empty());
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// How a file wraps its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(in crate::source) enum Format {
     /// Not at all.
     Plain,
     /// `{"log":"text\n","stream":"stdout","time":"RFC3339"}`.
@@ -21,7 +21,8 @@ impl Format {
     /// Told by the names that the engines give.
     pub(super) fn of(path: &Path) -> Format {
         let in_dir = |dir: &str| path.starts_with(dir);
-        if path.to_string_lossy().ends_with("-json.log") {
+        let name = path.to_string_lossy();
+        if name.ends_with("-json.log") || name.contains("-json.log.") {
             Format::Docker
         } else if in_dir("/var/log/containers") || in_dir("/var/log/pods") {
             Format::Cri
@@ -33,8 +34,8 @@ impl Format {
 
 /// Unwraps one file.
 #[derive(Debug)]
-pub(super) struct Unwrap {
-    pub(super) format: Format,
+pub(in crate::source) struct Unwrap {
+    pub(in crate::source) format: Format,
     /// The last piece of a stream (stdout, stderr) did not end its line.
     open: [bool; 2],
     pub(super) overlong: u64,
@@ -52,24 +53,30 @@ struct Record<'a> {
 }
 
 impl Unwrap {
-    pub(super) fn new(path: &Path) -> Unwrap {
+    pub(in crate::source) fn new(path: &Path) -> Unwrap {
         Unwrap { format: Format::of(path), open: [false; 2], overlong: 0, malformed: 0 }
     }
 
-    /// `RFC3339 text` for each wrapped line. A line that was cut into pieces is dropped and
-    /// counted: it is longer than any filter's, and no piece may pass for a line.
-    pub(super) fn unwrap(&mut self, lines: &Bytes) -> Bytes {
+    /// `RFC3339 text` for each wrapped line, and those lines as they were. A line that was cut into
+    /// pieces is dropped and counted: it is longer than any filter's, and no piece may pass for a line.
+    pub(in crate::source) fn unwrap(&mut self, lines: &Bytes) -> (Bytes, Bytes) {
         let mut out = Vec::with_capacity(lines.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let mut raw = Vec::with_capacity(lines.len());
+        for wrapped in lines.split_inclusive(|byte| *byte == b'\n') {
+            let line = wrapped.strip_suffix(b"\n").unwrap_or(wrapped);
+            let before = out.len();
             let known = match self.format {
                 Format::Docker => self.docker(line, &mut out),
                 Format::Cri => self.cri(line, &mut out),
                 Format::Plain => None,
             };
             self.malformed += u64::from(known.is_none());
+            if out.len() > before {
+                raw.extend_from_slice(line);
+                raw.push(b'\n');
+            }
         }
-        out.into()
+        (out.into(), raw.into())
     }
 
     fn docker(&mut self, line: &[u8], out: &mut Vec<u8>) -> Option<()> {
@@ -116,7 +123,9 @@ mod tests {
         let mut unwrap = Unwrap { format, ..Unwrap::new(Path::new("")) };
         let mut out = Vec::new();
         for line in text.split_inclusive('\n') {
-            out.extend_from_slice(&unwrap.unwrap(&Bytes::copy_from_slice(line.as_bytes())));
+            let (lines, raw) = unwrap.unwrap(&Bytes::copy_from_slice(line.as_bytes()));
+            assert_eq!(raw, if lines.is_empty() { "" } else { line });
+            out.extend_from_slice(&lines);
         }
         (String::from_utf8(out).unwrap(), unwrap.overlong, unwrap.malformed)
     }
@@ -154,6 +163,7 @@ mod tests {
     fn formats_by_name() {
         for (path, format) in [
             ("/var/lib/docker/containers/ab/ab-json.log", Format::Docker),
+            ("/var/lib/docker/containers/ab/ab-json.log.1.gz", Format::Docker),
             ("/var/log/containers/web-1.log", Format::Cri),
             ("/var/log/pods/x/y/0.log", Format::Cri),
             ("/var/log/nginx/access.log", Format::Plain),

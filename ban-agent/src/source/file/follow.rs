@@ -493,7 +493,12 @@ impl Follow {
         self.tally(index, stats);
         self.dirty = false;
         let stamped = self.unwrap.format != Format::Plain;
-        let lines = if stamped { self.unwrap(&lines, stats) } else { lines };
+        let (lines, raw) = if stamped {
+            let (lines, raw) = self.unwrap(&lines, stats);
+            (lines, Some(raw))
+        } else {
+            (lines, None)
+        };
         let lag = self.tails.iter().map(Tail::lag).sum();
         stats.update(&self.origin, |counters| {
             counters.lines += count(memchr::memchr_iter(b'\n', &lines).count());
@@ -512,10 +517,10 @@ impl Follow {
         let origin = Arc::clone(&self.origin);
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
         let (live, read) = (self.live, Instant::now());
-        Batch { origin, lines, stamped, backlog, live, position: Some(position), read }
+        Batch { origin, lines, stamped, raw, backlog, live, position: Some(position), read }
     }
 
-    fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> Bytes {
+    fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> (Bytes, Bytes) {
         let lines = self.unwrap.unwrap(lines);
         let overlong = std::mem::take(&mut self.unwrap.overlong);
         let malformed = std::mem::take(&mut self.unwrap.malformed);

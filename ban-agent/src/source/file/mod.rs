@@ -26,6 +26,7 @@ use std::{
 
 use tokio::{sync::mpsc, time};
 
+pub(super) use self::container::{Format, Unwrap};
 use self::{files::Files, resolve::Target, watch::Watch};
 use super::{Batch, Error, Limits, Looked, Position, Start, Stats};
 

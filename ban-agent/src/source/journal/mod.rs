@@ -135,13 +135,16 @@ impl Journal {
             Some(cursor) => command.arg(format!("--cursor={cursor}")),
             None => command.arg(FIRST),
         };
+        let (options, matches): (Vec<String>, Vec<String>) =
+            self.matches.iter().cloned().partition(|word| is_option(word));
+        command.args(&options);
         match &self.machine {
+            // other journals than this host's own may be of other hosts
+            _ if !options.is_empty() => command.args(["--merge", "--"]).args(&matches),
             // --follow alone reads the current boot only, and what was written before a reboot
             // would be lost; --merge takes other hosts' journals as well
-            Some(machine) => {
-                command.args(["--merge", "--"]).args(of_machine(&self.matches, machine))
-            }
-            None => command.arg("--").args(&self.matches),
+            Some(machine) => command.args(["--merge", "--"]).args(of_machine(&matches, machine)),
+            None => command.arg("--").args(&matches),
         };
         command.env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -165,6 +168,7 @@ impl Journal {
             origin: Arc::clone(&self.origin),
             lines: Bytes::from(taken.lines),
             stamped: true,
+            raw: None,
             backlog: false,
             live: true,
             position: Some(Position::Journal { cursor: cursor.clone() }),
@@ -222,10 +226,18 @@ fn of_machine(matches: &[String], machine: &str) -> Vec<String> {
     words
 }
 
-/// journalctl takes options everywhere; only matches may reach it.
+/// An option that chooses which journal is read.
+fn is_option(word: &str) -> bool {
+    let values = ["--directory=", "--file=", "--namespace="];
+    matches!(word, "--system" | "--user")
+        || values.iter().any(|option| word.len() > option.len() && word.starts_with(option))
+}
+
+/// journalctl takes options everywhere; only matches, and those that choose a journal, may reach it.
 fn check(matches: &[String]) -> Result<(), Error> {
     let is_match = |word: &str| {
         word == "+"
+            || is_option(word)
             || word.split_once('=').is_some_and(|(field, _)| {
                 let upper = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
                 !field.is_empty() && field.bytes().all(|byte| upper(byte) || byte == b'_')
@@ -323,7 +335,10 @@ mod tests {
         for word in ["_SYSTEMD_UNIT=ssh.service", "SYSLOG_IDENTIFIER=a b", "+", "_PID="] {
             assert!(check(word).is_ok(), "{word}");
         }
-        for word in ["--vacuum-size=1", "-f", "", "=x", "/usr/bin/sshd", "lower=x"] {
+        for word in ["--directory=/var/log/journal/remote", "--system", "--namespace=*"] {
+            assert!(check(word).is_ok(), "{word}");
+        }
+        for word in ["--vacuum-size=1", "--file=", "-f", "", "=x", "/usr/bin/sshd", "lower=x"] {
             assert!(check(word).is_err(), "{word}");
         }
     }

@@ -78,6 +78,7 @@ pub(super) async fn run(
             origin: Arc::clone(&origin),
             lines,
             stamped: true,
+            raw: None,
             backlog: false,
             live: true,
             position: None,
