@@ -27,6 +27,7 @@ fn actions_run_beside_the_bans() -> Result<()> {
     }
     let stage = Stage::build()?;
     let (log, told, evil) = (stage.file("door.log"), stage.file("told"), stage.file("evil"));
+    let mailed = stage.file("mailed");
     let mut writer = File::options().create(true).append(true).open(&log)?;
     let theirs = stage.file("fail2ban");
     fs::create_dir_all(theirs.join("filter.d"))?;
@@ -40,7 +41,7 @@ fn actions_run_beside_the_bans() -> Result<()> {
         "[Definition]\nactionstart = echo start <name> >> <file>\n\
          actionstop = echo stop <name> >> <file>\n\
          actionban = printf '%%s\\n' \"ban <ip> <failures> <restored> <F-USER>\" >> <file>\n\
-         actionunban = echo unban <ip> >> <file>\nactionflush = echo flush <name> >> <file>\n",
+         actionunban = printf '%%s\\n' \"unban <ip> <failures> <bancount> <F-USER>\" >> <file>\nactionflush = echo flush <name> >> <file>\n",
     )?;
     fs::write(
         theirs.join("action.d/hang.conf"),
@@ -50,16 +51,19 @@ fn actions_run_beside_the_bans() -> Result<()> {
         theirs.join("jail.conf"),
         format!(
             "[door]\nenabled = true\nlogpath = {}\nmaxretry = 2\nbanaction = iptables\n\
-             action = %(banaction)s\n  hang\n  tell[file={}]\n",
+             action = %(banaction)s\n  hang\n  tell[file={}]\n\
+             [mailer]\nenabled = true\nfilter = door\nlogpath = {0}\nmaxretry = 2\n\
+             action = tell[file={}]\n",
             log.display(),
-            told.display()
+            told.display(),
+            mailed.display()
         ),
     )?;
     // a table of its own may follow the keys of [agent] that the stage writes
     let jails = "[jails]\n";
     let mut agent = Agent::start(&stage, jails)?;
     let config = fs::read_to_string(stage.file("config.toml"))?;
-    let named = format!("[agent]\nfail2ban = {theirs:?}");
+    let named = format!("[agent]\nfail2ban = {theirs:?}\nfail2ban_only_tell = true");
     fs::write(stage.file("config.toml"), config.replace("[agent]", &named))?;
     ensure!(agent.verb(&["reload"])?.status.success(), "the reload failed: {}", agent.log());
     let told = || fs::read_to_string(&told).unwrap_or_default();
@@ -95,7 +99,16 @@ fn actions_run_beside_the_bans() -> Result<()> {
     let cells: Vec<_> = row.split_whitespace().collect();
     ensure!(cells == ["hang", "door", "0", "6", "0"], "{shown}");
     ensure!(agent.verb(&["unban", "203.0.113.1"])?.status.success(), "unban failed");
-    eventually("the unban is told", LIMIT, || Ok(told().ends_with("unban 203.0.113.1\n")))?;
+    // with what the ban was told with
+    let unban = format!("unban 203.0.113.1 2 1 {name}\n");
+    eventually("the unban is told", LIMIT, || Ok(told().ends_with(&unban))).with_context(told)?;
+    // the other jail bans nobody, and tells once
+    let mailed = || fs::read_to_string(&mailed).unwrap_or_default();
+    eventually("the mails are written", LIMIT, || {
+        Ok(expected.iter().all(|line| mailed().matches(line.as_str()).count() == 1))
+    })
+    .with_context(mailed)?;
+    ensure!(!mailed().contains("unban"), "the end of no ban is told: {}", mailed());
 
     // a stop lifts no ban, so none is told; a start tells what goes on
     agent.terminate()?;
@@ -106,10 +119,16 @@ fn actions_run_beside_the_bans() -> Result<()> {
     })
     .with_context(told)?;
     ensure!(!evil.exists(), "a name was run");
+    // as far as it is on record
+    ensure!(agent.verb(&["unban", "203.0.113.2"])?.status.success(), "unban failed");
+    eventually("the end of an older ban is told", LIMIT, || {
+        Ok(told().ends_with("unban 203.0.113.2 2 1 \n"))
+    })
+    .with_context(told)?;
     ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
     eventually("all are let go at once", LIMIT, || Ok(told().ends_with("flush door\n")))
         .with_context(told)?;
-    ensure!(told().matches("unban").count() == 1, "told of each: {}", told());
+    ensure!(told().matches("unban").count() == 2, "told of each: {}", told());
 
     // what actions do is real, so a dry run does none of it
     agent.terminate()?;

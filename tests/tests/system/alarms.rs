@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
-    agent::{Agent, LIMIT},
+    agent::{Agent, LIMIT, binary, configure},
     net::run,
     privilege,
     process::eventually,
@@ -150,6 +150,103 @@ fn an_action_and_a_hook_that_fail_until_they_do_not() -> Result<()> {
         .with_context(|| format!("{name}: {:?}", told(&stage, name)))?;
     }
     agent.terminate()
+}
+
+/// Waits until exactly these alarms stand.
+fn await_alarms(agent: &Agent<'_>, expected: &[String]) -> Result<()> {
+    let standing = || alarms(&agent.json(&["status"])?);
+    eventually("these alarms stand", LIMIT, || Ok(standing()? == expected))
+        .with_context(|| format!("expected {expected:?}, not {:?}", standing()))
+}
+
+/// What is missing on this host: a log, a list of friends, a file that was read before it changed.
+#[test]
+fn what_is_missing_is_said_until_it_is_there() -> Result<()> {
+    if !privilege::ready("alarms of what is missing") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let (never, friends) = (stage.file("never.log"), stage.file("friends"));
+    let jails = format!(
+        "[filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+         [jails.door]\nlogpath = [{log:?}, {never:?}]\nignoreip = [\"file:{}\"]\n",
+        friends.display()
+    );
+    let mut agent = Agent::start(&stage, &jails)?;
+    let unseen = format!("file_never_seen {}", never.display());
+    await_alarms(&agent, &[unseen.clone(), "ignore_unresolved door".to_owned()])?;
+    fs::write(&friends, "203.0.113.9\n")?;
+    await_alarms(&agent, std::slice::from_ref(&unseen))?;
+    fs::write(&never, "")?;
+    await_alarms(&agent, &[])?;
+    // what runs is not what is on disk
+    let path = stage.file("config.toml");
+    fs::write(&path, fs::read_to_string(&path)? + "# changed\n")?;
+    await_alarms(&agent, &["config_newer ".to_owned()])?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &[])?;
+    agent.terminate()
+}
+
+/// Fills the map by hand, then by a log, with an action that cannot keep up.
+#[test]
+fn what_has_no_room_is_said_until_there_is_room() -> Result<()> {
+    if !privilege::ready("alarms of room") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let jails = |actions: &str| {
+        format!(
+            "[metrics]\nlisten = \"127.0.0.1:9938\"\n\
+             [filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+             [actions.slow]\nban = 'sleep 1000'\n\
+             [jails.door]\nlogpath = {log:?}\nmaxretry = 1\n{actions}\n"
+        )
+    };
+    let mut agent = Agent::start(&stage, &jails("actions = \"slow\""))?;
+    let addresses = |net: u32, count: u32| {
+        (0..count).map(move |number| std::net::Ipv4Addr::from((net << 16) + number))
+    };
+    // all of the room is taken by hand
+    let list: String = addresses(0xc612, 4096).map(|address| format!("{address}\n")).collect();
+    let list = stage.write("list", &list)?;
+    let mut ban = stage.edge.command(binary()?);
+    ban.arg("--socket").arg(stage.file("control.sock"));
+    ban.args(["ban", "-", "--for", "1h"]).stdin(fs::File::open(list)?);
+    ensure!(ban.output()?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &["map_full IPv4".to_owned()])?;
+    // an attacker comes by a log: what was banned by hand yields, as docs/operations.md says
+    let knock = |lines: String| -> Result<()> {
+        use std::io::Write as _;
+        Ok(fs::File::options().append(true).open(&log)?.write_all(lines.as_bytes())?)
+    };
+    knock("203.0.113.1 knocks\n".to_owned())?;
+    agent.await_holders("203.0.113.1", &["door"])?;
+    let full = ["map_full IPv4", "ban_evicted "].map(str::to_owned);
+    await_alarms(&agent, &full)?;
+    let metrics = scrape(&stage)?;
+    for name in ["map_full", "ban_evicted"] {
+        let sample = format!("\nban_agent_alarm{{name=\"{name}\"}} 1\n");
+        ensure!(metrics.contains(&sample), "{name}: {metrics}");
+    }
+    let doctor = agent.verb(&["doctor"])?;
+    let diagnosis = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ensure!(doctor.status.code() == Some(1), "{diagnosis}");
+    ensure!(diagnosis.contains("BAD   alarm          map_full: "), "{diagnosis}");
+    // more than wait for an action that sleeps
+    knock(addresses(0x0a00, 40_000).map(|address| format!("{address} knocks\n")).collect())?;
+    let lost = "actions_lost door/slow".to_owned();
+    await_alarms(&agent, &[&full[..], std::slice::from_ref(&lost)].concat())?;
+    // the action is given up, and what it lost is nobody's any more
+    configure(&stage, &jails(""))?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &full)?;
+    ensure!(agent.verb(&["unban", "--all"])?.status.success(), "{}", agent.log());
+    // that bans had to go is said for an hour
+    await_alarms(&agent, &["ban_evicted ".to_owned()])?;
+    agent.kill()
 }
 
 #[test]

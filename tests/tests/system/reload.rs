@@ -9,6 +9,7 @@ use tests::{
     agent::{Agent, LIMIT, binary, configure},
     daemons::Nginx,
     host::Family,
+    net::run,
     privilege,
     process::eventually,
     stage::{EDGE, Stage},
@@ -130,4 +131,102 @@ fn a_reload_makes_room_for_more_bans() -> Result<()> {
     let nobody = stage.attacker().connect(Family::V4, EDGE, 80)?;
     ensure!(nobody.is_none(), "a ban was lost on the way to larger maps");
     Ok(())
+}
+
+/// What a user who is in the socket's group hears when he asks for a reload.
+fn asked_by_a_member(stage: &Stage) -> Result<String> {
+    const ASK: &str = "import socket, sys\none = socket.socket(socket.AF_UNIX)\none.settimeout(30)\n\
+                       one.connect(sys.argv[1])\none.sendall(b'{\"verb\":\"reload\"}\\n')\n\
+                       print(one.makefile().readline())";
+    let mut command = stage.edge.command("setpriv");
+    command.args([
+        "--reuid",
+        "nobody",
+        "--regid",
+        "daemon",
+        "--clear-groups",
+        "python3",
+        "-c",
+        ASK,
+    ]);
+    run(command.arg(stage.file("control.sock")))
+}
+
+#[test]
+fn operators_change_with_a_reload() -> Result<()> {
+    if !privilege::ready("operators by reload") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let path = configure(&stage, "")?;
+    let text = std::fs::read_to_string(&path)?;
+    let with = |more: &str| {
+        let agent = format!("[agent]\nsocket_group = \"daemon\"\n{more}");
+        std::fs::write(&path, text.replace("[agent]\n", &agent))
+    };
+    with("")?;
+    let mut agent = Agent::idle(&stage);
+    agent.run()?;
+    let said = asked_by_a_member(&stage)?;
+    ensure!(said.contains("not permitted"), "{said}");
+    with("operators = [\"nobody\"]\n")?;
+    let done = agent.verb(&["reload"])?;
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    ensure!(done.status.success() && !told.contains("next start"), "{told}");
+    let said = asked_by_a_member(&stage)?;
+    ensure!(said.contains("reloaded"), "{said}");
+    // one that nobody has leaves all as it was
+    with("operators = [\"no-such-user-here\"]\n")?;
+    ensure!(!agent.verb(&["reload"])?.status.success(), "a user that there is not was taken");
+    with("")?;
+    let said = asked_by_a_member(&stage)?;
+    ensure!(said.contains("reloaded"), "{said}");
+    let said = asked_by_a_member(&stage)?;
+    ensure!(said.contains("not permitted"), "still an operator: {said}");
+    agent.terminate()
+}
+
+#[test]
+fn what_an_operator_cannot_have_meant_is_refused() -> Result<()> {
+    if !privilege::ready("slips of an operator") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let jails = format!(
+        "[events]\nfile = {:?}\n[filters.door]\nfailregex = ['^<ADDR> knocks$']\n\
+         [jails.door]\nlogpath = {log:?}\n",
+        stage.file("events.ndjson")
+    );
+    let mut agent = Agent::start(&stage, &jails)?;
+    for (words, said) in [
+        (&["ban", "10.0.0.1/8"][..], "'10.0.0.1/8' is no network"),
+        (&["ban", "10.0.0.0/8"], "it is wider than a /16; --force bans it all the same"),
+        (&["ban", "2001::/16"], "it is wider than a /32; --force bans it all the same"),
+        (&["list", "--jail", "dor"], "did you mean 'door'?"),
+        (&["status", "dorr"], "did you mean 'door'?"),
+        (&["unban", "--all", "--jail", "doo"], "did you mean 'door'?"),
+        (&["resume", "odor"], "did you mean 'door'?"),
+    ] {
+        let done = agent.verb(words)?;
+        let all = [done.stdout, done.stderr].concat();
+        let told = String::from_utf8_lossy(&all).into_owned();
+        ensure!(!done.status.success() && told.contains(said), "{words:?}: {told}");
+    }
+    ensure!(agent.banned()?.is_empty(), "{:?}", agent.banned()?);
+    ensure!(agent.verb(&["ban", "10.0.0.0/8", "--force"])?.status.success(), "not by force");
+    // the reason holds for as long as the ban does
+    for more in [&["--for", "1h", "--reason", "a whim"][..], &["--for", "2h"]] {
+        let done = agent.verb(&[&["ban", "203.0.113.9"], more].concat())?;
+        ensure!(done.status.success(), "{done:?}");
+    }
+    eventually("both are told with the reason", LIMIT, || {
+        let text = std::fs::read_to_string(stage.file("events.ndjson")).unwrap_or_default();
+        let of = |line: &&str| line.contains("203.0.113.9") && line.contains("a whim");
+        Ok(text.lines().filter(of).count() == 2)
+    })?;
+    let shown = agent.verb(&["show", "203.0.113.9"])?.stdout;
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    ensure!(shown.contains("a whim"), "the reason is forgotten: {shown}");
+    agent.terminate()
 }
