@@ -26,3 +26,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod fail2ban;
+
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the crate of the other rings uses it from outside")]
+#[path = "../../tests/src/patience.rs"]
+mod patience;

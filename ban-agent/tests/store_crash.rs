@@ -51,7 +51,7 @@ fn victim(path: &Path, first: u32) -> Result<(), Box<dyn Error>> {
             }],
         };
         store.claim(&claim(number), None, now);
-        store.handled(Some(("log".into(), position)), Vec::new());
+        store.handled(Some(("log".into(), Some(position))), Vec::new());
         if number % 3 == 0 {
             store.barrier().blocking_recv()?;
             writeln!(out, "+{number}")?;

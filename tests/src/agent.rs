@@ -17,9 +17,8 @@ use crate::{
     stage::{DEVICE, Stage},
 };
 
-/// More than any step takes, also on a busy machine that emulates another one: on Linux 5.15 there
-/// the agent needed more than 30 s to start.
-pub const LIMIT: Duration = Duration::from_secs(120);
+/// The deadline of any step.
+pub const LIMIT: Duration = crate::patience::PATIENCE;
 
 /// The binary: `BAN_AGENT`, else where cargo builds it, beside this test.
 pub fn binary() -> Result<PathBuf> {

@@ -12,6 +12,7 @@ pub mod mmdb;
 pub mod net;
 pub mod ordeal;
 pub mod packet;
+pub mod patience;
 pub mod privilege;
 pub mod process;
 pub mod random;

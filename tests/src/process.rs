@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::patience::at_least;
+
 /// How long a process has to end by itself, also on an emulated machine.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -117,9 +119,10 @@ impl Drop for Pins {
     }
 }
 
-/// Asks again and again until it is so; an error that names `what` after `limit`.
+/// Asks again and again until it is so; an error that names `what` after `limit`, or after a test's
+/// patience if that is more.
 pub fn eventually(what: &str, limit: Duration, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let since = Instant::now();
+    let (since, limit) = (Instant::now(), at_least(limit));
     loop {
         if so()? {
             return Ok(());

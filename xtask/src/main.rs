@@ -16,6 +16,7 @@ mod privilege;
 mod run;
 mod setup;
 mod soak;
+mod storm;
 mod test;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Verb {
     Soak(soak::Args),
     /// Random steps against a plain model of who is banned, millions of them
     Laws(laws::Args),
+    /// Rotations as fast as they go against the file source, on every file system
+    Storm(storm::Args),
     /// Forged lines against all shipped filters
     Forge(forge::Args),
     /// Everything CI runs
@@ -79,6 +82,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Bench(what) => bench::verb(&what).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::verb(&args),
         Verb::Laws(args) => laws::verb(&args),
+        Verb::Storm(args) => storm::verb(&args),
         Verb::Forge(args) => forge::verb(&args),
         Verb::Test(args) => test::verb(&args),
         Verb::TestKernels(args) => test::kernels::verb(&args),

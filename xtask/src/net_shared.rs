@@ -4,6 +4,9 @@
 #[expect(unreachable_pub, reason = "the tests use it from outside")]
 #[path = "../../tests/src/net.rs"]
 mod net;
+#[expect(dead_code, unreachable_pub, reason = "the tests use all of it")]
+#[path = "../../tests/src/patience.rs"]
+mod patience;
 #[expect(dead_code, unreachable_pub, reason = "the tests use all of it, the lab some")]
 #[path = "../../tests/src/process.rs"]
 mod process;

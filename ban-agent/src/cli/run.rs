@@ -13,8 +13,19 @@ use crate::{
     kernel, protect,
 };
 
+/// As many as this host lets us have: each log that a glob finds is one.
+fn allow_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::warn!("cannot have more than {:?} open files: {error}", limit.current);
+    }
+}
+
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     kernel::few_arenas();
+    allow_open_files();
     // while it has every right, and before anything is read that others wrote
     let sessions = protect::Sessions::start();
     let (config, faults) = config::load_sound(&cli.config)?;

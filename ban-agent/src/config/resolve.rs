@@ -505,6 +505,26 @@ fn sources(
         let hint = Some("add logpath, journalmatch, syslog or bans".into());
         return Err(layer::invalid(layers, &["jails", name], message, hint));
     }
+    for source in &sources {
+        source.check().map_err(|error| {
+            let (key, hint) = match source {
+                source::Spec::Syslog { .. } => {
+                    ("syslog", "write udp://ADDRESS:PORT or unix:///PATH, with an address, no name")
+                }
+                source::Spec::Journal { .. } => {
+                    ("journalmatch", "write matches like _SYSTEMD_UNIT=ssh.service, joined by +")
+                }
+                _ => ("logpath", "write a whole path; in a glob every [ needs its ]"),
+            };
+            let hint = hint.to_owned();
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                error.source()
+            });
+            let causes: Vec<String> = causes.map(ToString::to_string).collect();
+            let message = format!("jail '{name}': {}", causes.join(": "));
+            layer::invalid(layers, &["jails", name, key], message, Some(hint))
+        })?;
+    }
     Ok(sources)
 }
 

@@ -147,6 +147,19 @@ fn errors_name_the_line_and_the_remedy() {
     assert_eq!(line, 13);
     assert!(hint.contains("logpath"), "{hint}");
 
+    // what could never be read, where it is said and not when it is tried
+    let log = "logpath = [\"/var/log/nginx/access.log\"]";
+    for (instead, about) in [
+        ("syslog = \"udp://localhost:5514\"", "udp://ADDRESS:PORT"),
+        ("syslog = \"unix:///run/x?mode=rw\"", "unix:///PATH"),
+        ("journalmatch = \"--vacuum-size=1\"", "_SYSTEMD_UNIT"),
+        ("logpath = [\"/var/log/[a\"]", "every [ needs"),
+    ] {
+        let (line, message, hint) = failure(&GOOD.replace(log, instead));
+        assert_eq!(line, 15, "{message}");
+        assert!(message.starts_with("jail 'web': ") && hint.contains(about), "{message}; {hint}");
+    }
+
     assert_eq!(failure("[agent\n").0, 1);
 }
 

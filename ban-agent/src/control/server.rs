@@ -532,7 +532,7 @@ mod tests {
         };
         assert!(refused.to_string().contains("too many connections"), "{refused}");
         drop(crowd);
-        tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::time::timeout(crate::patience::patience(), async {
             loop {
                 let path = path.clone();
                 let asking = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));

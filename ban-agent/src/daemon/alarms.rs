@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -331,9 +330,18 @@ impl Core {
             let text = format!("{} is left out: {}", refused.part, refused.why);
             look.say(Name::PartRefused, &refused.part, text);
         }
-        for name in self.wiring.died() {
-            let text = format!("[{name}] bans nobody: its task has ended");
-            look.say(Name::JailDied, name, text);
+        for (name, deaths, dead) in self.wiring.deaths() {
+            if dead {
+                let text =
+                    format!("[{name}] bans nobody: its task has failed; it is started again");
+                look.say(Name::JailDied, name, text);
+            } else {
+                look.rose(Name::JailDied, name, deaths, |count| {
+                    format!(
+                        "[{name}] failed, {count} times, and was started again: lines were lost"
+                    )
+                });
+            }
         }
     }
 
@@ -346,7 +354,7 @@ impl Core {
             .flat_map(|(spec, _)| &spec.sources)
             .collect();
         // a jail that can see nothing names them already
-        let told = |name: &str| blind.iter().any(|spec| origin(spec) == name);
+        let told = |name: &str| blind.iter().any(|spec| spec.origin() == name);
         for (origin, counters) in &stats {
             if let Some(error) = &counters.error {
                 look.say(Name::SourceFailed, origin, format!("{origin}: {error}"));
@@ -408,24 +416,13 @@ impl Core {
 /// Whether a jail that looks for failures can see none: nothing that it reads is there.
 fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> bool {
     let is_dead = |source: &source::Spec| {
-        let counters = stats.get(origin(source).as_str());
+        let counters = stats.get(source.origin().as_str());
         counters.is_some_and(|counters| {
             counters.is_unseen() || counters.waiting && counters.error.is_some()
         })
     };
     // one without a pattern is for bans by hand
     !spec.rules.filter.failregex.is_empty() && spec.sources.iter().all(is_dead)
-}
-
-/// What a source is called in the counters.
-fn origin(source: &source::Spec) -> String {
-    match source {
-        // without doubled slashes
-        source::Spec::File { path, .. } => {
-            path.components().collect::<PathBuf>().display().to_string()
-        }
-        other => other.to_string().trim_end().to_owned(),
-    }
 }
 
 /// What stands now, the worst first, and the events that make it of what stood before.

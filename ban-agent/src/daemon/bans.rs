@@ -29,7 +29,7 @@ pub(super) struct Bans {
 }
 
 impl Bans {
-    /// What is told comes out of the receiver.
+    /// What is told comes out of the receiver; the counters are its own.
     pub(super) fn new(stats: Stats) -> (Bans, mpsc::Receiver<Batch>) {
         let (batches, receiver) = mpsc::channel(QUEUE);
         (Bans { origin: Spec::Bans.to_string().into(), batches, stats }, receiver)
@@ -46,6 +46,7 @@ impl Bans {
             backlog: false,
             live: true,
             position: None,
+            gone: false,
             read: Instant::now(),
         };
         let lost = self.batches.try_send(batch).is_err();
@@ -54,6 +55,12 @@ impl Bans {
             counters.bytes += length;
             counters.lost += if lost { count } else { 0 };
         });
+    }
+}
+
+impl Drop for Bans {
+    fn drop(&mut self) {
+        self.stats.close();
     }
 }
 

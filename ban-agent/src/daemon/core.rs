@@ -254,6 +254,7 @@ impl Core {
                 }
                 _ = look.tick() => {
                     self.look_at_disk();
+                    self.wiring.revive(Now::read(), &self.positions);
                     self.look_for_alarms(Now::read());
                     continue;
                 }
@@ -407,7 +408,12 @@ impl Core {
     /// Lines were handled, and everything that came of them was.
     fn record(&mut self, Handled { positions, counted }: Handled) {
         self.store.handled(positions.clone(), counted);
-        self.positions.extend(positions);
+        for (key, position) in positions {
+            match position {
+                Some(position) => drop(self.positions.insert(key, position)),
+                None => drop(self.positions.remove(&key)),
+            }
+        }
     }
 
     /// Answers somebody who may only look, if he still waits.

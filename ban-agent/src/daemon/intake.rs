@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time,
 };
 
@@ -15,7 +15,7 @@ use super::{
     message::Handled,
     order::{Order, Receipt},
 };
-use crate::source::{self, Batch, Looked, Position};
+use crate::source::{self, Batch, Looked, Resume};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
@@ -41,35 +41,46 @@ pub(super) struct Intake {
     /// Has a source that failed try again at once.
     again: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
+    /// The counters of this source alone.
+    stats: source::Stats,
 }
 
 impl Intake {
-    /// Starts reading `spec` for `readers`; `resume` knows the stored positions.
+    /// Starts reading `spec` for `readers`, from where `resume` says.
     pub(super) fn start(
         spec: source::Spec,
         readers: Vec<mpsc::Sender<Delivery>>,
-        resume: impl Fn(&str) -> Option<Position> + Send + Sync + 'static,
-        stats: source::Stats,
+        resume: Resume,
+        stats: &source::Stats,
         acks: mpsc::UnboundedSender<Handled>,
         looked: Looked,
     ) -> Intake {
+        let stats = stats.of_source();
         let readers = Arc::new(Mutex::new(readers));
         let (sender, batches) = mpsc::channel(QUEUE);
         let again = Arc::new(Notify::new());
-        let reading = tokio::spawn(keep(spec, resume, stats, sender, looked, Arc::clone(&again)));
-        let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
-        Intake { readers, again, tasks: vec![reading, handing] }
+        let key = spec.clone();
+        let keep = keep(spec, resume, stats.clone(), sender, looked, Arc::clone(&again));
+        let handing = hand_out(Some(key), batches, Arc::clone(&readers), acks);
+        let tasks = vec![tokio::spawn(keep), tokio::spawn(handing)];
+        Intake { readers, again, tasks, stats }
     }
 
-    /// The same for lines that the daemon itself tells.
+    /// The same for lines that the daemon itself tells, and counts in `stats`.
     pub(super) fn told(
         batches: mpsc::Receiver<Batch>,
         readers: Vec<mpsc::Sender<Delivery>>,
         acks: mpsc::UnboundedSender<Handled>,
+        stats: source::Stats,
     ) -> Intake {
         let readers = Arc::new(Mutex::new(readers));
-        let handing = tokio::spawn(hand_out(batches, Arc::clone(&readers), acks));
-        Intake { readers, again: Arc::default(), tasks: vec![handing] }
+        let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), acks));
+        Intake { readers, again: Arc::default(), tasks: vec![handing], stats }
+    }
+
+    /// A task of it has ended, though nobody ended it: nothing is read any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// If the source failed, it is tried again now.
@@ -88,26 +99,44 @@ impl Drop for Intake {
         for task in &self.tasks {
             task.abort();
         }
+        // a source that is gone is gone everywhere
+        self.stats.close();
     }
 }
 
-/// Runs a source, and tries again what cannot start: an address may come up later than we do.
+/// Runs a source, and starts again what cannot start, for an address may come up later than we do,
+/// or what fails.
 async fn keep(
     spec: source::Spec,
-    resume: impl Fn(&str) -> Option<Position> + Send + Sync,
+    resume: Resume,
     stats: source::Stats,
     sender: mpsc::Sender<Batch>,
     looked: Looked,
     again: Arc<Notify>,
 ) {
-    let origin: Arc<str> = spec.to_string().trim_end().into();
+    let origin: Arc<str> = spec.origin().into();
+    // shown from the beginning, whatever becomes of it
+    stats.update(&origin, |_| ());
     let (mut pause, mut looked) = (PAUSE.0, Some(looked));
     loop {
         // nobody waits for the first look of one that failed
         let looked = looked.take().unwrap_or_else(|| mpsc::channel(1).0);
-        let (limits, stats) = (source::Limits::default(), stats.clone());
-        let run = source::run(spec.clone(), &resume, limits, stats.clone(), sender.clone(), looked);
-        let Err(error) = run.await else { return };
+        let (limits, stats, resume) = (source::Limits::default(), stats.clone(), resume.clone());
+        let mut task = JoinSet::new();
+        task.spawn(source::run(
+            spec.clone(),
+            resume,
+            limits,
+            stats.clone(),
+            sender.clone(),
+            looked,
+        ));
+        let error = match task.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Err(_)) => source::Error::Died,
+            // it ends when nobody listens any more, or with its input
+            Some(Ok(Ok(()))) | None => return,
+        };
         let why = chain(&error);
         log::error!("{origin}: {why}; trying again in {pause:?}");
         stats.update(&origin, |counters| {
@@ -129,14 +158,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Hands batches to all who read them; `spec` tells under which keys positions are stored.
 async fn hand_out(
+    spec: Option<source::Spec>,
     mut batches: mpsc::Receiver<Batch>,
     readers: Readers,
     acks: mpsc::UnboundedSender<Handled>,
 ) {
     let order = Order::new(acks);
     while let Some(mut batch) = batches.recv().await {
-        let position = batch.position.take().map(|position| (Arc::clone(&batch.origin), position));
+        let (position, gone) = (batch.position.take(), batch.gone);
+        let key = spec.as_ref().filter(|_| gone || position.is_some());
+        let position = key.map(|spec| (spec.key(&batch.origin), position));
         let receipt = Order::receipt(&order, position);
         let delivery = Delivery { batch, receipt };
         let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -152,6 +185,7 @@ mod tests {
     use tokio::net::UdpSocket;
 
     use super::*;
+    use crate::patience::patience;
 
     /// An address that is taken when the agent starts, and free later.
     #[tokio::test]
@@ -163,14 +197,15 @@ mod tests {
         let acks = mpsc::unbounded_channel().0;
         let (looked, mut looking) = mpsc::channel(1);
         let spec = source::Spec::Syslog { listen: listen.clone() };
-        let intake = Intake::start(spec, vec![deliveries], |_| None, stats.clone(), acks, looked);
+        let resume = Resume::default();
+        let intake = Intake::start(spec, vec![deliveries], resume, &stats, acks, looked);
         assert_eq!(looking.recv().await, None, "a start waits for it for ever");
         let wait = async {
             while stats.snapshot().get(&*listen).is_none_or(|counters| counters.error.is_none()) {
                 time::sleep(Duration::from_millis(5)).await;
             }
         };
-        time::timeout(Duration::from_secs(60), wait).await.unwrap();
+        time::timeout(patience(), wait).await.unwrap();
         let counters = stats.snapshot()[&*listen].clone();
         assert!(counters.waiting, "{counters:?}");
         assert!(counters.error.unwrap().contains("in use"));
@@ -186,7 +221,9 @@ mod tests {
                 }
             }
         };
-        time::timeout(Duration::from_secs(60), read).await.unwrap();
+        time::timeout(patience(), read).await.unwrap();
         assert_eq!(stats.snapshot()[&*listen].error, None);
+        drop(intake);
+        assert!(stats.snapshot().is_empty(), "gone everywhere");
     }
 }

@@ -64,7 +64,13 @@ pub(super) fn start(
                 _ = tick.tick() => {}
                 () = sender.closed() => return,
             }
-            let changed = keeper.look_at_files();
+            // a list may lie on a file system that does not answer
+            let looking = tokio::task::spawn_blocking(move || {
+                let changed = keeper.look_at_files();
+                (keeper, changed)
+            });
+            let Ok((back, changed)) = looking.await else { return };
+            keeper = back;
             keeper.look_up_names(changed || round % NAMES == 0).await;
             let nets: Nets = Some(keeper.nets().into());
             sender.send_if_modified(|current| {

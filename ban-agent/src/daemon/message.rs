@@ -65,8 +65,9 @@ impl From<Asked> for Message {
 /// All jails have handled the lines of a source up to a position.
 #[derive(Debug, Default)]
 pub(super) struct Handled {
-    /// How far each log was read; none, if the source cannot go on where it was.
-    pub(super) positions: HashMap<Arc<str>, Position>,
+    /// How far each log was read; none, if the source cannot go on where it was. `None`: the log is
+    /// gone, and nobody goes on with it.
+    pub(super) positions: HashMap<Arc<str>, Option<Position>>,
     /// What the jails count since; `None`: nothing any more.
     pub(super) counted: HashMap<(Arc<str>, IpNet), Option<Count>>,
 }

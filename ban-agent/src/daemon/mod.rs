@@ -46,6 +46,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
+    task::JoinError,
 };
 
 pub use self::trial::Grace;
@@ -201,7 +202,7 @@ const ASKING: usize = 16;
 /// off.
 pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Error> {
     let agent = &options.agent;
-    let access = Access::resolve(agent.socket_group.as_deref(), &agent.operators)?;
+    let access = resolve(agent).await?;
     let server = open_patiently(agent, &access).await?;
     let metrics = match options.config.metrics.clone() {
         Some(address) => Some(metrics::Server::open(address, access.group()).await?),
@@ -322,6 +323,15 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot notify systemd: {error}");
     }
+}
+
+/// Who may use a socket. A directory service may take its time to say who that is.
+async fn resolve(agent: &config::Agent) -> Result<Access, ServerError> {
+    let (group, operators) = (agent.socket_group.clone(), agent.operators.clone());
+    let asking = tokio::task::spawn_blocking(move || Access::resolve(group.as_deref(), &operators));
+    let failed =
+        |error: JoinError| ServerError::Listen { path: agent.socket.clone(), source: error.into() };
+    asking.await.map_err(failed)?
 }
 
 /// Opens the control socket. An agent that was just killed may take a moment to be gone.

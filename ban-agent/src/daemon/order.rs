@@ -28,7 +28,7 @@ impl Order {
     /// A batch begins.
     pub(super) fn receipt(
         order: &Arc<Mutex<Order>>,
-        position: Option<(Arc<str>, Position)>,
+        position: Option<(Arc<str>, Option<Position>)>,
     ) -> Arc<Receipt> {
         let mut this = order.lock().unwrap_or_else(PoisonError::into_inner);
         let number = this.next;
@@ -111,15 +111,15 @@ mod tests {
                 rotated: false,
             }],
         };
-        Order::receipt(order, Some((origin.into(), position)))
+        Order::receipt(order, Some((origin.into(), Some(position))))
     }
 
     /// What was reported: the offset by origin.
     fn reported(acks: &mut mpsc::UnboundedReceiver<Handled>) -> Vec<Vec<(String, u64)>> {
         std::iter::from_fn(|| acks.try_recv().ok())
             .map(|handled| {
-                let offset = |position: &Position| match position {
-                    Position::File { files } => files[0].offset,
+                let offset = |position: &Option<Position>| match position {
+                    Some(Position::File { files }) => files[0].offset,
                     _ => 0,
                 };
                 let all = handled.positions.iter();
@@ -154,6 +154,28 @@ mod tests {
         };
         assert_eq!(both(told.try_recv().unwrap()), 2);
         assert!(order.lock().unwrap().batches.is_empty() && told.try_recv().is_err());
+    }
+
+    /// It comes back at once: its new position stays, in whatever order the jails are done.
+    #[test]
+    fn a_log_is_forgotten_when_what_came_before_was_handled() {
+        for turns in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
+            let (acks, mut told) = mpsc::unbounded_channel();
+            let order = Order::new(acks);
+            let gone = |order| Order::receipt(order, Some(("a".into(), None)));
+            let mut receipts =
+                [begin(&order, "a", 1), gone(&order), begin(&order, "a", 2)].map(Some);
+            let mut known: std::collections::HashMap<Arc<str>, Option<Position>> =
+                std::collections::HashMap::new();
+            for turn in turns {
+                receipts[turn] = None;
+                while let Ok(handled) = told.try_recv() {
+                    known.extend(handled.positions);
+                }
+            }
+            let Some(Some(Position::File { files })) = known.get("a") else { panic!("{known:?}") };
+            assert_eq!(files[0].offset, 2, "{turns:?}");
+        }
     }
 
     #[test]

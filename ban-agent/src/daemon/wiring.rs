@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -22,6 +22,7 @@ use super::{
     worker::{Counters, Forgiven, Rest, Worker},
 };
 use crate::{
+    clock::{Boot, Now},
     event::Bus,
     filter::{self, Filter, Scanner},
     jail::{self, Jail, Offenders},
@@ -29,6 +30,9 @@ use crate::{
     source::{self, Looked, Position},
     store::{Counts, Pardoned},
 };
+
+/// How long a jail whose task failed rests; doubled each time up to the last.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Batches that may wait for a jail.
 const QUEUE: usize = 4;
@@ -58,12 +62,20 @@ struct Running {
     spec: jail::Spec,
     counters: Arc<Counters>,
     deliveries: mpsc::Sender<Delivery>,
+    /// Times that its task failed, and when it is started again if it does.
+    deaths: u64,
+    again: Option<Boot>,
     /// Dropped, it has the task end after the lines that it is at.
     stop: Option<oneshot::Sender<Infallible>>,
     task: Option<JoinHandle<Rest>>,
 }
 
 impl Running {
+    /// Its task has ended though nobody ended it.
+    fn is_dead(&self) -> bool {
+        self.task.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Has it end after the lines that it is at; what it leaves comes out of the task.
     fn stop(mut self) -> Option<JoinHandle<Rest>> {
         self.stop = None;
@@ -156,6 +168,7 @@ impl Wiring {
         former: Option<Running>,
     ) -> Running {
         let counts = self.counts.remove(&spec.rules.name).unwrap_or_default();
+        let deaths = former.as_ref().map_or(0, |former| former.deaths);
         let counters = former.as_ref().map(|former| Arc::clone(&former.counters));
         let counters = counters.unwrap_or_default();
         let mut onlink = self.onlink.subscribe();
@@ -188,7 +201,8 @@ impl Wiring {
         let (stop, stopped) = oneshot::channel();
         let former = former.and_then(Running::stop);
         let task = Some(tokio::spawn(worker.run(receiver, stopped, former)));
-        Running { spec: spec.clone(), counters, deliveries, stop: Some(stop), task }
+        let (spec, stop) = (spec.clone(), Some(stop));
+        Running { spec, counters, deliveries, deaths, again: None, stop, task }
     }
 
     /// Tells the jails the networks that this host is a member of.
@@ -209,22 +223,22 @@ impl Wiring {
             self.bans = None;
         }
         for (spec, senders) in readers {
-            if let Some(intake) = self.intakes.get(&spec) {
+            if let Some(intake) = self.intakes.get(&spec).filter(|intake| !intake.has_ended()) {
                 intake.set_readers(senders);
                 intake.revive();
                 continue;
             }
             if spec == source::Spec::Bans {
-                let (bans, batches) = Bans::new(self.stats.clone());
+                let stats = self.stats.of_source();
+                let (bans, batches) = Bans::new(stats.clone());
                 self.bans = Some(bans);
-                let intake = Intake::told(batches, senders, self.acks.clone());
+                let intake = Intake::told(batches, senders, self.acks.clone(), stats);
                 self.intakes.insert(spec, intake);
                 continue;
             }
-            let positions = positions.clone();
-            let resume = move |origin: &str| positions.get(origin).cloned();
-            let (stats, acks) = (self.stats.clone(), self.acks.clone());
-            let intake = Intake::start(spec.clone(), senders, resume, stats, acks, looked.clone());
+            let (resume, acks) = (spec.resume(positions), self.acks.clone());
+            let (source, stats) = (spec.clone(), &self.stats);
+            let intake = Intake::start(source, senders, resume, stats, acks, looked.clone());
             self.intakes.insert(spec, intake);
         }
     }
@@ -234,10 +248,40 @@ impl Wiring {
         self.jails.values().map(|running| (&running.spec, &*running.counters))
     }
 
-    /// The jails whose task has ended though nobody ended it.
-    pub(super) fn died(&self) -> impl Iterator<Item = &str> {
-        let died = |running: &&Running| running.task.as_ref().is_some_and(JoinHandle::is_finished);
-        self.jails.values().filter(died).map(|running| &*running.spec.rules.name)
+    /// The jails whose task has ended though nobody ended it: how often, and whether it is so now.
+    pub(super) fn deaths(&self) -> impl Iterator<Item = (&str, u64, bool)> {
+        let all = self.jails.values();
+        all.map(|jail| (&*jail.spec.rules.name, jail.deaths, jail.is_dead()))
+            .filter(|(_, deaths, dead)| *deaths > 0 || *dead)
+    }
+
+    /// Starts again what has ended though nobody ended it: a source goes on behind what was handled,
+    /// a jail with the next lines. One that fails again and again waits longer each time.
+    pub(super) fn revive(&mut self, now: Now, positions: &HashMap<Arc<str>, Position>) {
+        let mut due = Vec::new();
+        for running in self.jails.values_mut().filter(|running| running.is_dead()) {
+            let again = running.again.get_or_insert_with(|| {
+                let pause = PAUSE.0.saturating_mul(1 << running.deaths.min(16)).min(PAUSE.1);
+                now.boot.plus(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
+            });
+            if *again <= now.boot {
+                due.push(running.spec.clone());
+            }
+        }
+        let ended = self.intakes.values().any(Intake::has_ended);
+        let any = !due.is_empty();
+        for spec in due {
+            // it compiled before
+            let Ok(filter) = Filter::compile(&spec.rules.filter) else { continue };
+            let Some(mut former) = self.jails.remove(&spec.rules.name) else { continue };
+            former.deaths += 1;
+            log::error!("[{}] its task has failed; starting it again", spec.rules.name);
+            let running = self.start(&spec, Arc::new(filter), Some(former));
+            self.jails.insert(Arc::clone(&spec.rules.name), running);
+        }
+        if any || ended {
+            self.connect(positions, &mpsc::channel(1).0);
+        }
     }
 
     /// What no jail does by itself.

@@ -383,6 +383,7 @@ mod tests {
                 backlog: false,
                 live: true,
                 position: None,
+                gone: false,
                 read,
             };
             Delivery { batch, receipt: Order::receipt(&self.order, None) }

@@ -228,7 +228,9 @@ impl Reader<'_> {
         backend: &Backend,
     ) -> Result<Vec<source::Spec>, Error> {
         if backend.journal {
-            return Ok(vec![in_journal(filter, backend)]);
+            let journal = in_journal(filter, backend);
+            journal.check().map_err(|fault| words.bad("backend", fault.to_string()))?;
+            return Ok(vec![journal]);
         }
         let mut sources = Vec::new();
         let text = words.text("logpath")?.unwrap_or_default();
@@ -238,7 +240,9 @@ impl Reader<'_> {
                 Some((path, "head")) => (path.trim(), source::Start::Beginning),
                 _ => (line, source::Start::Beginning),
             };
-            sources.push(source::Spec::File { path: path.into(), start });
+            let source = source::Spec::File { path: path.into(), start };
+            source.check().map_err(|fault| words.bad("logpath", fault.to_string()))?;
+            sources.push(source);
         }
         let matched = filter.words.get("journalmatch").is_some_and(|text| !text.trim().is_empty());
         let somewhere = sources.iter().any(source::Spec::is_there);

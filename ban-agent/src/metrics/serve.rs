@@ -390,7 +390,7 @@ mod tests {
         }
         for _ in 0..3 {
             let asked = ask(port, "GET /metrics HTTP/1.1\r\nHost: localhost");
-            let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.unwrap();
+            let answer = tokio::time::timeout(crate::patience::patience(), asked).await.unwrap();
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         }
     }

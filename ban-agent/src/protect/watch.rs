@@ -294,7 +294,7 @@ mod tests {
         // Notifications come one by one; in the end all are known.
         let until = |wanted: &dyn Fn(&Surroundings) -> bool| {
             loop {
-                let now = changes.recv_timeout(Duration::from_secs(30)).unwrap();
+                let now = changes.recv_timeout(crate::patience::patience()).unwrap();
                 if wanted(&now) {
                     return now;
                 }

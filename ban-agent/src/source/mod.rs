@@ -4,6 +4,7 @@
 //! [`run`] is the one entry point. Several jails may read one source: one [`run`] per distinct
 //! [`Spec`], and the daemon hands each [`Batch`] to all of them.
 
+mod apart;
 mod auto;
 mod file;
 mod journal;
@@ -14,10 +15,11 @@ mod syslog;
 mod whole;
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -150,6 +152,8 @@ pub struct Batch {
     pub live: bool,
     /// Where the source stands once these lines were handled; `None` where it cannot resume.
     pub position: Option<Position>,
+    /// The log is gone: once what came of it was handled, its position is of no use.
+    pub gone: bool,
     /// When they were read.
     pub read: Instant,
 }
@@ -169,6 +173,8 @@ pub struct Limits {
     /// How often a file is looked at where the kernel cannot tell of changes (network file
     /// systems, no inotify left). Nothing polls elsewhere.
     pub poll: Duration,
+    /// How long a log that a glob found may be without a name before it is given up.
+    pub forget: Duration,
 }
 
 impl Default for Limits {
@@ -178,6 +184,7 @@ impl Default for Limits {
             batch: 256 << 10,
             linger: Duration::from_secs(5),
             poll: Duration::from_millis(250),
+            forget: Duration::from_secs(3600),
         }
     }
 }
@@ -208,6 +215,9 @@ pub enum Error {
         /// As configured.
         word: String,
     },
+    /// A fault of ours.
+    #[error("its task has failed; the log of the agent says where")]
+    Died,
     /// The machine refuses what every source needs.
     #[error("cannot {operation}")]
     System {
@@ -222,31 +232,87 @@ pub enum Error {
 /// what was. Who made it knows that all have once its receiver gives `None`.
 pub type Looked = mpsc::Sender<Infallible>;
 
-/// Reads `spec` until `out` is closed. `resume` gives the stored position of an origin, if any.
-/// Dropping the future ends the source at once and loses nothing: what `out` did not take is
-/// read again from the last position.
+/// Where a source goes on, by origin: what an earlier run left, and then what was sent since.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Resume(Arc<Mutex<HashMap<Arc<str>, Position>>>);
+
+impl Resume {
+    /// What an earlier run left.
+    #[must_use]
+    pub fn new(positions: HashMap<Arc<str>, Position>) -> Resume {
+        Resume(Arc::new(Mutex::new(positions)))
+    }
+
+    fn get(&self, origin: &str) -> Option<Position> {
+        self.lock().get(origin).cloned()
+    }
+
+    fn origins(&self) -> Vec<Arc<str>> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Should the source be started again, it goes on behind this batch.
+    fn sent(&self, batch: &Batch) {
+        if batch.gone {
+            self.lock().remove(&batch.origin);
+        } else if let Some(position) = &batch.position {
+            self.lock().insert(Arc::clone(&batch.origin), position.clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Position>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys of positions that were not stored by source.
+enum Former {
+    Glob(glob::Pattern),
+    Names(Vec<String>),
+}
+
+impl Former {
+    fn matches(&self, key: &str) -> bool {
+        match self {
+            Former::Glob(pattern) => {
+                let require_literal_separator = true;
+                let options =
+                    glob::MatchOptions { require_literal_separator, ..glob::MatchOptions::new() };
+                pattern.matches_with(key, options)
+            }
+            Former::Names(names) => names.iter().any(|name| name == key),
+        }
+    }
+}
+
+/// Reads `spec` until `out` is closed; goes on where `resume` says. Dropping the future ends the
+/// source at once and loses nothing: what `out` did not take is read again from the last position.
 ///
 /// # Errors
 /// If the source can never work as specified.
 pub async fn run(
     spec: Spec,
-    resume: impl Fn(&str) -> Option<Position> + Send,
+    resume: Resume,
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
     looked: Looked,
 ) -> Result<(), Error> {
+    let name: Arc<str> = spec.origin().into();
     match spec {
         Spec::File { path, start } => {
-            file::run(path, start, resume, limits, stats, out, looked).await
+            let files = file::run(path, start, resume, limits, stats.clone(), out, looked);
+            apart::run(name, stats, files).await
         }
         Spec::Syslog { listen } => syslog::run(listen, limits, stats, out, looked).await,
         Spec::Journal { matches } => {
             drop(looked);
-            journal::run(matches, resume, limits, stats, out).await
+            journal::run(matches, None, resume, limits, stats, out).await
         }
         Spec::Auto { files, matches } => {
-            auto::run(files, matches, resume, limits, stats, out, looked).await
+            let auto = auto::run(files, matches, resume, limits, stats.clone(), out, looked);
+            apart::run(name, stats, auto).await
         }
         Spec::Stdin => {
             drop(looked);
@@ -267,6 +333,87 @@ impl Spec {
     pub fn socket(&self) -> Option<&Path> {
         let Spec::Syslog { listen } = self else { return None };
         syslog::path(listen)
+    }
+
+    /// What the source is called in the counters, as long as it has found nothing.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match self {
+            // without doubled slashes
+            Spec::File { path, .. } => path.components().collect::<PathBuf>().display().to_string(),
+            other => other.to_string().trim_end().to_owned(),
+        }
+    }
+
+    /// Under which the position of an origin is stored: several sources may read one file, and
+    /// each has come as far as it has.
+    #[must_use]
+    pub fn key(&self, origin: &str) -> Arc<str> {
+        match self.group(origin) {
+            Some(group) => format!("{group}{origin}").into(),
+            None => origin.into(),
+        }
+    }
+
+    /// What of the stored positions this source goes on from, by origin.
+    #[must_use]
+    pub fn resume(&self, stored: &HashMap<Arc<str>, Position>) -> Resume {
+        let origin = self.origin();
+        let (group, former) = (self.group(""), self.former());
+        let (mut found, mut older) = (HashMap::new(), HashMap::new());
+        for (key, position) in stored {
+            if let Some(own) = group.as_deref().and_then(|group| key.strip_prefix(group)) {
+                found.insert(Arc::from(own), position.clone());
+            } else if **key == *origin || former.as_ref().is_some_and(|former| former.matches(key))
+            {
+                older.insert(Arc::clone(key), position.clone());
+            }
+        }
+        for (origin, position) in older {
+            found.entry(origin).or_insert(position);
+        }
+        Resume::new(found)
+    }
+
+    /// What stands before an origin in the key of its position; `None`: nothing.
+    fn group(&self, origin: &str) -> Option<String> {
+        match self {
+            Spec::File { start: Start::Beginning, .. } if self.origin() == origin => None,
+            Spec::File { start: Start::Beginning, .. } => Some(format!("{} > ", self.origin())),
+            Spec::File { start: Start::End, .. } => Some(format!("{} tail > ", self.origin())),
+            Spec::Auto { .. } => Some(format!("{} > ", self.origin())),
+            _ => None,
+        }
+    }
+
+    /// The keys under which versions before this one stored the positions of a group.
+    fn former(&self) -> Option<Former> {
+        match self {
+            Spec::File { .. } => glob::Pattern::new(&self.origin()).ok().map(Former::Glob),
+            Spec::Auto { files, matches } => {
+                let journal = Spec::Journal { matches: matches.clone() }.origin();
+                let files = files.iter().map(|path| path.display().to_string());
+                Some(Former::Names(files.chain([journal]).collect()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it can work at all, as far as its words say: opens nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the path, the match or the address.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Spec::File { path, .. } => file::check(path),
+            Spec::Journal { matches } => journal::check(matches),
+            Spec::Syslog { listen } => syslog::check(listen),
+            Spec::Auto { files, matches } => {
+                files.iter().try_for_each(|path| file::check(path))?;
+                journal::check(matches)
+            }
+            Spec::Stdin | Spec::Bans => Ok(()),
+        }
     }
 
     /// Whether there is anything to read on this host now. Opens nothing.
@@ -293,6 +440,57 @@ impl fmt::Display for Spec {
             Spec::Auto { files, matches } => f.write_str(&auto::name(files, matches)),
             Spec::Stdin => f.write_str("stdin"),
             Spec::Bans => f.write_str("own bans"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_has_positions_of_its_own() {
+        let file = |path: &str, start| Spec::File { path: path.into(), start };
+        let at = |cursor: &str| Position::Journal { cursor: cursor.to_owned() };
+        let literal = file("/log//a.log", Start::Beginning);
+        let tail = file("/log/a.log", Start::End);
+        let all = file("/log/*.log", Start::Beginning);
+        let files = vec!["/log/a.log".into(), "/log/b".into()];
+        let auto = Spec::Auto { files, matches: vec!["_COMM=a".into()] };
+        let specs = [&literal, &tail, &all, &auto];
+        let keys = specs.map(|spec| spec.key("/log/a.log"));
+        let others = keys.iter().filter(|key| **key == keys[0]).count();
+        assert_eq!((&*keys[0], others), ("/log/a.log", 1), "{keys:?}");
+        let mut stored: HashMap<Arc<str>, Position> = HashMap::new();
+        // what an earlier version left is everybody's, until each has its own
+        stored.insert("/log/a.log".into(), at("former"));
+        for spec in specs {
+            assert_eq!(spec.resume(&stored).get("/log/a.log"), Some(at("former")), "{spec}");
+        }
+        for (spec, key) in specs.iter().zip(&keys) {
+            stored.insert(Arc::clone(key), at(&spec.origin()));
+        }
+        for (spec, key) in specs.iter().zip(&keys) {
+            let resume = spec.resume(&stored);
+            assert_eq!(resume.get("/log/a.log"), Some(at(&spec.origin())), "{key}");
+            assert_eq!(resume.origins().len(), 1, "{key}: {resume:?}");
+        }
+        let journal = Spec::Journal { matches: vec!["_COMM=a".into()] };
+        stored.insert(auto.key("journal _COMM=a"), at("auto"));
+        assert_eq!(journal.resume(&stored).origins().len(), 0);
+        assert_eq!(auto.resume(&stored).get("journal _COMM=a"), Some(at("auto")));
+    }
+
+    #[test]
+    fn what_cannot_work_is_said() {
+        let matches = |word: &str| Spec::Journal { matches: vec![word.to_owned()] };
+        let syslog = |listen: &str| Spec::Syslog { listen: listen.to_owned() };
+        let file = |path: &str| Spec::File { path: path.into(), start: Start::End };
+        for spec in [matches("-f"), syslog("udp://nowhere"), file("/var/log/[a"), file("log")] {
+            assert!(spec.check().is_err(), "{spec}");
+        }
+        for spec in [matches("_COMM=a"), syslog("udp://192.0.2.1:514"), file("/var/log/[a]*")] {
+            assert!(spec.check().is_ok(), "{spec}");
         }
     }
 }

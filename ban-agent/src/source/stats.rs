@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,24 @@ impl Counters {
         self.waiting && !self.seen && self.error.is_none() && self.restarts == 0
     }
 
+    /// Of another source that reads the same.
+    fn add(&mut self, other: Counters) {
+        self.lines += other.lines;
+        self.bytes += other.bytes;
+        self.overlong += other.overlong;
+        self.nuls += other.nuls;
+        self.rotations += other.rotations;
+        self.truncations += other.truncations;
+        self.lost += other.lost;
+        self.restarts += other.restarts;
+        self.malformed += other.malformed;
+        self.lag = self.lag.max(other.lag);
+        self.waiting &= other.waiting;
+        self.polling |= other.polling;
+        self.seen |= other.seen;
+        self.error = self.error.take().or(other.error);
+    }
+
     /// What an operator should know beyond lines and bytes.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
@@ -72,32 +91,150 @@ impl Counters {
     }
 }
 
-/// Counters by origin; clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Stats(Arc<Mutex<BTreeMap<Arc<str>, Counters>>>);
+/// A source that looks at files for longer than this has one on a file system that hangs.
+const STALL: Duration = Duration::from_secs(10);
+
+/// Counters by source and origin; clones share them.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    all: Arc<Mutex<All>>,
+    /// The source that writes them.
+    source: u64,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    /// Sources so far.
+    count: u64,
+    sources: BTreeMap<u64, Source>,
+}
+
+/// What one source counts.
+#[derive(Debug, Default)]
+struct Source {
+    counters: BTreeMap<Arc<str>, Counters>,
+    /// What it is called, and since when it looks at files.
+    at_work: Option<(Arc<str>, Instant)>,
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        let all = All { count: 0, sources: BTreeMap::from([(0, Source::default())]) };
+        Stats { all: Arc::new(Mutex::new(all)), source: 0 }
+    }
+}
 
 impl Stats {
-    /// All origins as they stand.
+    /// All origins as they stand. What two sources read is counted twice.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, Counters> {
-        self.lock().clone()
+        let mut shown: BTreeMap<Arc<str>, Counters> = BTreeMap::new();
+        for source in self.lock().sources.values() {
+            for (origin, counters) in source.shown() {
+                match shown.get_mut(&origin) {
+                    Some(known) => known.add(counters),
+                    None => drop(shown.insert(origin, counters)),
+                }
+            }
+        }
+        shown
+    }
+
+    /// The same counters for one more source, which [`Stats::close`] takes away.
+    #[must_use]
+    pub(crate) fn of_source(&self) -> Stats {
+        let mut all = self.lock();
+        all.count += 1;
+        let source = all.count;
+        all.sources.insert(source, Source::default());
+        Stats { all: Arc::clone(&self.all), source }
+    }
+
+    /// The source is gone: nothing of it is shown, whatever it still says.
+    pub(crate) fn close(&self) {
+        self.lock().sources.remove(&self.source);
     }
 
     pub(crate) fn update(&self, origin: &Arc<str>, change: impl FnOnce(&mut Counters)) {
-        let mut all = self.lock();
-        if let Some(counters) = all.get_mut(origin) {
-            change(counters);
-        } else {
-            change(all.entry(Arc::clone(origin)).or_default());
-        }
+        self.change(|source| {
+            if let Some(counters) = source.counters.get_mut(origin) {
+                change(counters);
+            } else {
+                change(source.counters.entry(Arc::clone(origin)).or_default());
+            }
+        });
     }
 
     pub(super) fn forget(&self, origin: &str) {
-        self.lock().remove(origin);
+        self.change(|source| drop(source.counters.remove(origin)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Counters>> {
+    /// The source looks at files from now on, or (`None`) does not.
+    pub(super) fn at_work(&self, name: Option<&Arc<str>>) {
+        self.change(|source| source.at_work = name.map(|name| (Arc::clone(name), Instant::now())));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Source)) {
+        if let Some(source) = self.lock().sources.get_mut(&self.source) {
+            change(source);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
         // Counters are whole after every statement, so a panic elsewhere spoils nothing.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    fn shown(&self) -> BTreeMap<Arc<str>, Counters> {
+        let mut shown = self.counters.clone();
+        if let Some((name, since)) = &self.at_work
+            && since.elapsed() >= STALL
+        {
+            let counters = shown.entry(Arc::clone(name)).or_default();
+            counters.waiting = true;
+            let seconds = since.elapsed().as_secs();
+            counters.error =
+                Some(format!("its file system has not answered for {seconds} seconds"));
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_not_shown_whatever_it_says() {
+        let all = Stats::default();
+        let (one, other) = (all.of_source(), all.of_source());
+        let log: Arc<str> = "/log".into();
+        one.update(&log, |counters| (counters.lines, counters.waiting) = (2, true));
+        other.update(&log, |counters| counters.lines = 3);
+        let shown = all.snapshot();
+        assert_eq!((shown["/log"].lines, shown["/log"].waiting), (5, false));
+        one.close();
+        one.update(&log, |counters| counters.lines += 1);
+        assert_eq!(all.snapshot()["/log"].lines, 3);
+        other.close();
+        assert!(all.snapshot().is_empty());
+    }
+
+    #[test]
+    fn a_file_system_that_hangs_is_said_to() {
+        let stats = Stats::default();
+        let name: Arc<str> = "/mnt/log".into();
+        stats.at_work(Some(&name));
+        assert!(stats.snapshot().is_empty(), "it has only begun");
+        let long = Instant::now().checked_sub(STALL).unwrap();
+        stats.change(|source| source.at_work = Some((Arc::clone(&name), long)));
+        let counters = stats.snapshot()["/mnt/log"].clone();
+        assert!(
+            counters.waiting && counters.error.unwrap().contains("not answered for 10 seconds")
+        );
+        stats.at_work(None);
+        assert!(stats.snapshot().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Standard input, read to its end. The one source with a thread of its own: a read of a pipe or
+//! Standard input, read to its end. In a thread of its own: a read of a pipe or
 //! a terminal cannot be waited for otherwise without changing it for whoever shares it.
 
 use std::{
@@ -58,6 +58,7 @@ fn read(
             // whoever pipes a log may pipe an old one
             live: false,
             position: None,
+            gone: false,
             read: Instant::now(),
         };
         if !batch.lines.is_empty() && out.blocking_send(batch).is_err() || chunk.is_empty() {

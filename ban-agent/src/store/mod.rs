@@ -438,7 +438,7 @@ impl Store {
     /// again, and counted as if for the first time.
     pub fn handled(
         &mut self,
-        positions: impl IntoIterator<Item = (Arc<str>, Position)>,
+        positions: impl IntoIterator<Item = (Arc<str>, Option<Position>)>,
         counted: impl IntoIterator<Item = Counted>,
     ) {
         self.record(|pending| pending.handled(positions, counted));
@@ -548,7 +548,8 @@ impl Store {
     ) {
         self.shared.wants_snapshot.store(false, Ordering::Release);
         let claims = claims.map(|claim| (Key::of(&claim), Some(Span::of(&claim, now)))).collect();
-        let positions = positions.map(|(origin, at)| (Arc::clone(origin), at.clone())).collect();
+        let positions =
+            positions.map(|(origin, at)| (Arc::clone(origin), Some(at.clone()))).collect();
         self.record(|pending| pending.replace(claims, positions));
     }
 

@@ -49,7 +49,8 @@ pub(super) struct Pending {
     /// What the lines of the grounds take.
     lines: usize,
     history: HashMap<(IpNet, Holder), (u32, i64)>,
-    positions: HashMap<Arc<str>, Position>,
+    /// `None`: nobody goes on with it any more.
+    positions: HashMap<Arc<str>, Option<Position>>,
     counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
     pardons: HashMap<Pardoned, i64>,
     /// Who is to be told why a prefix was banned before what waits here is written.
@@ -157,7 +158,7 @@ impl Pending {
 
     pub(super) fn handled(
         &mut self,
-        positions: impl IntoIterator<Item = (Arc<str>, Position)>,
+        positions: impl IntoIterator<Item = (Arc<str>, Option<Position>)>,
         counted: impl IntoIterator<Item = Counted>,
     ) {
         for (origin, position) in positions {
@@ -198,7 +199,7 @@ impl Pending {
     pub(super) fn replace(
         &mut self,
         claims: HashMap<Key, Option<Span>>,
-        positions: HashMap<Arc<str>, Position>,
+        positions: HashMap<Arc<str>, Option<Position>>,
     ) {
         self.claims = claims;
         self.positions = positions;
@@ -369,10 +370,13 @@ impl Pending {
 
     fn write_positions(&self, db: &Connection) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached("INSERT OR REPLACE INTO positions VALUES (?1, ?2)")?;
+        let mut remove = db.prepare_cached("DELETE FROM positions WHERE origin = ?1")?;
         for (origin, position) in &self.positions {
-            if let Ok(text) = serde_json::to_string(position) {
-                put.execute(params![origin.as_ref(), text])?;
-            }
+            match position.as_ref().map(serde_json::to_string) {
+                Some(Ok(text)) => put.execute(params![origin.as_ref(), text])?,
+                None => remove.execute(params![origin.as_ref()])?,
+                Some(Err(_)) => 0,
+            };
         }
         Ok(())
     }

@@ -127,8 +127,10 @@ fn everything_comes_back() {
     let count = Count { failures: 2, first: 5, last: start().wall.as_millisecond() };
     let counted = |number, count| ((Arc::from("a"), numbered(number).prefix), count);
     let log = Arc::from("/var/log/auth.log");
-    store.handled(Some((Arc::clone(&log), position(6))), vec![counted(1, Some(count))]);
-    store.handled(Some((log, position(7))), vec![counted(1, None), counted(2, Some(count))]);
+    store.handled(Some(("/var/log/gone.log".into(), Some(position(5)))), []);
+    store.handled(Some((Arc::clone(&log), Some(position(6)))), vec![counted(1, Some(count))]);
+    store.handled(Some((log, Some(position(7)))), vec![counted(1, None), counted(2, Some(count))]);
+    store.handled(Some(("/var/log/gone.log".into(), None)), []);
     let let_go = [(Some(numbered(9).prefix), Some(jail("a"))), (None, Some(jail("b")))];
     for pardoned in let_go.clone() {
         store.pardon(pardoned, start().wall);
@@ -146,6 +148,7 @@ fn everything_comes_back() {
     expected.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
     assert_eq!(back, expected);
     assert_eq!(positions["/var/log/auth.log"], position(7));
+    assert_eq!(positions.len(), 1, "{positions:?}");
     assert_eq!(counts[&Arc::from("a")], [(numbered(2).prefix, count)]);
     let mut expected = Pardons::default();
     let_go.into_iter().for_each(|pardoned| expected.insert(pardoned, start().wall, None));
@@ -543,7 +546,7 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
             store.release(&numbered(number - 1000));
         }
         store.pardon((Some(claim.prefix), None), start().wall);
-        store.handled([(number.to_string().as_str().into(), position(number.into()))], []);
+        store.handled([(number.to_string().as_str().into(), Some(position(number.into())))], []);
         told.push(store.barrier());
     }
     assert!(store.wants_snapshot() && !store.state().is_sound());

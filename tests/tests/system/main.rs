@@ -20,6 +20,7 @@ mod idle;
 mod ignore;
 mod import;
 mod json;
+mod logrotate;
 mod metrics;
 mod migration;
 mod namespaces;

@@ -86,6 +86,14 @@ pub(crate) const DATAPATH: &[Need] = &[
     need("xdp-filter", "xdp-tools", "another filter in XDP"),
 ];
 
+/// What the storm of rotations makes its file systems with.
+pub(crate) const STORM: &[Need] = &[
+    need("mkfs.ext4", "e2fsprogs", "makes a file system"),
+    need("mkfs.xfs", "xfsprogs", "makes a file system"),
+    need("mkfs.btrfs", "btrfs-progs", "makes a file system"),
+    need("taskset", "util-linux", "gives it one core, or two"),
+];
+
 /// What is timed beside the agent.
 pub(crate) const LATENCY: &[Need] = &[
     need("fail2ban-server", "fail2ban", "the other one who bans"),

@@ -434,6 +434,59 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     bench.was_told_once(Name::JailDied, "door").await;
 }
 
+/// The lines that it was at are lost to it; it counts the next ones.
+#[tokio::test]
+async fn a_jail_that_died_is_started_again() {
+    let mut bench = Bench::new(Trial::Over);
+    let log = bench.folder.path().join("door.log");
+    fs::write(&log, "").unwrap();
+    bench.run(&[bench.jail("door", &[&log])]);
+    let write = |text: &str| {
+        let mut file = fs::File::options().append(true).open(&log).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    let lines = async |bench: &Bench, count: u64| {
+        for _ in 0..10_000 {
+            let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
+            if counters.lines.load(Ordering::Relaxed) >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{count} lines were not read");
+    };
+    for _ in 0..10_000 {
+        if bench.agent.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    write("one\n");
+    lines(&bench, 1).await;
+    for count in 1..3 {
+        bench.agent.core.wiring.kill("door");
+        let texts = |bench: &mut Bench| {
+            let alarms = bench.agent.core.alarms(bench.now).into_iter();
+            alarms.map(|alarm| alarm.text).collect::<Vec<_>>()
+        };
+        while !texts(&mut bench).iter().any(|text| text.contains("bans nobody")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let positions = bench.agent.core.positions.clone();
+        bench.agent.core.wiring.revive(bench.now, &positions);
+        assert!(texts(&mut bench)[0].contains("bans nobody"), "not at once, and not for ever");
+        bench.later(Duration::from_secs(10));
+        bench.agent.core.wiring.revive(bench.now, &positions);
+        let text = format!("[door] failed, {count} times");
+        assert!(texts(&mut bench)[0].starts_with(&text), "{:?}", texts(&mut bench));
+        write("another\n");
+        lines(&bench, 1 + count).await;
+    }
+    bench.later(RECENT);
+    assert_eq!(bench.alarms(), Vec::<String>::new());
+    bench.was_told_once(Name::JailDied, "door").await;
+}
+
 #[tokio::test]
 async fn patterns_that_match_nothing() {
     let day = Duration::from_secs(24 * 3600);

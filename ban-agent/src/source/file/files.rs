@@ -36,6 +36,11 @@ pub(super) struct Files {
     queued: HashSet<PathBuf>,
     shelf: Shelf,
     buffer: Vec<u8>,
+    /// Logs that an earlier run followed, until they are met, and since when they are missed.
+    missed: HashSet<Arc<str>>,
+    missed_since: Instant,
+    /// Logs that are gone, of which nobody was told yet.
+    gone: VecDeque<Arc<str>>,
     /// Something could not be opened: worth another try without an event.
     pub(super) retry: bool,
 }
@@ -55,8 +60,22 @@ impl Files {
             queued: HashSet::new(),
             shelf: Shelf::default(),
             buffer,
+            missed: HashSet::new(),
+            missed_since: Instant::now(),
+            gone: VecDeque::new(),
             retry: false,
         }
+    }
+
+    /// What an earlier run followed: logs of a glob that do not come back are forgotten after a time.
+    pub(super) fn expect(&mut self, origins: Vec<Arc<str>>, now: Instant) {
+        if self.is_glob() {
+            (self.missed, self.missed_since) = (origins.into_iter().collect(), now);
+        }
+    }
+
+    fn is_glob(&self) -> bool {
+        self.target.literal().is_none()
     }
 
     /// What the path names now.
@@ -108,6 +127,10 @@ impl Files {
 
     /// The next lines of any file that is ready; `None` if all were read to their ends.
     pub(super) fn next(&mut self, now: Instant) -> Option<Batch> {
+        if let Some(origin) = self.gone.pop_front() {
+            return Some(Follow::farewell(origin));
+        }
+        let is_glob = self.is_glob();
         while let Some(path) = self.ready.pop_front() {
             self.queued.remove(&path);
             let Some(follow) = self.follows.get_mut(&path) else { continue };
@@ -117,9 +140,12 @@ impl Files {
                 self.touch(&path);
                 return Some(batch);
             }
-            if follow.is_over() && self.target.literal().is_none() {
+            if is_glob
+                && follow.is_over(&self.limits, now)
+                && let Some(follow) = self.follows.remove(&path)
+            {
                 self.stats.forget(&follow.origin);
-                self.follows.remove(&path);
+                return Some(Follow::farewell(follow.origin));
             }
         }
         None
@@ -140,8 +166,13 @@ impl Files {
 
     /// Files whose time has come, or that have to be polled.
     pub(super) fn touch_due(&mut self, now: Instant) {
+        if !self.missed.is_empty() && self.missed_since + self.limits.forget <= now {
+            self.gone.extend(std::mem::take(&mut self.missed));
+        }
+        let is_glob = self.is_glob();
         let due = |follow: &Follow| {
             follow.is_unsettled()
+                || is_glob && follow.ends(&self.limits).is_some_and(|at| at <= now)
                 || follow.deadline(&self.limits).is_some_and(|at| at <= now)
                 || follow.tails.iter().any(|tail| tail.polled)
         };
@@ -156,7 +187,12 @@ impl Files {
 
     /// When [`Files::touch_due`] has to be called for files that went away.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.follows.values().filter_map(|follow| follow.deadline(&self.limits)).min()
+        let is_glob = self.is_glob();
+        let ends = |follow: &Follow| follow.ends(&self.limits).filter(|_| is_glob);
+        let follows = self.follows.values();
+        let times = follows.flat_map(|follow| [follow.deadline(&self.limits), ends(follow)]);
+        let missed = (!self.missed.is_empty()).then(|| self.missed_since + self.limits.forget);
+        times.chain([missed]).flatten().min()
     }
 
     /// All open files, with the path under which to [`Files::touch`] them.
@@ -237,13 +273,14 @@ impl Files {
     }
 
     /// Begins to follow a path.
-    fn meet(&self, shown: &Path, resume: &impl Fn(&str) -> Option<Position>) -> Follow {
+    fn meet(&mut self, shown: &Path, resume: &impl Fn(&str) -> Option<Position>) -> Follow {
         let begin = match resume(&shown.to_string_lossy()) {
             Some(Position::File { files }) => Begin::Resumed(files),
             _ if self.first && self.start == Start::Beginning => Begin::Backlog,
             _ => Begin::New(self.start),
         };
         let follow = Follow::new(shown, begin.clone());
+        self.missed.remove(&follow.origin);
         let seen = matches!(begin, Begin::Resumed(_));
         self.stats.update(&follow.origin, |counters| counters.seen |= seen);
         follow

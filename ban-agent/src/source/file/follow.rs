@@ -86,6 +86,8 @@ pub(super) struct Follow {
     begin: Begin,
     /// Names changed too fast for [`Follow::look`].
     pub(super) due: bool,
+    /// The log is there, and could not be opened.
+    refused: bool,
     /// The same for a look beside the log.
     unsettled: bool,
     /// The position says something new, even if no line comes.
@@ -104,6 +106,7 @@ impl Follow {
             attached: false,
             begin,
             due: false,
+            refused: false,
             unsettled: false,
             dirty: false,
             live: false,
@@ -132,6 +135,14 @@ impl Follow {
         self.due = found.is_none();
         let Some(mut siblings) = found else { return Ok(false) };
         let log = siblings.log();
+        let refusal = siblings.take_refusal();
+        let refusal = refusal.filter(|_| log.is_none_or(|log| !holds(&self.tails, log)));
+        self.refused = refusal.is_some();
+        if let Some(error) = refusal {
+            // what is not read now is read once it can be: nothing of what is known is given up
+            self.detach(around.now);
+            return Err(error);
+        }
         siblings.forget(|id| others(id) && Some(id) != log);
         let was_empty = self.tails.is_empty();
         let begin = std::mem::replace(&mut self.begin, Begin::Seen);
@@ -161,10 +172,7 @@ impl Follow {
                         result = enter(&mut tail, &begin, around).map(|()| true);
                         self.attach(tail);
                     }
-                    None => {
-                        let why = "cannot be opened";
-                        result = Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-                    }
+                    None => result = Err(io::Error::other("cannot be opened")),
                 },
             }
         }
@@ -332,9 +340,31 @@ impl Follow {
         self.due || self.unsettled
     }
 
-    /// There is nothing that could still grow.
-    pub(super) fn is_over(&self) -> bool {
-        !self.attached && !self.due && self.tails.iter().all(|tail| tail.copy)
+    /// There is nothing that could still grow, or that has since it lost its name long ago.
+    pub(super) fn is_over(&self, limits: &Limits, now: Instant) -> bool {
+        let over = |tail: &Tail| tail.copy || tail.active + limits.forget <= now;
+        !self.attached && !self.due && !self.refused && self.tails.iter().all(over)
+    }
+
+    /// When that will be so, if it ever will.
+    pub(super) fn ends(&self, limits: &Limits) -> Option<Instant> {
+        let last = self.tails.iter().filter(|tail| !tail.copy).map(|tail| tail.active).max();
+        let ends = last.filter(|_| !self.attached && !self.refused);
+        ends.map(|last| last + limits.forget)
+    }
+
+    /// The last word of it: its position is of no use any more.
+    pub(super) fn farewell(origin: Arc<str>) -> Batch {
+        Batch {
+            origin,
+            lines: Bytes::new(),
+            stamped: false,
+            backlog: false,
+            live: false,
+            position: None,
+            gone: true,
+            read: Instant::now(),
+        }
     }
 
     /// The first bytes of a log count if a look after them shows nothing older that was not read: the
@@ -517,7 +547,8 @@ impl Follow {
         let origin = Arc::clone(&self.origin);
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
         let (live, read) = (self.live, Instant::now());
-        Batch { origin, lines, stamped, raw, backlog, live, position: Some(position), read }
+        let position = Some(position);
+        Batch { origin, lines, stamped, raw, backlog, live, position, gone: false, read }
     }
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> (Bytes, Bytes) {

@@ -1,9 +1,11 @@
-//! The file source: follows what a path or glob names, through whatever becomes of it. One task,
-//! no thread, no wake-up without an event or a deadline.
+//! The file source: follows what a path or glob names, through whatever becomes of it. One thread,
+//! which may wait for a disk; no wake-up without an event or a deadline.
 //!
 //! [`files`] is the whole of it without waiting; [`watch`] knows when to look; here they meet.
 
 mod container;
+#[cfg(test)]
+mod disk;
 mod files;
 mod follow;
 #[cfg(test)]
@@ -13,6 +15,8 @@ mod resolve;
 #[cfg(test)]
 mod seams;
 mod siblings;
+#[cfg(test)]
+mod storm;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -28,7 +32,7 @@ use tokio::{sync::mpsc, time};
 
 pub(super) use self::container::{Format, Unwrap};
 use self::{files::Files, resolve::Target, watch::Watch};
-use super::{Batch, Error, Limits, Looked, Position, Start, Stats};
+use super::{Batch, Error, Limits, Looked, Resume, Start, Stats};
 
 /// Where another process may come between two of our steps; in the tests one does.
 #[cfg(not(test))]
@@ -45,10 +49,15 @@ const UNREST: Duration = Duration::from_millis(5);
 const PAUSE: Duration = Duration::from_millis(1);
 const BURST: u32 = 8;
 
+/// Of its time, a source that follows very many files looks at names no more than one part in so
+/// many; but a new name is seen after this long at the latest, where the machine allows it.
+const SHARE: u32 = 10;
+const REST: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(
     path: PathBuf,
     start: Start,
-    resume: impl Fn(&str) -> Option<Position> + Send,
+    resume: Resume,
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
@@ -56,35 +65,35 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let target = Target::new(&path).map_err(|reason| Error::Path { path: path.clone(), reason })?;
     let mut files = Files::new(target, start, limits, stats);
-    let mut watch = Watch::new();
-    let mut looked = Instant::now();
+    files.expect(resume.origins(), Instant::now());
+    let mut looker = Looker {
+        watch: Watch::new(),
+        resume,
+        ended: Instant::now(),
+        rest: Duration::ZERO,
+        due: true,
+    };
     let mut pace = Pace { last: Instant::now(), close: 0 };
-    watch.scan(&mut files, &resume);
+    looker.look(&mut files);
     drop(first_look);
     loop {
         while let Some(batch) = files.next(Instant::now()) {
+            looker.resume.sent(&batch);
             if out.send(batch).await.is_err() {
                 return Ok(());
             }
-            if watch.take(&mut files) {
-                watch.scan(&mut files, &resume);
-            }
+            looker.take(&mut files);
         }
-        let timer = timer(&files, &watch, looked);
+        let timer = looker.timer(&files);
         tokio::select! {
             () = out.closed() => return Ok(()),
-            () = watch.changed() => pace.wait().await,
+            () = looker.watch.changed() => pace.wait().await,
             () = at(timer) => {
-                if watch.polling || files.retry || files.unsettled() {
-                    looked = Instant::now();
-                    watch.scan(&mut files, &resume);
-                }
+                looker.due |= looker.watch.polling || files.retry || files.unsettled();
                 files.touch_due(Instant::now());
             }
         }
-        if watch.take(&mut files) {
-            watch.scan(&mut files, &resume);
-        }
+        looker.take(&mut files);
     }
 }
 
@@ -93,12 +102,52 @@ pub(super) fn is_there(path: &Path) -> bool {
     Target::new(path).is_ok_and(|target| !target.resolve().files.is_empty())
 }
 
-/// When to look again though nothing is heard.
-fn timer(files: &Files, watch: &Watch, looked: Instant) -> Option<Instant> {
-    let poll = watch.polling.then(|| looked + files.limits().poll);
-    let retry = files.retry.then(|| looked + RETRY);
-    let unrest = files.unsettled().then(|| Instant::now() + UNREST);
-    [files.deadline(), poll, retry, unrest].into_iter().flatten().min()
+/// Whether this is a path or glob that can be followed.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    let target = Target::new(path);
+    target.map(|_| ()).map_err(|reason| Error::Path { path: path.to_owned(), reason })
+}
+
+/// Looks at names: when they change, and where nothing tells of it, now and then.
+struct Looker {
+    watch: Watch,
+    resume: Resume,
+    /// The last look.
+    ended: Instant,
+    /// How long none should follow it: each takes a moment for every file.
+    rest: Duration,
+    /// Names may have changed since.
+    due: bool,
+}
+
+impl Looker {
+    /// Takes over what changed.
+    fn take(&mut self, files: &mut Files) {
+        self.due |= self.watch.take(files);
+        if self.due && self.ended.elapsed() >= self.rest {
+            self.look(files);
+        }
+    }
+
+    fn look(&mut self, files: &mut Files) {
+        let begun = Instant::now();
+        self.watch.scan(files, &|origin: &str| self.resume.get(origin));
+        self.ended = Instant::now();
+        // what is done at once needs no rest
+        let took = begun.elapsed();
+        self.rest = if took < PAUSE { Duration::ZERO } else { (took * (SHARE - 1)).min(REST) };
+        self.due = false;
+    }
+
+    /// When to look again though nothing is heard.
+    fn timer(&self, files: &Files) -> Option<Instant> {
+        let polling = self.watch.polling;
+        let poll = polling.then(|| self.ended + self.rest.max(files.limits().poll));
+        let retry = files.retry.then(|| self.ended + RETRY);
+        let unrest = files.unsettled().then(|| Instant::now() + UNREST);
+        let due = self.due.then(|| self.ended + self.rest);
+        [files.deadline(), poll, retry, unrest, due].into_iter().flatten().min()
+    }
 }
 
 async fn at(instant: Option<Instant>) {

@@ -28,6 +28,8 @@ pub(super) struct Siblings {
     names: Vec<Name>,
     /// Those that nobody has taken yet.
     tails: Vec<Tail>,
+    /// Why the log itself cannot be opened.
+    refusal: Option<io::Error>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,26 +52,28 @@ impl Siblings {
     ) -> Option<Siblings> {
         let mut former: Option<Vec<Name>> = None;
         let mut open: Vec<Tail> = Vec::new();
+        let mut refusal = None;
         for _ in 0..=MAX_LOOKS {
             let Some(names) = shelf.list(path) else {
                 former = None;
                 continue;
             };
             if former.as_ref() == Some(&names) {
-                return Some(Siblings { names, tails: open });
+                return Some(Siblings { names, tails: open, refusal });
             }
             open.retain(|tail| names.iter().any(|name| name.id == tail.id));
             let mut same = true;
+            refusal = None;
             for name in &names {
                 if open.iter().any(|tail| tail.id == name.id) {
                     continue;
                 }
-                // one that cannot be opened is as good as none
-                if let Ok(tail) = Tail::open(&name.path, max_line, now) {
-                    match tail.id == name.id {
-                        true => open.push(tail),
-                        false => same = false,
-                    }
+                match Tail::open(&name.path, max_line, now) {
+                    Ok(tail) if tail.id == name.id => open.push(tail),
+                    Ok(_) => same = false,
+                    Err(error) if name.age.is_none() => refusal = Some(error),
+                    // a rotation that cannot be opened is as good as none
+                    Err(_) => {}
                 }
             }
             former = same.then_some(names);
@@ -80,6 +84,11 @@ impl Siblings {
     /// The file that bears the log's name.
     pub(super) fn log(&self) -> Option<FileId> {
         self.names.iter().find(|name| name.age.is_none()).map(|name| name.id)
+    }
+
+    /// Why the log itself could not be opened, if it is there and could not.
+    pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
+        self.refusal.take()
     }
 
     /// The log itself, at its beginning; `None` if it cannot be opened.
@@ -191,7 +200,7 @@ impl Siblings {
         mark: &Mark,
         wanted: impl Fn(FileId, Option<&Age>) -> bool,
     ) -> Option<Tail> {
-        let Siblings { names, tails } = self;
+        let Siblings { names, tails, .. } = self;
         let age = |tail: &Tail| names.iter().find(|name| name.id == tail.id)?.age.as_ref();
         let mut best: Option<usize> = None;
         for index in 0..tails.len() {

@@ -182,10 +182,12 @@ impl Watch {
         for (path, tail) in files.tails() {
             open.insert(tail.id);
             let known = self.files.get(&tail.id).copied();
-            // By descriptor: the name may lead to another file by now.
-            let own = PathBuf::from(format!("/proc/self/fd/{}", tail.file.as_raw_fd()));
-            let wd =
-                known.map_or_else(|| self.add(&own, WatchFlags::MODIFY | WatchFlags::ATTRIB), Ok);
+            let add = || {
+                // By descriptor: the name may lead to another file by now.
+                let own = PathBuf::from(format!("/proc/self/fd/{}", tail.file.as_raw_fd()));
+                self.add(&own, WatchFlags::MODIFY | WatchFlags::ATTRIB)
+            };
+            let wd = known.map_or_else(add, Ok);
             match wd {
                 Ok(wd) => {
                     self.files.insert(tail.id, wd);

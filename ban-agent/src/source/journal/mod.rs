@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use self::export::{Export, Taken};
-use super::{Batch, Error, Limits, Position, Stats};
+use super::{Batch, Error, Limits, Position, Resume, Stats};
 
 /// What reads the journal.
 const PROGRAM: &str = "journalctl";
@@ -32,23 +32,30 @@ const MACHINE: &str = "/etc/machine-id";
 /// How far back the first start reads. Jails ignore what is older than their findtime.
 const FIRST: &str = "--since=-24h";
 
+/// Reads the journal; without a position from `since` on, or of a day.
 pub(super) async fn run(
     matches: Vec<String>,
-    resume: impl Fn(&str) -> Option<Position> + Send,
+    since: Option<SystemTime>,
+    resume: Resume,
     limits: Limits,
     stats: Stats,
     out: mpsc::Sender<Batch>,
 ) -> Result<(), Error> {
     check(&matches)?;
     let origin: Arc<str> = format!("journal {}", matches.join(" ")).trim_end().into();
-    let cursor = match resume(&origin) {
+    let cursor = match resume.get(&origin) {
         Some(Position::Journal { cursor }) => Some(cursor),
         _ => None,
     };
     let machine = std::fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
     let machine = machine.filter(|id| !id.is_empty());
     let program = PROGRAM.into();
-    let mut journal = Journal { program, machine, matches, cursor, origin, limits, stats, out };
+    let first = match since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
+        Some(since) => format!("--since=@{}", since.as_secs()),
+        None => FIRST.to_owned(),
+    };
+    let mut journal =
+        Journal { program, machine, matches, first, cursor, origin, limits, stats, resume, out };
     // shown from the beginning: a quiet journal may stay so
     journal.stats.update(&journal.origin, |_| ());
     let mut pause = PAUSE.0;
@@ -85,11 +92,14 @@ struct Journal {
     /// This host's id.
     machine: Option<String>,
     matches: Vec<String>,
+    /// Where it begins without a cursor, as journalctl says it.
+    first: String,
     /// Of the last entry that was delivered.
     cursor: Option<String>,
     origin: Arc<str>,
     limits: Limits,
     stats: Stats,
+    resume: Resume,
     out: mpsc::Sender<Batch>,
 }
 
@@ -133,7 +143,7 @@ impl Journal {
         match &self.cursor {
             // not --after-cursor: if the entry was vacuumed, that leaves out the one behind it
             Some(cursor) => command.arg(format!("--cursor={cursor}")),
-            None => command.arg(FIRST),
+            None => command.arg(&self.first),
         };
         let (options, matches): (Vec<String>, Vec<String>) =
             self.matches.iter().cloned().partition(|word| is_option(word));
@@ -172,8 +182,10 @@ impl Journal {
             backlog: false,
             live: true,
             position: Some(Position::Journal { cursor: cursor.clone() }),
+            gone: false,
             read: Instant::now(),
         };
+        self.resume.sent(&batch);
         self.out.send(batch).await.ok()?;
         self.cursor = Some(cursor);
         Some(())
@@ -234,7 +246,7 @@ fn is_option(word: &str) -> bool {
 }
 
 /// journalctl takes options everywhere; only matches, and those that choose a journal, may reach it.
-fn check(matches: &[String]) -> Result<(), Error> {
+pub(super) fn check(matches: &[String]) -> Result<(), Error> {
     let is_match = |word: &str| {
         word == "+"
             || is_option(word)
@@ -266,10 +278,12 @@ mod tests {
             program,
             machine: None,
             matches: vec!["_COMM=sshd".to_owned()],
+            first: FIRST.to_owned(),
             cursor: None,
             origin: "journal _COMM=sshd".into(),
             limits: Limits::default(),
             stats: Stats::default(),
+            resume: Resume::default(),
             out,
         };
         (journal, batches)

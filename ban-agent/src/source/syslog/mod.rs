@@ -82,12 +82,24 @@ pub(super) async fn run(
             backlog: false,
             live: true,
             position: None,
+            gone: false,
             read: Instant::now(),
         };
         if out.send(batch).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// Whether this is an address at which one can listen.
+pub(super) fn check(listen: &str) -> Result<(), Error> {
+    let refused = |source| Error::Listen { listen: listen.to_owned(), source };
+    if let Some(path) = listen.strip_prefix("unix://") {
+        let (path, _) = place(path).map_err(refused)?;
+        return if path.starts_with('/') { Ok(()) } else { Err(refused(not_an_address())) };
+    }
+    let address = listen.strip_prefix("udp://").and_then(|text| text.parse::<SocketAddr>().ok());
+    address.map(|_| ()).ok_or_else(|| refused(not_an_address()))
 }
 
 #[derive(Debug)]
@@ -186,6 +198,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::patience::patience;
 
     /// What comes of a datagram that is sent until one arrives: nothing tells a sender when the
     /// source listens.
@@ -241,6 +254,45 @@ mod tests {
         assert!(text.lines().all(|line| line.ends_with("Z h a: two")), "{text}");
     }
 
+    /// One worker, which is everybody's: who floods the socket must not have it for himself.
+    #[tokio::test]
+    async fn a_flood_of_empty_datagrams_keeps_no_worker() {
+        let address = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let ((out, mut batches), stats) = (mpsc::channel(1), Stats::default());
+        let (listen, looked) = (format!("udp://{address}"), mpsc::channel(1).0);
+        let run = run(listen.clone(), Limits::default(), stats.clone(), out, looked);
+        let source = tokio::spawn(run);
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let flood = std::thread::spawn(move || {
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let begun = Instant::now();
+            while stopped.try_recv().is_err() && begun.elapsed() < patience() {
+                // refused as long as nobody listens
+                let _ = client.send_to(b"", address);
+            }
+        });
+        // each turn is one of the worker that the source has, too
+        let seen = || stats.snapshot().get(&*listen).map_or(0, |counters| counters.malformed);
+        while seen() < 100_000 && !flood.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!flood.is_finished(), "nobody else had a turn");
+        // what is no junk still comes through
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let heard = async {
+            loop {
+                drop(client.send_to(b"<13>Nov 20 12:00:00 h a: one", address).await);
+                if let Ok(batch) = timeout(Duration::from_millis(5), batches.recv()).await {
+                    return batch.unwrap();
+                }
+            }
+        };
+        assert!(timeout(patience(), heard).await.unwrap().lines.ends_with(b"Z h a: one\n"));
+        stop.send(()).unwrap();
+        flood.join().unwrap();
+        source.abort();
+    }
+
     #[tokio::test]
     async fn bad_addresses() {
         for listen in [
@@ -255,6 +307,8 @@ mod tests {
         ] {
             let error = Socket::bind(listen).await.unwrap_err();
             assert!(matches!(error, Error::Listen { .. }), "{listen}");
+            // a folder may be made later
+            assert_eq!(check(listen).is_err(), !listen.contains("no/such"), "{listen}");
         }
     }
 }

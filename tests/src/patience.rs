@@ -1,0 +1,24 @@
+//! How long a test waits for what has to happen: one figure for all tests of all rings. It is only
+//! used up where a test fails, so it can be far more than anything takes; it is no measure of speed.
+//!
+//! Also compiled into the unit tests of the agent and into xtask, so it uses nothing.
+
+use std::time::Duration;
+
+/// More than any step takes, also on a busy machine that emulates another one: on Linux 5.15 there
+/// the agent needed more than 30 s to start.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The deadline of a step that takes `least` where all is well. `BAN_TEST_PATIENCE` is how many times
+/// slower this machine is than any that we know; without it, 1.
+#[must_use]
+pub fn at_least(least: Duration) -> Duration {
+    let times = std::env::var("BAN_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    least.max(PATIENCE).saturating_mul(times.unwrap_or(1).max(1))
+}
+
+/// The deadline of any step.
+#[must_use]
+pub fn patience() -> Duration {
+    at_least(PATIENCE)
+}
