@@ -32,7 +32,7 @@ const LOGS: &[(&str, &str, &[&str])] = &[
 
 fn sample(name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/samples");
-    fs::read(root.join(format!("{name}.log"))).expect(name)
+    fs::read(root.join(format!("{name}.log"))).unwrap()
 }
 
 fn names(prefixes: &[&str]) -> Vec<String> {

@@ -359,6 +359,7 @@ impl Follow {
             origin,
             lines: Bytes::new(),
             stamped: false,
+            raw: None,
             backlog: false,
             live: false,
             position: None,
