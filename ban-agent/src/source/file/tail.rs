@@ -8,7 +8,7 @@ use std::{
         unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -50,8 +50,6 @@ pub(super) struct Tail {
     pub(super) file: File,
     pub(super) id: FileId,
     pub(super) lines: Lines,
-    /// When it was made, where the file system knows.
-    born: Option<SystemTime>,
     /// The next byte to read.
     offset: u64,
     /// Up to here its lines were written before anybody followed it.
@@ -86,7 +84,6 @@ impl Tail {
             file,
             id: (meta.dev(), meta.ino()),
             lines: Lines::new(max_line),
-            born: meta.created().ok(),
             offset: 0,
             backlog: 0,
             head: Vec::new(),
@@ -260,12 +257,8 @@ impl Tail {
     /// not cut since. What we have read of the log does not count, for that may have been cut.
     pub(super) fn is_copy_of(&mut self, log: &Tail) -> io::Result<bool> {
         let end = self.end()?;
-        if end.head_len == 0 {
-            // One that was made after the log was never the log: it has only just been begun.
-            return Ok(self.born.zip(log.born).is_some_and(|(own, log)| own > log));
-        }
         // A copy that went on meanwhile may be whole by now, and the log be cut.
-        Ok(log.holds(&end)? && self.end()? == end)
+        Ok(end.head_len > 0 && log.holds(&end)? && self.end()? == end)
     }
 
     /// Whether these bytes are in the file now, whatever was known of it.
