@@ -1,71 +1,36 @@
-//! The shipped filters against what the real daemons wrote (`dist/samples/`): one expectation per
-//! line, and text that wants to name somebody else. Knows nothing of jails and bans.
+//! The shipped filters against what the daemons write (`dist/samples/`): one expectation per line,
+//! text that wants to name somebody else, and normal traffic that no shipped jail bans. A filter
+//! whose service lacks one of the three does not ship.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-    sync::{Arc, LazyLock},
-};
+mod corpora;
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use ban_agent::{
+    clock::{Boot, Now},
     config,
-    filter::{Filter, Outcome, Scanner, Spec},
+    filter::Outcome,
+    jail::{Decision, Jail},
 };
 use jiff::Timestamp;
+
+use corpora::{Kind, Log, Service, made, scanner, services};
 
 /// Named by every forged line; never sent a packet.
 const VICTIM: &str = "198.51.100.66";
 
-/// Subjects, and the shipped filters that read each one's log.
-const SUBJECTS: &[(&str, &[&str])] = &[
-    ("sshd", &["sshd", "sshd-preauth"]),
-    ("sshd-iso", &["sshd", "sshd-preauth"]),
-    ("cloudstack", &["nginx-401", "nginx-531"]),
-    ("nginx-http-auth", &["nginx-http-auth"]),
-    ("ceph", &["ceph-dashboard", "ceph-rgw"]),
-    ("apache-auth", &["apache-auth"]),
-    ("postfix-sasl", &["postfix-sasl"]),
-    ("dovecot", &["dovecot"]),
-];
-
-fn samples() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../dist/samples")
-}
-
-/// A shipped filter at work, compiled once; the samples were written in UTC.
-fn scanner(name: &str) -> Scanner {
-    static COMPILED: LazyLock<BTreeMap<String, Arc<Filter>>> = LazyLock::new(|| {
-        let shipped = config::shipped().expect("the shipped configuration");
-        let compiled = shipped.filters.into_iter().map(|(name, spec)| {
-            let spec = Spec { logtimezone: Some("UTC".into()), ..Spec::clone(&spec) };
-            let filter = Filter::compile(&spec).expect(&name);
-            (name, Arc::new(filter))
-        });
-        compiled.collect()
-    });
-    Scanner::new(Arc::clone(COMPILED.get(name).unwrap_or_else(|| panic!("no filter {name}"))))
-}
-
-/// When the samples were made.
-fn made() -> Timestamp {
-    let text = fs::read_to_string(samples().join("made")).expect("made");
-    text.trim().parse().expect("a time stamp")
-}
-
 /// What the filters say of `log`, in the words of an expectation: `LINE FILTER ADDRESS TIME USER`.
-fn found(log: &[u8], filters: &[&str]) -> String {
+fn found(log: &Log, filters: &[String]) -> String {
     let now = made();
-    let mut scanners: BTreeMap<_, _> = filters.iter().map(|name| (*name, scanner(name))).collect();
+    let mut scanners: BTreeMap<_, _> = filters.iter().map(|name| (name, scanner(name))).collect();
     let mut said = String::new();
-    for (number, line) in (1..).zip(log.split_inclusive(|byte| *byte == b'\n')) {
+    for (number, (line, _)) in (1..).zip(log.lines()) {
         for (name, scanner) in &mut scanners {
             let Outcome::Matched(failure) = scanner.line(line, false, now) else { continue };
             let address = failure.address.expect("an address");
-            let time = failure.time.expect("a time");
+            let time = failure.time.map_or("-".into(), |time| time.to_string());
             write!(said, "{number} {name} {address} {time}").unwrap();
             if let Some(user) = failure.fields.get("user") {
                 write!(said, " {user}").unwrap();
@@ -77,52 +42,172 @@ fn found(log: &[u8], filters: &[&str]) -> String {
 }
 
 /// Compares line by line, so that a failure names the sample line.
-fn check(subject: &str, filters: &[&str]) {
-    let log = fs::read(samples().join(format!("{subject}.log"))).expect(subject);
-    let expected = fs::read_to_string(samples().join(format!("{subject}.expect"))).expect(subject);
-    let found = found(&log, filters);
-    let wrong: Vec<_> = expected
-        .lines()
-        .filter(|line| !found.lines().any(|other| other == *line))
-        .map(|line| format!("missing: {line}"))
-        .chain(
-            found
-                .lines()
-                .filter(|line| !expected.lines().any(|other| other == *line))
-                .map(|line| format!("unexpected: {line}")),
+fn differences(log: &Log, filters: &[String]) -> String {
+    let Some(expected) = &log.expected else {
+        return format!("{}: there is no {0}.expect\n", log.name);
+    };
+    let found = found(log, filters);
+    let only = |one: &str, other: &str, word: &str| {
+        one.lines().filter(|line| !other.lines().any(|known| known == *line)).fold(
+            String::new(),
+            |mut told, line| {
+                writeln!(told, "{}: {word}: {line}", log.name).unwrap();
+                told
+            },
         )
-        .collect();
-    assert!(wrong.is_empty(), "{subject}:\n{}", wrong.join("\n"));
-    assert!(!expected.is_empty(), "{subject} expects nothing");
+    };
+    only(expected, &found, "missing") + &only(&found, expected, "unexpected")
+}
+
+fn logs(kind: Kind) -> impl Iterator<Item = (&'static Service, &'static Log)> {
+    let all =
+        services().iter().flat_map(|service| service.logs.iter().map(move |log| (service, log)));
+    all.filter(move |(_, log)| log.kind() == kind)
 }
 
 #[test]
 fn every_sample_line_means_what_it_should() {
-    for (subject, filters) in SUBJECTS {
-        check(subject, filters);
+    let wrong: String =
+        logs(Kind::Attack).map(|(service, log)| differences(log, &service.filters)).collect();
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn each_service_has_samples_of_attacks_normal_traffic_and_forged_text() {
+    let mut wrong = String::new();
+    for service in services() {
+        for kind in [Kind::Attack, Kind::Normal, Kind::Inject] {
+            if !service.logs.iter().any(|log| log.kind() == kind && !log.text.is_empty()) {
+                writeln!(wrong, "{}: there is no sample log of {kind:?}", service.name).unwrap();
+            }
+        }
+        let expected = service.logs.iter().filter_map(|log| log.expected.as_deref());
+        let expected: String = expected.collect();
+        for filter in &service.filters {
+            if !expected.lines().any(|line| line.split(' ').nth(1) == Some(filter)) {
+                writeln!(wrong, "{}: no sample line is expected of {filter}", service.name)
+                    .unwrap();
+            }
+            if !scanner(filter).filter().rejects_early() {
+                writeln!(wrong, "{filter} has no literal text to look for").unwrap();
+            }
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_binary_holds_what_the_folder_holds() {
+    let shipped = config::shipped().expect("the shipped configuration");
+    let known = corpora::config();
+    let differs =
+        known.filters.iter().find(|(name, spec)| shipped.filters.get(*name) != Some(spec));
+    assert_eq!(differs, None, "another one is in the binary");
+    assert_eq!(shipped.filters.len(), known.filters.len());
+    let jails: Vec<_> = known.jails.iter().map(|jail| jail.rules.name.to_string()).collect();
+    let mut off = shipped.disabled;
+    off.sort();
+    assert_eq!(off, jails, "a jail that is on, or not known");
 }
 
 #[test]
 fn forged_text_names_nobody_but_its_sender() {
-    let victim = VICTIM.parse::<std::net::IpAddr>().unwrap();
+    let victim: IpAddr = VICTIM.parse().unwrap();
     let now = made();
-    for (subject, filters) in SUBJECTS.iter().filter(|(subject, _)| *subject != "sshd-iso") {
-        let forged = format!("{subject}.inject");
-        check(&forged, filters);
-        let log = fs::read(samples().join(format!("{forged}.log"))).unwrap();
-        assert!(log.windows(VICTIM.len()).any(|text| text == VICTIM.as_bytes()), "{forged}");
-        // a log is not always read by the filter it was meant for
-        for (_, filters) in SUBJECTS {
-            for name in *filters {
-                let mut scanner = scanner(name);
-                scanner.scan(&log, false, now, &mut |failure, line| {
+    let mut wrong = String::new();
+    // a log is not always read by the filter that it was meant for
+    let filters: Vec<_> = services().iter().flat_map(|service| &service.filters).collect();
+    for (service, log) in logs(Kind::Inject) {
+        wrong += &differences(log, &service.filters);
+        if !log.text.windows(VICTIM.len()).any(|text| text == VICTIM.as_bytes()) {
+            writeln!(wrong, "{}: nothing names {VICTIM}", log.name).unwrap();
+        }
+        for name in &filters {
+            scanner(name).scan(&log.text, false, now, &mut |failure, line| {
+                if failure.address == Some(victim) {
                     let line = String::from_utf8_lossy(line);
-                    assert_ne!(failure.address, Some(victim), "{name} on {forged}: {line}");
-                });
+                    writeln!(wrong, "{name} on {}: {line}", log.name).unwrap();
+                }
+            });
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Each of the service's jails with its shipped bounds.
+#[test]
+fn normal_traffic_bans_nobody() {
+    let mut wrong = String::new();
+    for (service, log) in logs(Kind::Normal) {
+        let jails = &corpora::config().jails;
+        for spec in jails.iter().filter(|jail| service.filters.contains(&jail.rules.filter.name)) {
+            let mut jail = Jail::new(&spec.rules);
+            scanner(&spec.rules.filter.name).scan(
+                &log.text,
+                false,
+                made(),
+                &mut |failure, line| {
+                    let now = Now { boot: Boot(0), wall: failure.time.unwrap_or(made()) };
+                    if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
+                        let (name, prefix) = (&spec.rules.name, sentence.prefix);
+                        writeln!(wrong, "{}: {name} bans {prefix:?}", log.name).unwrap();
+                    }
+                },
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Tag and message of a line in syslog's traditional format, or with an ISO time in its place.
+fn message(line: &str) -> Option<(&str, &str)> {
+    let sign = |at: usize| line.as_bytes().get(at).copied();
+    let rest = match (sign(3), sign(10), sign(15)) {
+        (Some(b' '), _, Some(b' ')) => line.get(16..)?,
+        (_, Some(b'T'), _) => line.split_once(' ')?.1,
+        _ => return None,
+    };
+    let (tag, message) = rest.split_once(' ')?.1.split_once(": ")?;
+    let name = tag.split('[').next().filter(|name| !name.is_empty() && !tag.contains(' '))?;
+    Some((name, message))
+}
+
+/// Samples of a daemon that logs to syslog are put into every envelope, and of one that has a file
+/// of its own into what a container's engine makes of it.
+#[test]
+fn every_sample_line_is_found_in_every_way_it_may_arrive() {
+    let (now, time): (Timestamp, Timestamp) =
+        ("2026-11-28T12:00:00Z".parse().unwrap(), "2026-11-21T02:21:24Z".parse().unwrap());
+    let (mut wrong, mut tried) = (String::new(), 0);
+    let mut attempt = |filter: &str, line: &str, stamped: bool, address: &str, dated: bool| {
+        let outcome = scanner(filter).line(line.as_bytes(), stamped, now);
+        let good = matches!(&outcome, Outcome::Matched(failure)
+            if failure.address.is_some_and(|found| found.to_string() == address)
+                && (!dated || failure.time.map(Timestamp::as_second) == Some(time.as_second())));
+        tried += 1;
+        if !good {
+            writeln!(wrong, "{filter}: {line:?}\n    {outcome:?}").unwrap();
+        }
+    };
+    for (_, log) in logs(Kind::Attack) {
+        for (line, told) in log.lines() {
+            let line = String::from_utf8_lossy(line);
+            let line = line.trim_end_matches(['\r', '\n']);
+            // where another line of the session names the address, the log alone can tell
+            for (filter, address) in told.into_iter().filter(|told| line.contains(told.1)) {
+                let Some((tag, message)) = message(line) else {
+                    attempt(filter, &format!("{line}\r"), false, address, false);
+                    attempt(filter, &format!("2026-11-21T02:21:24Z {line}"), true, address, true);
+                    continue;
+                };
+                for (envelope, stamped) in ENVELOPES {
+                    let line = envelope.replace('@', tag).replace('%', message);
+                    attempt(filter, &line, *stamped, address, true);
+                }
             }
         }
     }
+    assert!(wrong.is_empty(), "of {tried}:\n{wrong}");
 }
 
 /// Ways in which a message of a daemon that logs to syslog arrives; `@` is its tag, `%` its text.
@@ -426,21 +511,5 @@ fn what_is_no_failure_is_none_in_any_way_it_arrives() {
             let outcome = scanner(filter).line(line.as_bytes(), *stamped, now);
             assert!(!matches!(outcome, Outcome::Matched(_)), "{filter}: {line}");
         }
-    }
-}
-
-#[test]
-fn shipped_filters_never_ask_a_regex_about_most_lines() {
-    let shipped = config::shipped().expect("the shipped configuration");
-    for (_, filters) in SUBJECTS {
-        for name in *filters {
-            let filter = Filter::compile(&shipped.filters[*name]).expect(name);
-            assert!(filter.rejects_early(), "{name} has no literal text to look for");
-        }
-    }
-    let named: Vec<_> = SUBJECTS.iter().flat_map(|(_, filters)| *filters).collect();
-    // what recidive reads is written by the agent itself, and tested beside its writer
-    for name in shipped.filters.keys().filter(|name| *name != "recidive") {
-        assert!(named.iter().any(|known| *known == name), "{name} is shipped without samples");
     }
 }

@@ -117,6 +117,19 @@ def ceph(line):
             yield "ceph-dashboard", address, time, None
 
 
+def beast(line):
+    stamp, _, rest = line.partition(" ")
+    if " beast: " not in rest:
+        return
+    time = datetime.datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S.%f%z")
+    words = rest.split(" beast: ", 1)[1].split(" ")
+    request = rest.split('"', 1)[1]
+    path, status = request.split(" ")[1], request.split(' HTTP/1.1" ', 1)[1].split(" ")[0]
+    swift = path.startswith("/auth") and status == "401"
+    if words[2:4] == ["-", "-"] and (status == "403" or swift):
+        yield "ceph-rgw-log", words[1], time.astimezone(datetime.timezone.utc), None
+
+
 def apache(line):
     if not line.startswith("["):
         return
@@ -145,23 +158,42 @@ def dovecot(line):
         yield "dovecot", rest.split(",")[0], time, user
 
 
+def dovecot_auth(line):
+    """With auth_verbose: `auth: DRIVER(USER,ADDRESS,<SESSION>): TEXT`; Postfix's have no session."""
+    time, tag, text = syslog(line)
+    if tag == "dovecot" and text.startswith("auth: passwd-file("):
+        who, _, what = text.partition("(")[2].rpartition("): ")
+        if what in ("unknown user", "Password mismatch"):
+            parts = who.split(",")
+            if parts[-1].startswith("<"):
+                parts.pop()
+            address = parts.pop()
+            yield "dovecot-auth", address, time, ",".join(parts)
+
+
 def postfix(line):
     time, tag, text = syslog(line)
     if tag.startswith("postfix/") and tag.endswith("/smtpd") and text.startswith("warning: "):
         client, _, rest = text[9:].partition("]: SASL ")
         if " " not in client and rest.split(" ", 1)[1:] and rest.split(" ", 1)[1].startswith("authentication failed: "):
             yield "postfix-sasl", client.split("[")[1], time, None
+    if tag.endswith("/smtpd") and text.startswith(POSTFIX_ABUSE):
+        yield "postfix-abuse", text.split("[")[1].split("]")[0], time, None
 
+
+POSTFIX_ABUSE = ("lost connection after AUTH from ", "improper command pipelining after ",
+                 "too many errors after ", "warning: non-SMTP command from ")
 
 MEANING = {
-    "sshd": [sshd, sshd_preauth],
-    "sshd-iso": [sshd, sshd_preauth],
-    "cloudstack": [cloudstack],
-    "nginx-http-auth": [nginx_http_auth],
-    "ceph": [ceph],
-    "apache-auth": [apache],
-    "dovecot": [dovecot],
-    "postfix-sasl": [postfix],
+    "ssh/sshd": [sshd, sshd_preauth],
+    "ssh/sshd.iso": [sshd, sshd_preauth],
+    "platform/cloudstack": [cloudstack],
+    "web/nginx": [nginx_http_auth],
+    "platform/ceph": [ceph],
+    "platform/ceph.beast": [beast],
+    "web/apache": [apache],
+    "mail/dovecot": [dovecot, dovecot_auth],
+    "mail/postfix": [postfix],
 }
 
 

@@ -104,9 +104,12 @@ fn fill(tree: &Tree, agent: &Path) -> Result<()> {
     tree.copy(&source.join("dist/config.toml"), "etc/ban-agent/config.toml", 0o644)?;
     tree.folder("etc/ban-agent/conf.d")?;
     tree.copy(&source.join("dist/ban-agent.logrotate"), "etc/logrotate.d/ban-agent", 0o644)?;
-    for filter in files(&source.join("dist/shipped"))? {
-        let name = filter.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        tree.copy(&filter, &format!("usr/share/doc/ban-agent/shipped/{name}"), 0o644)?;
+    let shipped = source.join("dist/shipped");
+    for kind in files(&shipped)? {
+        for filter in files(&kind)? {
+            let name = filter.strip_prefix(&shipped)?.display();
+            tree.copy(&filter, &format!("usr/share/doc/ban-agent/shipped/{name}"), 0o644)?;
+        }
     }
     for action in files(&source.join("dist/fail2ban"))? {
         let name = action.file_name().unwrap_or_default().to_string_lossy().into_owned();

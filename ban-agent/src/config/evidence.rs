@@ -43,12 +43,12 @@ const LOGS: &[Log] = &[
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
 const BLAMING: &[(&str, &str)] = &[
-    ("asterisk", "a filter of your own over security.log, pinned to the last RemoteAddress"),
-    ("courier-auth", r"a filter of your own that ends with 'ip=\[<ADDR>\]$'"),
+    ("asterisk", "the shipped jails asterisk and asterisk-security, pinned to whole lines"),
+    ("courier-auth", "the shipped jail courier, pinned to the end of the line"),
     ("nginx-botsearch", "a filter of your own over nginx's access log, pinned to its beginning"),
     ("nginx-http-auth", "the shipped jail nginx-http-auth, which reads nginx's access log"),
     ("pam-generic", "a jail for the service itself, as the shipped sshd and dovecot are"),
-    ("vsftpd", r#"a filter of your own that ends with 'FAIL LOGIN: Client "<ADDR>"$'"#),
+    ("vsftpd", "the shipped jail vsftpd, pinned to the end of the line"),
 ];
 
 /// What is to be said of `jail`; `theirs`: it is one of fail2ban's. At most one remark a jail.
