@@ -167,7 +167,8 @@ fn message(line: &str) -> Option<(&str, &str)> {
         (_, Some(b'T'), _) => line.split_once(' ')?.1,
         _ => return None,
     };
-    let (tag, message) = rest.split_once(' ')?.1.split_once(": ")?;
+    let (host, rest) = rest.split_once(' ')?;
+    let (tag, message) = rest.split_once(": ").filter(|_| !host.starts_with('['))?;
     let name = tag.split('[').next().filter(|name| !name.is_empty() && !tag.contains(' '))?;
     Some((name, message))
 }

@@ -39,6 +39,15 @@ const LOGS: &[Log] = &[
         mark: r"\[dashboard INFO request\]",
         better: "read the log of the HAProxy in front of it, as the shipped jail ceph-dashboard does",
     },
+    // DefaultLoginAPIAuthenticatorCmd.java, getDomainName: the parameter `domain` as it came
+    Log {
+        name: "CloudStack's API log",
+        daemon: "cloudstack",
+        word: "apilog",
+        names: &["apilog.log"],
+        mark: r"ApiServlet\]",
+        better: "read the access log of the nginx in front of it, as the shipped jails nginx-401 and nginx-531 do",
+    },
 ];
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
@@ -128,6 +137,9 @@ mod tests {
             ("/var/log/ceph/*.log", true),
             ("/var/log/ceph/ceph.log", false),
             ("/var/log/ceph/ceph-client.rgw.a.log", false),
+            ("/var/log/cloudstack/management/apilog.log", true),
+            ("/var/log/cloudstack/management/*.log", true),
+            ("/var/log/cloudstack/agent/agent.log", false),
         ] {
             let remark = remark(&jail("own", "^<ADDR> ", path), false);
             assert_eq!(remark.is_some(), told, "{path}: {remark:?}");
