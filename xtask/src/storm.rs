@@ -15,7 +15,7 @@ use crate::{command, layout, privilege, setup::system};
 /// The tests: one for each way to rotate.
 const TESTS: &str = "source::file::storm::";
 /// How many there are.
-const KINDS: u64 = 3;
+const KINDS: u64 = 5;
 /// Of the file systems that are made.
 const SIZE: u64 = 512 << 20;
 

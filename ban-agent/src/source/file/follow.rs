@@ -47,6 +47,17 @@ enum Beside {
     Unsettled,
 }
 
+/// What a rotation is of which nothing was read.
+enum Copying {
+    /// Lines of its own.
+    No,
+    /// It is being filled with what the log holds, or was, and the log was not cut yet: its lines are
+    /// read there.
+    UnderWay,
+    /// The log was cut, which nobody has noticed yet.
+    Over,
+}
+
 /// Goes to where an unknown file begins.
 fn enter(tail: &mut Tail, begin: &Begin, around: &Around<'_>) -> io::Result<()> {
     match begin {
@@ -211,11 +222,15 @@ impl Follow {
         let (known, empty): (Vec<_>, Vec<_>) = marks.iter().partition(|mark| mark.head_len > 0);
         let nothing = known.is_empty() && !marks.iter().any(|mark| mark.rotated);
         let (mut copied, mut missing) = (false, 0);
-        for mark in known {
+        // A copy of which nothing was read may be where the log's mark leads to now.
+        let (unread, read): (Vec<_>, Vec<_>) = known.into_iter().partition(|mark| mark.offset == 0);
+        for mark in read.into_iter().chain(unread) {
             match siblings.take(mark) {
                 Some(tail) => {
                     copied |= tail.copy && !mark.copy;
                     self.tails.push_back(tail);
+                }
+                None if mark.offset == 0 && self.tails.iter().any(|tail| tail.id.1 == mark.ino) => {
                 }
                 None => missing += 1,
             }
@@ -276,6 +291,21 @@ impl Follow {
                 break;
             };
             let fresh = is_log && tail.is_fresh();
+            if !is_log && tail.is_fresh() {
+                match self.copying(index) {
+                    Copying::No => {}
+                    Copying::UnderWay => {
+                        index += 1;
+                        continue;
+                    }
+                    Copying::Over if self.cut(self.tails.len() - 1, around) => {
+                        index = 0;
+                        continue;
+                    }
+                    Copying::Over => break,
+                }
+            }
+            let Some(tail) = self.tails.get_mut(index) else { break };
             let read = tail.read(buffer, around.now).unwrap_or_else(|error| {
                 stats.update(&self.origin, |counters| counters.error = Some(error.to_string()));
                 Read::End
@@ -317,6 +347,63 @@ impl Follow {
             }
         }
         self.dirty.then(|| self.batch(index, Bytes::new(), stats))
+    }
+
+    /// A rotation may have been found before a byte was in it: as the log that it was, or as a copy of
+    /// the log that is about to be made.
+    fn copying(&mut self, index: usize) -> Copying {
+        let (true, Some(at)) = (self.attached, self.tails.len().checked_sub(1)) else {
+            return Copying::No;
+        };
+        let (old, log) = self.tails.make_contiguous().split_at_mut(at);
+        let (Some(tail), Some(log)) = (old.get_mut(index), log.first_mut()) else {
+            return Copying::No;
+        };
+        // one that cannot be read is as good as none
+        match tail.compare(log).unwrap_or(Some(false)) {
+            Some(false) if log.is_fresh() || tail.lag() == 0 => {
+                tail.shadow = false;
+                Copying::No
+            }
+            // it was no copy of the log as that is; was it one of the log before?
+            Some(false) if log.was_cut(true).unwrap_or(false) => Copying::Over,
+            Some(false) => {
+                tail.shadow = false;
+                Copying::No
+            }
+            Some(true) => {
+                tail.shadow = true;
+                Copying::UnderWay
+            }
+            None => {
+                self.unsettled = true;
+                Copying::UnderWay
+            }
+        }
+    }
+
+    /// Of the rotations of which nothing was read, the one that holds what was read of the log before
+    /// it was cut, at the place where that ended.
+    fn take_shadow(&mut self, mark: &Mark) -> Option<Tail> {
+        if mark.head_len == 0 {
+            return None;
+        }
+        let mut found = None;
+        let old = self.tails.len() - usize::from(self.attached);
+        for (at, tail) in
+            self.tails.iter_mut().enumerate().take(old).filter(|(_, tail)| tail.is_fresh())
+        {
+            if tail.resume(mark).unwrap_or(false) {
+                found = Some(at);
+            } else if tail.shadow {
+                // all of it was read in the log
+                let _unread = tail.skip();
+            } else {
+                continue;
+            }
+            (tail.copy, tail.shadow) = (true, false);
+        }
+        self.tails.remove(found?)
     }
 
     /// Gives up a file that bears another followed name now.
@@ -435,6 +522,10 @@ impl Follow {
         copies.for_each(|tail| tail.copy = true);
     }
 
+    fn at(&self, id: FileId) -> Option<usize> {
+        self.tails.iter().position(|tail| tail.id == id)
+    }
+
     fn insert(&mut self, at: usize, tails: impl IntoIterator<Item = Tail>) {
         let later = self.tails.split_off(at.min(self.tails.len()));
         self.tails.extend(tails);
@@ -492,20 +583,21 @@ impl Follow {
     /// nothing changes, while names change too fast.
     fn cut(&mut self, index: usize, around: &Around<'_>) -> bool {
         let Some(tail) = self.tails.get(index) else { return true };
-        let (mark, unread) = (tail.mark(), tail.is_fresh());
+        let (id, mark, unread) = (tail.id, tail.mark(), tail.is_fresh());
         let is_log = self.attached && index + 1 == self.tails.len();
         let Some(mut siblings) = self.siblings(around) else { return false };
         siblings.forget(|id| holds(&self.tails, id));
         // Of a log of which nothing was read, the look at its next bytes finds all copies.
         if !(unread && is_log) {
-            if let Some(copy) = siblings.take_copy(&mark) {
-                let log = self.tails.split_off(index);
+            let shadow = if is_log { self.take_shadow(&mark) } else { None };
+            if let Some(copy) = shadow.or_else(|| siblings.take_copy(&mark)) {
+                let log = self.tails.split_off(self.at(id).unwrap_or(index));
                 // What is older was read.
                 self.tails.retain(|tail| tail.lines.unfinished());
                 self.are_copies(&siblings);
                 self.tails.extend([copy].into_iter().chain(log));
             } else {
-                if let Some(tail) = self.tails.get_mut(index) {
+                if let Some(tail) = self.at(id).and_then(|at| self.tails.get_mut(at)) {
                     tail.restart();
                 }
                 self.note_rotations(&mut siblings);
@@ -530,7 +622,7 @@ impl Follow {
         } else {
             (lines, None)
         };
-        let lag = self.tails.iter().map(Tail::lag).sum();
+        let lag = self.tails.iter().filter(|tail| !tail.shadow).map(Tail::lag).sum();
         stats.update(&self.origin, |counters| {
             counters.lines += count(memchr::memchr_iter(b'\n', &lines).count());
             counters.bytes += count(lines.len());

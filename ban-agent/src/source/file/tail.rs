@@ -64,6 +64,8 @@ pub(super) struct Tail {
     pub(super) active: Instant,
     /// A copy that was made before the file itself was cut: nobody writes to it.
     pub(super) copy: bool,
+    /// Nothing was read of it, and it held what the log held when it was looked at last.
+    pub(super) shadow: bool,
     /// The kernel does not tell when this one changes.
     pub(super) polled: bool,
 }
@@ -91,6 +93,7 @@ impl Tail {
             last: Vec::new(),
             active: now,
             copy: false,
+            shadow: false,
             polled,
         };
         tail.learn_head()?;
@@ -256,9 +259,14 @@ impl Tail {
     /// Whether `log` holds now what this file holds: it is a copy, whole or not yet, and the log was
     /// not cut since. What we have read of the log does not count, for that may have been cut.
     pub(super) fn is_copy_of(&mut self, log: &Tail) -> io::Result<bool> {
+        Ok(self.compare(log)? == Some(true))
+    }
+
+    /// The same; `None` if it went on meanwhile: it may be whole by now, and the log be cut.
+    pub(super) fn compare(&mut self, log: &Tail) -> io::Result<Option<bool>> {
         let end = self.end()?;
-        // A copy that went on meanwhile may be whole by now, and the log be cut.
-        Ok(end.head_len > 0 && log.holds(&end)? && self.end()? == end)
+        let copy = end.head_len > 0 && log.holds(&end)?;
+        Ok((self.end()? == end).then_some(copy))
     }
 
     /// Whether these bytes are in the file now, whatever was known of it.
@@ -317,7 +325,7 @@ impl Tail {
 
     /// The file is shorter than what was read of it, begins otherwise, or does not hold our last
     /// line any more. `at_end`: nothing was left to read, so its size is worth a look.
-    fn was_cut(&mut self, at_end: bool) -> io::Result<bool> {
+    pub(super) fn was_cut(&mut self, at_end: bool) -> io::Result<bool> {
         seam();
         if at_end && self.file.metadata()?.len() < self.offset {
             return Ok(true);
