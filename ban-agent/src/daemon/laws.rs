@@ -38,10 +38,11 @@ use crate::{
     protect::Surroundings,
 };
 
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 9] = [
     "10.0.0.1",
     "10.0.0.2",
     "10.0.0.3",
+    "10.0.0.4",
     "10.0.1.1",
     "2001:db8:0:1::1",
     "2001:db8:0:1::2",
@@ -146,8 +147,12 @@ fn word(random: &mut Random) -> Word {
 fn step(random: &mut Random, restarts: bool) -> Step {
     match random.below(32) {
         0..24 => {
-            let most = random.one(&[1, 2, 4, 8, 32]);
-            Step::Batch((0..=random.below(most)).map(|_| word(random)).collect())
+            let most = random.one(&[1, 1, 2, 4, 8, 32]);
+            let mut words: Vec<Word> = (0..=random.below(most)).map(|_| word(random)).collect();
+            // what followed from what these lift is looked at when the batch is done, by what is left
+            // then; the list of claims does it at once
+            words.sort_by_key(|word| matches!(word, Word::Around(..)));
+            Step::Batch(words)
         }
         24..28 => Step::Wait(random.below(5_000) * TICK),
         28..30 => Step::Allow(some(random, &ALLOWED)),
