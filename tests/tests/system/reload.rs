@@ -145,7 +145,7 @@ fn asked_by_a_member(stage: &Stage) -> Result<String> {
         "--regid",
         "daemon",
         "--clear-groups",
-        "python3",
+        "/usr/bin/python3",
         "-c",
         ASK,
     ]);
