@@ -2,8 +2,9 @@
 //! may still grow. Delivers them oldest first.
 
 use std::{
+    cmp::Ordering,
     collections::VecDeque,
-    io,
+    io, mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -156,7 +157,7 @@ impl Follow {
         }
         siblings.forget(|id| others(id) && Some(id) != log);
         let was_empty = self.tails.is_empty();
-        let begin = std::mem::replace(&mut self.begin, Begin::Seen);
+        let begin = mem::replace(&mut self.begin, Begin::Seen);
         self.detach(around.now);
         let known = match &begin {
             Begin::Resumed(marks) => self.resume(marks, &mut siblings),
@@ -470,9 +471,9 @@ impl Follow {
         if count > 1 {
             self.take_newer(&mut siblings, true);
             if self.tails.len() > count {
-                // What is older was read, and is a copy.
+                // What is older is a copy, and was read unless it was empty when it was found.
                 let newer = self.tails.split_off(count - 1);
-                self.tails.retain(|tail| tail.lines.unfinished());
+                self.tails.retain(has_more);
                 self.tails.extend(newer);
                 self.rewind_log();
                 return Beside::Older;
@@ -592,10 +593,15 @@ impl Follow {
             let shadow = if is_log { self.take_shadow(&mark) } else { None };
             if let Some(copy) = shadow.or_else(|| siblings.take_copy(&mark)) {
                 let log = self.tails.split_off(self.at(id).unwrap_or(index));
-                // What is older was read.
-                self.tails.retain(|tail| tail.lines.unfinished());
+                // What is older was read; what was empty when it was found may be newer.
+                let (newer, older): (Vec<_>, Vec<_>) =
+                    mem::take(&mut self.tails).into_iter().partition(|tail| {
+                        let known = siblings.age(tail.id).is_some();
+                        known && siblings.order(copy.id, tail.id) == Ordering::Less
+                    });
+                self.tails = older.into_iter().filter(has_more).collect();
                 self.are_copies(&siblings);
-                self.tails.extend([copy].into_iter().chain(log));
+                self.tails.extend([copy].into_iter().chain(newer).chain(log));
             } else {
                 if let Some(tail) = self.at(id).and_then(|at| self.tails.get_mut(at)) {
                     tail.restart();
@@ -646,8 +652,8 @@ impl Follow {
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> (Bytes, Bytes) {
         let lines = self.unwrap.unwrap(lines);
-        let overlong = std::mem::take(&mut self.unwrap.overlong);
-        let malformed = std::mem::take(&mut self.unwrap.malformed);
+        let overlong = mem::take(&mut self.unwrap.overlong);
+        let malformed = mem::take(&mut self.unwrap.malformed);
         stats.update(&self.origin, |counters| {
             counters.overlong += overlong;
             counters.malformed += malformed;
@@ -665,6 +671,11 @@ impl Follow {
             });
         }
     }
+}
+
+/// Its last line is not whole, or was empty when it was found and is not any more.
+fn has_more(tail: &Tail) -> bool {
+    tail.lines.unfinished() || tail.is_fresh() && tail.lag() > 0
 }
 
 fn holds(tails: &VecDeque<Tail>, id: FileId) -> bool {
