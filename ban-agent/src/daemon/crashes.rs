@@ -332,6 +332,8 @@ impl World {
             Some(answer)
         };
         let unban = |targets: Vec<IpNet>, all| Request::Unban { targets, all, jail: None };
+        // its timer fires for what ends by now
+        core.expire(now);
         match step {
             Step::Ban(prefix, time) => {
                 let request = Request::Ban {
@@ -361,10 +363,7 @@ impl World {
             }
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),
             Step::UnbanAll => call(core, unban(Vec::new(), true)),
-            Step::Wait(_) => {
-                core.expire(now);
-                None
-            }
+            Step::Wait(_) => None,
             Step::SetClock(_) => {
                 core.clocks_changed(now);
                 None
