@@ -292,7 +292,11 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         let hint = Some("add failregex = ['^…<ADDR>…$']".into());
         return Err(layer::invalid(layers, &["filters", name], message, hint));
     }
-    if let Err(error) = Filter::compile(&spec) {
+    // the tests have compiled what is shipped: a start compiles what its jails use
+    let named =
+        |layer: &Layer| layer.table.get("filters").is_some_and(|all| all.get(name).is_some());
+    let own = layers.iter().any(|layer| !layer.builtin && named(layer));
+    if own && let Err(error) = Filter::compile(&spec) {
         return Err(bad_pattern(layers, &spec, &error));
     }
     Ok(spec)
