@@ -6,7 +6,7 @@ use crate::arithmetic::Expression;
 
 /// A text that is no duration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("'{0}' is no duration like 600, 10m, 1h30m, 1d or 2w")]
+#[error("'{0}' is not a duration such as 600, 10m, 1h30m, 1d or 2w")]
 pub struct BadDuration(pub String);
 
 const SECOND: f64 = 1.0;

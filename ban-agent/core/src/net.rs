@@ -27,12 +27,12 @@ pub enum ParseError {
     Prefix(String),
     /// Not the prefix of a NAT64 or SIIT translator.
     #[error(
-        "'{0}' is no translator's prefix like 2001:db8:64::/96; its length is 32, 40, 48, 56, 64 \
+        "'{0}' is not a translator's prefix such as 2001:db8:64::/96; the length must be 32, 40, 48, 56, 64 \
          or 96"
     )]
     Translator(String),
     /// Not `PROTO/PORT[,PORT…]`.
-    #[error("'{0}' is no port rule like tcp/22, tcp/80,443 or udp/1000-2000")]
+    #[error("'{0}' is not a port rule such as tcp/22, tcp/80,443 or udp/1000-2000")]
     Port(String),
 }
 

@@ -43,11 +43,13 @@ fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure>
     if matches!(text.trim(), "ever" | "forever" | "for ever") {
         return Ok(Some(crate::control::Term::Forever));
     }
-    let bad = |error| Failure::new(2, error).hint("nothing was changed; `--for ever` is for ever");
+    let bad =
+        |error| Failure::new(2, error).hint("nothing was changed; `--for ever` bans permanently");
     match config::parse_duration(text).map_err(bad)? {
         None => Ok(Some(crate::control::Term::Forever)),
         Some(duration) if duration.is_zero() => {
-            Err(Failure::new(2, "a ban of no time bans nobody").hint("`--for ever` is for ever"))
+            Err(Failure::new(2, "--for must be longer than 0")
+                .hint("`--for ever` bans permanently"))
         }
         Some(duration) => Ok(Some(crate::control::Term::Millis(
             u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
@@ -125,7 +127,7 @@ fn read_list(
         let parsed = net::parse_prefix(word).map_err(|error| error.to_string());
         let target = parsed.and_then(|target| sound(word, target)).map_err(|error| {
             Failure::new(2, format!("standard input, line {}: {error}", index + 1))
-                .hint("nothing was changed; mend or delete the line")
+                .hint("nothing was changed; fix or delete the line")
         })?;
         targets.push(target);
     }

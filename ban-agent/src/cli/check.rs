@@ -130,7 +130,7 @@ pub(super) fn blind(config: &Config) -> Vec<String> {
                 [] => "it names no source".to_owned(),
                 named => format!("there is no {}", named.join(", and no ")),
             };
-            format!("jail {} can see nothing: {named}", jail.rules.name)
+            format!("jail {} has nothing to read: {named}", jail.rules.name)
         })
         .collect()
 }

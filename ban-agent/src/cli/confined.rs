@@ -93,8 +93,7 @@ pub(super) fn warnings(config: &Config, root: &Path) -> Vec<String> {
         && !["SupplementaryGroups=", "CAP_CHOWN"].iter().any(|setting| granted.contains(setting))
     {
         warnings.push(format!(
-            "[agent] socket_group: the service may give its sockets to a group of its own alone: \
-             write '[Service]' and 'SupplementaryGroups={group}' into /{}/group.conf",
+            "[agent] socket_group: systemd lets the service give its socket only to the service's own groups: write '[Service]' and 'SupplementaryGroups={group}' into /{}/group.conf",
             DROP_INS[0]
         ));
     }

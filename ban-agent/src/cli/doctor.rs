@@ -120,7 +120,11 @@ fn btf() -> Check {
     if Path::new("/sys/kernel/btf/vmlinux").exists() {
         good("BTF", "/sys/kernel/btf/vmlinux".into())
     } else {
-        warning("BTF", "the kernel has none".into(), "maps work, bpftool shows them without names")
+        warning(
+            "BTF",
+            "the kernel has none".into(),
+            "maps work, but bpftool shows them without names",
+        )
     }
 }
 
@@ -182,7 +186,7 @@ fn interfaces(agent: &Agent) -> Vec<Check> {
     match names.and_then(|names| Ok((names, kernel::interface::list()?))) {
         Ok((names, _)) if names.is_empty() => {
             let hint = "name one: ban-agent run -i IFACE, or [agent] interfaces";
-            vec![bad("interface", "none leads to the outside".into(), hint)]
+            vec![bad("interface", "no interface leads to the outside".into(), hint)]
         }
         Ok((names, all)) => names.iter().map(|name| interface(name, &all)).collect(),
         Err(error) => vec![bad("interface", error.to_string(), "")],

@@ -50,7 +50,9 @@ impl Shared {
         let lost = std::mem::take(&mut waiting.lost);
         if lost > 0 {
             // priority 4 of syslog, which the journal reads, and everybody else sees
-            let line = format!("<4>{lost} lines of this log were lost: nobody took them in time\n");
+            let line = format!(
+                "<4>{lost} lines of this log were lost: the journal did not take them in time\n"
+            );
             text.extend_from_slice(line.as_bytes());
         }
         Some(text)

@@ -22,7 +22,7 @@ pub(super) fn run(
 
 fn human(list: &List) -> String {
     if list.bans.is_empty() {
-        return "nobody is banned\n".into();
+        return "no address is banned\n".into();
     }
     let rows: Vec<Vec<String>> = list.bans.iter().map(row).collect();
     output::table(&["ADDRESS", "ENDS", "HELD BY", "PACKETS", "BYTES", "PORTS"], &rows)

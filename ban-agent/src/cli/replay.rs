@@ -219,7 +219,7 @@ fn later(time: Timestamp, duration: Duration) -> Timestamp {
 
 fn human(bans: &[Ban]) -> String {
     if bans.is_empty() {
-        return "nobody would have been banned\n".into();
+        return "no address would have been banned\n".into();
     }
     let rows: Vec<Vec<String>> = bans
         .iter()

@@ -71,15 +71,13 @@ pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
     let name = &jail.rules.name;
     if let Some(Log { name: log, better, .. }) = log {
         return Some(format!(
-            "jail {name}: {log} holds what clients sent as it came, line feeds included: a \
-             stranger can write whole lines there and have anybody banned; {better}"
+            "jail {name}: {log} holds what clients sent as it came, line feeds included: a stranger can write whole lines there and get any address banned; {better}"
         ));
     }
     let (filter, better) =
         BLAMING.iter().find(|(filter, _)| theirs && *filter == jail.rules.filter.name)?;
     Some(format!(
-        "jail {name}: fail2ban's filter {filter} can be told by a client's own text whom to ban; \
-         better: {better}"
+        "jail {name}: fail2ban's filter {filter} lets a client's own text choose the address that is banned; better: {better}"
     ))
 }
 

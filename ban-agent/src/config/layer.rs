@@ -104,7 +104,7 @@ fn parse(path: PathBuf, text: String, builtin: bool) -> Result<Layer, Error> {
         let (message, mut hint) = explain(error.message());
         let line = line_of(&text, error.span().map_or(0, |span| span.start));
         if let Some(key) = text.lines().nth(line.saturating_sub(1)).and_then(dotted) {
-            hint = Some(format!("a key with a dot stands in quotes: \"{key}\" = …"));
+            hint = Some(format!("a key that contains a dot needs quotes: \"{key}\" = …"));
         }
         Error::Invalid { path: path.clone(), line, message, hint }
     };

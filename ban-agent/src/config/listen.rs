@@ -71,7 +71,7 @@ pub(super) fn metrics(layers: &[Layer], raw: &Metrics) -> Result<Option<Listen>,
     if !remote || raw.allow_remote == Some(true) {
         return Ok(Some(listen));
     }
-    let message = format!("metrics on {listen} could be read by others");
+    let message = format!("metrics on {listen} could be read from other hosts");
     let hint = Some("listen on 127.0.0.1, [::1] or unix:/PATH, or add allow_remote = true".into());
     Err(layer::invalid(layers, &["metrics", "listen"], message, hint))
 }
@@ -130,14 +130,14 @@ fn target(layers: &[Layer], name: &str, raw: &Hook) -> Result<Target, Error> {
         (Some(_), Some(_)) => wrong(
             "command",
             format!("hook '{name}' has a url and a command"),
-            "make two hooks of it",
+            "split it into two hooks",
         ),
         (Some(url), None) if is_http(url) => {
             Ok(Target::Url { url: url.clone(), format: raw.format.unwrap_or_default() })
         }
         (Some(_), None) => wrong(
             "url",
-            format!("hook '{name}': url is no http or https URL"),
+            format!("hook '{name}': url is not an http or https URL"),
             "write url = \"https://host/path\"",
         ),
         (None, Some(_)) if raw.format.is_some() => wrong(
@@ -150,7 +150,7 @@ fn target(layers: &[Layer], name: &str, raw: &Hook) -> Result<Target, Error> {
         }
         (None, Some(_)) => wrong(
             "command",
-            format!("hook '{name}': command is not a list that begins with a path from /"),
+            format!("hook '{name}': command must be a list that begins with an absolute path"),
             "write command = [\"/usr/local/bin/notify\", \"argument\"]; there is no shell",
         ),
     }

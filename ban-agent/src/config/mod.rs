@@ -99,9 +99,9 @@ impl Error {
             | Error::Fail2ban(_)
             | Error::Fail2banFilter { .. }
             | Error::Part { .. } => None,
-            Error::Invalid { hint, .. } => hint
-                .clone()
-                .or_else(|| Some("mend that line; `ban-agent check` tells the next".into())),
+            Error::Invalid { hint, .. } => hint.clone().or_else(|| {
+                Some("fix this line, then run `ban-agent check` again to see any others".into())
+            }),
         }
     }
 }

@@ -30,8 +30,7 @@ pub(super) fn of_sockets(jails: &[jail::Spec]) -> Vec<String> {
         let sockets = jail.sources.iter().filter_map(open);
         let warning = |listen| {
             format!(
-                "[jails.{}] {listen}: everybody on this host can have any address banned; let a group \
-                 write to it instead (docs/sources.md)",
+                "[jails.{}] {listen}: every user of this host can get any address banned; let only a group write to it (docs/sources.md)",
                 jail.rules.name
             )
         };

@@ -63,8 +63,11 @@ fn parse(word: &str) -> Result<Proxy, String> {
     if path.starts_with('/') {
         return Ok(Proxy::File(path.into()));
     }
-    let bad =
-        |_| format!("'{word}' is no address, prefix, list like cdn:cloudflare, or file: /PATH");
+    let bad = |_| {
+        format!(
+            "'{word}' is not an address, a prefix, a list such as cdn:cloudflare, or a file: /PATH"
+        )
+    };
     net::parse_prefix(word).map(Proxy::Net).map_err(bad)
 }
 
@@ -102,12 +105,13 @@ pub(super) fn resolve(
 fn read(layers: &[Layer], keys: &[&str], path: PathBuf) -> Result<Vec<IpNet>, Error> {
     let refused = |why: String| {
         let message = format!("cannot read {}: {why}", path.display());
-        let hint = "make that file, with an address or prefix a line, or take it out of the list";
+        let hint =
+            "create that file, with one address or prefix per line, or remove it from the list";
         layer::invalid(layers, keys, message, Some(hint.into()))
     };
     let meta = fs::metadata(&path).map_err(|error| refused(error.to_string()))?;
     if !meta.is_file() || meta.len() > MAX {
-        return Err(refused(format!("it is no file of at most {MAX} bytes")));
+        return Err(refused(format!("it is not a regular file of at most {MAX} bytes")));
     }
     let text = fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
     let mut nets = Vec::new();
@@ -117,7 +121,7 @@ fn read(layers: &[Layer], keys: &[&str], path: PathBuf) -> Result<Vec<IpNet>, Er
                 path: path.clone(),
                 line,
                 message: error.to_string(),
-                hint: Some("mend that line, or take it out".into()),
+                hint: Some("fix this line, or remove it".into()),
             })?);
         }
     }

@@ -181,7 +181,7 @@ pub(super) struct Jail {
 
 /// A text or a list of texts; a text of several lines is a list, as in fail2ban.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a text or a list of texts")]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 pub(super) enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -202,7 +202,7 @@ impl OneOrMany {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number of seconds or a text like \"10m\"")]
+#[serde(untagged, expecting = "expected a number of seconds or a string like \"10m\"")]
 enum NumberOrText {
     Number(i64),
     Text(String),
@@ -220,7 +220,7 @@ impl<'de> Deserialize<'de> for Span {
         };
         let span = parse_duration(&text).map_err(de::Error::custom)?;
         if span == Some(Duration::ZERO) {
-            return Err(de::Error::custom("a ban of no time bans nobody; -1 is for ever"));
+            return Err(de::Error::custom("bantime must not be 0; use -1 for a permanent ban"));
         }
         Ok(Span(span))
     }
@@ -234,7 +234,7 @@ impl<'de> Deserialize<'de> for Bounded {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match Span::deserialize(from)? {
             Span(Some(duration)) => Ok(Bounded(duration)),
-            Span(None) => Err(de::Error::custom("this duration cannot be for ever")),
+            Span(None) => Err(de::Error::custom("this duration must be finite")),
         }
     }
 }
@@ -248,7 +248,7 @@ impl<'de> Deserialize<'de> for BanFormula {
         let text = String::deserialize(from)?;
         Formula::parse(&text)
             .map(BanFormula)
-            .map_err(|why| de::Error::custom(format!("this formula is no arithmetic: {why}")))
+            .map_err(|why| de::Error::custom(format!("cannot read this formula: {why}")))
     }
 }
 
@@ -259,7 +259,7 @@ pub(super) struct Positive(pub(super) u32);
 impl<'de> Deserialize<'de> for Positive {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match u32::deserialize(from)? {
-            0 => Err(de::Error::custom("expected a number from 1")),
+            0 => Err(de::Error::custom("expected a number of at least 1")),
             number => Ok(Positive(number)),
         }
     }

@@ -126,7 +126,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         config.warnings.extend(optional_ports(jail));
     }
     if config.agent.socket_group.is_none() && !config.agent.operators.is_empty() {
-        let text = "[agent] operators cannot open the control socket: set socket_group, too";
+        let text = "[agent] operators cannot open the control socket: set socket_group as well";
         config.warnings.push(text.into());
     }
     if config.jails.is_empty() {
@@ -213,7 +213,7 @@ fn adopt(
 fn only_tells(jail: &str, tell: bool) -> String {
     if tell {
         return format!(
-            "jail {jail}: none of its actions bans: it bans nobody, its actions are told"
+            "jail {jail}: none of its actions bans: no address is banned, only its actions run"
         );
     }
     format!(
@@ -341,7 +341,7 @@ fn jail(
     let filter_name = get!(filter).map_or(name, String::as_str);
     let mut filter = Arc::clone(filters.get(filter_name).ok_or_else(|| {
         if faults.iter().any(|fault| fault.kind == "filters" && fault.name == filter_name) {
-            let what = format!("its filter '{filter_name}' makes no sense");
+            let what = format!("its filter '{filter_name}' is not valid");
             return Error::Part { part: format!("jail {name}"), what };
         }
         let nearest = filters
@@ -481,7 +481,7 @@ fn sources(
     for path in paths {
         if !path.starts_with('/') {
             let message = format!("jail '{name}': logpath '{path}' is not absolute");
-            let hint = Some("write the whole path, from /".into());
+            let hint = Some("write an absolute path".into());
             return Err(layer::invalid(layers, &["jails", name, "logpath"], message, hint));
         }
         // as in fail2ban: `/path tail` starts at the end of a file that is not known yet

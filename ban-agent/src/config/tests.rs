@@ -104,7 +104,7 @@ fn lists_of_whom_is_protected_add_up() {
 
 #[test]
 fn a_key_with_a_dot_wants_quotes() {
-    let hint = "a key with a dot stands in quotes: \"bantime.increment\" = …";
+    let hint = "a key that contains a dot needs quotes: \"bantime.increment\" = …";
     assert_eq!(failure(&format!("{GOOD}bantime.increment = true\n")).2, hint);
     let alone = GOOD.replace("bantime = -1", "bantime.increment = true");
     assert_eq!(failure(&alone).2, hint);
@@ -258,13 +258,13 @@ fn a_hook_has_one_target_that_exists() {
     for (text, line, said) in [
         ("", 1, "hook 'x' has no url and no command"),
         ("url = \"https://a\"\ncommand = [\"/b\"]", 3, "hook 'x' has a url and a command"),
-        ("url = \"ftp://a\"", 2, "hook 'x': url is no http or https URL"),
-        ("url = \"https://\"", 2, "hook 'x': url is no http or https URL"),
-        ("command = []", 2, "hook 'x': command is not a list that begins with a path from /"),
+        ("url = \"ftp://a\"", 2, "hook 'x': url is not an http or https URL"),
+        ("url = \"https://\"", 2, "hook 'x': url is not an http or https URL"),
+        ("command = []", 2, "hook 'x': command must be a list that begins with an absolute path"),
         (
             "command = [\"notify\"]",
             2,
-            "hook 'x': command is not a list that begins with a path from /",
+            "hook 'x': command must be a list that begins with an absolute path",
         ),
         ("command = [\"/b\"]\nformat = \"json\"", 3, "hook 'x': format is for a url"),
         ("url = \"https://a\"\ntell = [\"all\"]", 3, "unknown variant `all`"),
@@ -286,7 +286,7 @@ fn metrics_for_others_have_to_be_meant() {
     let open = "listen = \"0.0.0.0:9938\"\n";
     let (line, message, hint) = failure(&format!("[metrics]\n{open}"));
     assert_eq!(line, 2);
-    assert!(message.contains("could be read by others"), "{message}");
+    assert!(message.contains("could be read from other hosts"), "{message}");
     assert!(hint.contains("allow_remote = true"), "{hint}");
     assert_eq!(metrics(&format!("{open}allow_remote = true\n")), "0.0.0.0:9938".parse().ok());
     for listen in ["localhost", "unix:x.sock"] {
@@ -410,7 +410,7 @@ fn one_part_that_makes_no_sense_stops_no_other() {
     assert_eq!(refused, expected);
     assert_eq!(faults.len(), expected.len() - 1, "what follows is told once");
     assert!(config.refused[1].why.contains("unknown key 'maxretri'"), "{:?}", config.refused);
-    assert_eq!(config.refused[5].why, "jail odd: its filter 'odd' makes no sense");
+    assert_eq!(config.refused[5].why, "jail odd: its filter 'odd' is not valid");
 
     // what all share is another matter: nobody guesses whom to allow
     for text in ["[agent]\nallow = [\"x\"]\n", "[defaults]\nmaxretry = 0\n", "[jails"] {

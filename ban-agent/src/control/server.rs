@@ -36,7 +36,7 @@ pub enum ServerError {
     #[error("another agent listens on {}", .0.display())]
     Busy(PathBuf),
     /// There is something else.
-    #[error("{} exists and is no socket: it is left alone", .0.display())]
+    #[error("{} exists and is not a socket: it was left alone", .0.display())]
     Occupied(PathBuf),
     /// It cannot be made.
     #[error("cannot listen on {}: {source}", path.display())]

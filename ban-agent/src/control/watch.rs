@@ -39,7 +39,10 @@ pub(super) async fn serve(mut stream: UnixStream, bus: &Bus, wanted: Wanted) -> 
             Ok(written) => written?,
             Err(_) => {
                 events.lose(part.events.len() as u64);
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "a watcher does not read"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "a client of `watch` does not read",
+                ));
             }
         }
     }

@@ -272,7 +272,9 @@ impl Core {
         if !self.actions.begins(jail, whom, until, now.boot) {
             return false;
         }
-        log::info!("[{jail}] {shown} has failed too often: not banned, its actions are told");
+        log::info!(
+            "[{jail}] {shown} has failed too often: not banned, only the jail's actions run"
+        );
         let ticket = Arc::new(ticket);
         let tell = |action: &Action| action.order(Job::Ban(Arc::clone(&ticket)));
         let orders: Vec<Order> = self.actions.of(jail).map(tell).collect();

@@ -172,7 +172,7 @@ impl Core {
             look.say(Name::DryRun, "", "NOTHING IS DROPPED: this is a dry run");
         }
         if let Trial::Lapsed { at } = trial {
-            let text = "NOTHING IS ENFORCED: the trial ran out, and nobody confirmed it".into();
+            let text = "NOTHING IS ENFORCED: the trial ended without being confirmed".into();
             let (name, about) = (Name::TrialLapsed, String::new());
             look.found.push(Finding { name, about, text, since: Some(at) });
         }
@@ -241,8 +241,7 @@ impl Core {
             });
         } else {
             let text = format!(
-                "kernel and agent differ: {missing} bans are missing or different, {surplus} are \
-                 nobody's"
+                "kernel and agent differ: {missing} bans are missing or different, {surplus} belong to no jail"
             );
             look.say(Name::Drift, "", text);
         }
@@ -267,11 +266,11 @@ impl Core {
             let name = &*spec.rules.name;
             if is_blind(spec, &stats) {
                 let text = if spec.sources.is_empty() {
-                    format!("[{name}] bans nobody: it has nothing to read")
+                    format!("[{name}] bans no address: it has nothing to read")
                 } else {
                     let all: Vec<String> = spec.sources.iter().map(ToString::to_string).collect();
                     format!(
-                        "[{name}] bans nobody: nothing of what it reads is there: {}",
+                        "[{name}] bans no address: none of its sources exists: {}",
                         all.join(", ")
                     )
                 };
@@ -308,8 +307,7 @@ impl Core {
             let other = counters.other_clock.load(Ordering::Relaxed);
             look.rose(Name::StampsOfAnotherClock, name, other, |count| {
                 format!(
-                    "[{name}] {count} failures bear the stamps of another clock: counted as of the \
-                     moment at which they were read"
+                    "[{name}] {count} failures are stamped by a clock that is off: they count from the moment they were read"
                 )
             });
             let troubles = counters.lookup.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -333,7 +331,7 @@ impl Core {
         for (name, deaths, dead) in self.wiring.deaths() {
             if dead {
                 let text =
-                    format!("[{name}] bans nobody: its task has failed; it is started again");
+                    format!("[{name}] bans no address: its task has failed; it is being restarted");
                 look.say(Name::JailDied, name, text);
             } else {
                 look.rose(Name::JailDied, name, deaths, |count| {
@@ -363,7 +361,7 @@ impl Core {
                 look.say(Name::FileNeverSeen, origin, text);
             }
             look.rose(Name::LinesLost, origin, counters.lost, |count| {
-                format!("{origin}: {count} times unread lines could not be found any more")
+                format!("{origin}: {count} times unread lines were gone before they were read")
             });
         }
     }

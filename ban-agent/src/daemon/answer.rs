@@ -63,13 +63,13 @@ impl Core {
             Request::Drift => self.drift(),
             // the socket's end serves it; nothing else asks
             Request::Watch { .. } | Request::List { .. } => {
-                text("told over the socket alone".into())
+                text("sent over the socket only".into())
             }
             Request::Reload => match self.reload() {
                 Ok(waiting) => {
                     let mut said = format!("reloaded: {} jails run", self.config.jails.len());
                     if !waiting.is_empty() {
-                        said.push_str("; in effect at the next start alone: ");
+                        said.push_str("; these take effect only at the next start: ");
                         said.push_str(&waiting.join(", "));
                     }
                     text(said)
@@ -196,7 +196,7 @@ impl Core {
                 (Outcome::Full, Some(refusal.to_string()))
             }
             Change::Refused(refusal @ ledger::Refusal::Protected(..)) => {
-                (Outcome::Refused, Some(format!("{refusal}; --force bans it all the same")))
+                (Outcome::Refused, Some(format!("{refusal}; use --force to ban it anyway")))
             }
             Change::Refused(refusal) => (Outcome::Refused, Some(refusal.to_string())),
         };
@@ -357,7 +357,7 @@ fn is_wide(prefix: IpNet) -> bool {
 
 fn too_wide(prefix: IpNet) -> control::Change {
     let widest = if matches!(prefix, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 };
-    let reason = format!("it is wider than a /{widest}; --force bans it all the same");
+    let reason = format!("it is wider than a /{widest}; use --force to ban it anyway");
     control::Change { prefix, result: Outcome::Refused, until: None, reason: Some(reason) }
 }
 

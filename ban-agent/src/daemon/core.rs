@@ -343,7 +343,7 @@ impl Core {
         } else if kept {
             log::info!("stopped; the bans stay enforced");
         } else {
-            log::warn!("stopped; nothing is enforced, for nobody has confirmed the trial");
+            log::warn!("stopped; nothing is enforced, because the trial was not confirmed");
         }
         drop(wiring);
         notary.finish().await;
@@ -499,7 +499,7 @@ impl Core {
             *reply = Reply::Error(Refusal {
                 code: 2,
                 message: format!("recorded, but not in the kernel yet: {error}"),
-                hint: Some("it is tried again every second; see `ban-agent status`".into()),
+                hint: Some("the agent retries every second; see `ban-agent status`".into()),
             });
         }
         let orders = self.actions.take_orders();
@@ -615,7 +615,7 @@ impl Core {
         self.store.set_purge_age(self.config.agent.dbpurgeage);
         let waiting = self.config.waits_for_start(&former);
         if !waiting.is_empty() {
-            log::warn!("changed, and in effect at the next start alone: {}", waiting.join(", "));
+            log::warn!("changed, but in effect only at the next start: {}", waiting.join(", "));
         }
         if former.geoip.is_some() {
             let geo = self.bus.observer().geo().clone();

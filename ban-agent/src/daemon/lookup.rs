@@ -152,7 +152,7 @@ impl Keeper {
 
     fn sound(&mut self, subject: &str) {
         if self.troubles.remove(subject).is_some() {
-            log::info!("[{}] ignoreip: {subject} is well again", self.jail);
+            log::info!("[{}] ignoreip: {subject} can be read again", self.jail);
         }
     }
 

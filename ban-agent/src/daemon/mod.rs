@@ -143,7 +143,7 @@ impl Error {
                 Some("create it with `groupadd --system NAME`, or drop [agent] socket_group".into())
             }
             Error::Control(ServerError::Operator(_)) => {
-                Some("name a user of this machine, or his number, in [agent] operators".into())
+                Some("name a user of this machine, or a user id, in [agent] operators".into())
             }
             Error::Control(ServerError::Listen { .. }) => {
                 Some("run as root, or name another place with --socket".into())
@@ -292,7 +292,8 @@ async fn survey(core: mpsc::Sender<Message>) -> Option<String> {
 async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
     #[expect(deprecated, reason = "the logger owns its descriptor, and the successor is unsafe")]
     let logger = AsyncFd::with_interest(logger, Interest::READABLE);
-    let Ok(mut logger) = logger.inspect_err(|error| log::warn!("no log of the program: {error}"))
+    let Ok(mut logger) =
+        logger.inspect_err(|error| log::warn!("cannot read the program's log: {error}"))
     else {
         return;
     };

@@ -53,7 +53,7 @@ impl Probation {
                 config::format_duration(left(until, now))
             ),
             Trial::Lapsed { at } => log::error!(
-                "nothing is enforced: the trial ran out at {at}; `ban-agent confirm` ends this"
+                "nothing is enforced: the trial ended at {at}; `ban-agent confirm` ends this"
             ),
         }
         if let Err(message) = probation.remember(now) {
@@ -98,7 +98,7 @@ impl Core {
             Ok(interfaces) => {
                 self.probation.trial = trial;
                 log::error!(
-                    "nobody has confirmed the trial: detached from {}; nothing is enforced until \
+                    "the trial was not confirmed: detached from {}; nothing is enforced until \
                      `ban-agent confirm`",
                     interfaces.join(", ")
                 );
@@ -107,7 +107,7 @@ impl Core {
                 }
             }
             Err(error) => {
-                log::error!("the trial has run out, but the program stays: {error}");
+                log::error!("the trial has ended, but the program could not be taken off: {error}");
                 self.probation.trial = Trial::Running { until: trial::end(RETRY, now) };
             }
         }
@@ -118,7 +118,7 @@ impl Core {
         let wanted =
             again.map_or(Trial::Over, |millis| Trial::Running { until: now.boot.plus(millis) });
         if self.probation.trial == wanted {
-            let message = "there is no trial: the agent enforces for good".into();
+            let message = "there is no trial to confirm: the agent already enforces".into();
             return Reply::Error(Refusal { code: 1, message, hint: None });
         }
         let interfaces = match self.xdp.hold(wanted.hold()) {

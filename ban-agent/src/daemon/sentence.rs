@@ -104,7 +104,7 @@ impl Core {
         let ticket = Ticket { bancount: 1, ..ticket_of(sentence) };
         if self.tell_only(jail, Shown(sentence.prefix).to_string(), ticket, now) {
             let (jail, prefix) = (Arc::clone(jail), sentence.prefix);
-            let reason = "this jail bans nobody: its actions are told".to_owned();
+            let reason = "this jail bans no address: only its actions run".to_owned();
             events.push(Event { at: now.wall, what: What::Refused { jail, prefix, reason } });
         }
     }
@@ -199,7 +199,7 @@ impl Core {
             }
         }
         for (prefix, holder) in found {
-            log::warn!("[{holder}] lets go of {prefix}: it is, or holds, a network of this host");
+            log::warn!("[{holder}] releases {prefix}: it is, or contains, a network of this host");
             self.ledger.release(prefix, Some(&holder), plan);
         }
     }

@@ -220,7 +220,7 @@ pub(super) fn read(
         );
     }
     if spec.mentions("ip-host") {
-        let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
+        let what = "<ip-host> gives the address: names are not looked up, because an attacker chooses them";
         note(definition.place("actionban"), format!("action '{}': {what}", call.name));
     }
     for (place, what) in definition.unused(&Call { options: Vars::new(), ..call.clone() }, KNOWN) {

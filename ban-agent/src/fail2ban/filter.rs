@@ -112,7 +112,7 @@ pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<S
             place: resolved.place.clone(),
             section: "Definition".to_owned(),
             key: "maxlines".to_owned(),
-            what: format!("'{text}' is no number of lines"),
+            what: format!("'{text}' is not a number of lines"),
         })?,
     };
     Ok(Spec {

@@ -40,7 +40,7 @@ impl Reader<'_> {
         if command.contains("<ip-host>")
             || cache.as_ref().is_some_and(|cache| cache.key.contains("<ip-host>"))
         {
-            let what = "<ip-host> is the address: no name is looked up, an attacker chose it";
+            let what = "<ip-host> gives the address: names are not looked up, because an attacker chooses them";
             self.note(words, "ignorecommand", what.to_owned());
         }
         Ok(Some(IgnoreCommand { command, cache }))
@@ -69,7 +69,7 @@ impl Reader<'_> {
                 other => self.note(
                     words,
                     "ignorecache",
-                    format!("ignorecache: '{other}' is no option of it: without effect"),
+                    format!("ignorecache: '{other}' is not one of its options: it has no effect"),
                 ),
             }
         }

@@ -18,7 +18,7 @@ pub(super) fn read(words: &Words<'_>) -> Result<Option<Increment>, Error> {
     let number = |key: &str, text: &str| -> Result<f64, Error> {
         let number = Expression::parse(text, &[], None).map(|number| number.value(&[]));
         let sound = number.ok().filter(|number| number.is_finite() && *number > 0.0);
-        sound.ok_or_else(|| words.bad(key, format!("'{text}' is no number above 0")))
+        sound.ok_or_else(|| words.bad(key, format!("'{text}' is not a number above 0")))
     };
     let factor = match words.text("bantime.factor")? {
         Some(text) => number("bantime.factor", text.trim_matches(['"', '\'']))?,

@@ -116,7 +116,7 @@ impl Reader<'_> {
         if filter.words.get("failregex").is_none_or(|text| text.trim().is_empty())
             && call.name != RECIDIVE
         {
-            let what = "no failregex: this jail bans nobody but by hand";
+            let what = "no failregex: this jail only holds what is banned by hand";
             self.note(&words, "filter", what.to_owned());
         }
         let zone = words.text("logtimezone")?;
@@ -213,7 +213,7 @@ impl Reader<'_> {
             Some(_) if by_default => {}
             Some(other) => {
                 let what = format!(
-                    "usedns = {other}: host names in logs are never resolved, an attacker chose them"
+                    "usedns = {other}: host names in logs are never resolved, because an attacker chooses them"
                 );
                 self.note(words, "usedns", what);
             }
@@ -301,7 +301,7 @@ impl Reader<'_> {
             }
             if let Some(option) = action::inverts(&call) {
                 let what = format!(
-                    "action '{}' with {option} lets addresses in, and bans none: this jail does not run",
+                    "action '{}' with {option} lets addresses in instead of banning them: this jail does not run",
                     call.name
                 );
                 self.note(words, "action", what);

@@ -187,7 +187,7 @@ impl Config {
             what,
         };
         if depth > MAX_DEPTH {
-            return Err(bad("its %(…)s go in a circle".to_owned()));
+            return Err(bad("its %(…)s refer to each other in a circle".to_owned()));
         }
         let mut out = String::new();
         let mut rest = value.text.as_str();

@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Call, String> {
             [what, value].iter().all(|part| !part.is_empty() && part.chars().all(word))
         });
         if plain.is_empty() || !plain.chars().all(letter) || !condition {
-            return Err(format!("'{key}' is no option name"));
+            return Err(format!("'{key}' is not an option name"));
         }
         let (value, tail) = value(tail)?;
         options.insert(key.to_owned(), value.trim().to_owned());

@@ -284,7 +284,7 @@ fn what_is_not_done_is_listed() {
     assert_eq!(
         shown,
         [
-            "/jail.conf:11: jail door: usedns = yes: host names in logs are never resolved, an attacker chose them",
+            "/jail.conf:11: jail door: usedns = yes: host names in logs are never resolved, because an attacker chooses them",
             "/jail.conf:14: jail door: action 'mail' is not run: there is no /action.d/mail.conf",
             "/jail.conf:13: jail door: ignoreself = false: the host's own addresses are never banned by a log line",
         ]
@@ -325,7 +325,7 @@ fn words_that_mean_nothing_are_listed() {
     let path = folder.path().display().to_string();
     let shown: Vec<_> =
         loaded.unsupported.iter().map(|note| note.to_string().replace(&path, "")).collect();
-    let nothing = "is no word of fail2ban, and nothing refers to it: without effect";
+    let nothing = "is not a fail2ban option, and nothing refers to it: it has no effect";
     let did = |word: &str, meant: &str| format!("'{word}' {nothing}; did you mean '{meant}'?");
     let expected = [
         "/jail.local:4: jail door: backend = systemd: its option rotted = on is without effect".to_owned(),
@@ -339,7 +339,7 @@ fn words_that_mean_nothing_are_listed() {
         "/jail.conf:11: jail door: ignorecache without an ignorecommand: there is nothing slow to keep".to_owned(),
         format!("/filter.d/door.conf:2: jail pass: filter 'door': {}", did("failregx", "failregex")),
         format!("/filter.d/door.conf:8: jail pass: filter 'door': {}", did("maxline", "maxlines")),
-        "/jail.conf:20: jail pass: action 'iptables' with blocktype = RETURN lets addresses in, and bans none: this jail does not run".to_owned(),
+        "/jail.conf:20: jail pass: action 'iptables' with blocktype = RETURN lets addresses in instead of banning them: this jail does not run".to_owned(),
         format!("/jail.conf:9: jail door: {}", did("maxretri", "maxretry")),
         format!("/jail.local:2: jail DEFAULT: {}", did("bantim", "bantime")),
     ];
@@ -403,7 +403,7 @@ fn whom_to_ignore() {
     for (words, expected) in [
         (
             "ignoreip = 192.0.2.400",
-            "[door] ignoreip: '192.0.2.400' is no address, prefix, host name or file:/PATH",
+            "[door] ignoreip: '192.0.2.400' is not an address, prefix, host name or file:/PATH",
         ),
         (
             "ignorecommand = x\nignorecache = max-count=5",
@@ -441,11 +441,11 @@ fn errors_have_file_and_line() {
         ),
         (
             "[door]\nenabled = 1\nlogpath = %(logpath)s\n",
-            "/jail.conf:3: [door] logpath: its %(…)s go in a circle",
+            "/jail.conf:3: [door] logpath: its %(…)s refer to each other in a circle",
         ),
         (
             "[door]\nenabled = 1\nbantime = soon\n",
-            "/jail.conf:3: [door] bantime: 'soon' is no duration like 600, 10m, 1h30m, 1d or 2w",
+            "/jail.conf:3: [door] bantime: 'soon' is not a duration such as 600, 10m, 1h30m, 1d or 2w",
         ),
         ("[door]\nenabled = 1\nfilter = nosuch\n", "there is no filter 'nosuch' in /filter.d"),
         (
@@ -454,7 +454,7 @@ fn errors_have_file_and_line() {
         ),
         (
             "[door]\nenabled = 1\nignoreip = 300.1.1.1\n",
-            "/jail.conf:3: [door] ignoreip: '300.1.1.1' is no address, prefix, host name or file:/PATH",
+            "/jail.conf:3: [door] ignoreip: '300.1.1.1' is not an address, prefix, host name or file:/PATH",
         ),
         ("nonsense\n", "/jail.conf:1: 'nonsense' is neither a [section] nor a key = value"),
     ] {

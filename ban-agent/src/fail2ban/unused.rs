@@ -107,7 +107,7 @@ pub(super) fn describe(key: &str, known: &[&str]) -> String {
         }
         _ => String::new(),
     };
-    format!("'{key}' is no word of fail2ban, and nothing refers to it: without effect{hint}")
+    format!("'{key}' is not a fail2ban option, and nothing refers to it: it has no effect{hint}")
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub enum Error {
         /// Those that exist.
         known: Vec<String>,
     },
-    /// No interface was named and none leads to the outside.
+    /// No interface was named and no interface leads to the outside.
     #[error("no interface is configured, and none has a default route or a global address")]
     NoDefaultRoute,
     /// More interfaces than the counters have rows.
@@ -68,7 +68,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Nothing that we can read comes by it.
-    #[error("frames of {interface} (link type {link_type}) are not what the program can read")]
+    #[error("frames of {interface} (link type {link_type}) cannot be read by the program")]
     LinkType {
         /// The interface.
         interface: String,

@@ -86,7 +86,9 @@ impl Xdp {
         let mut changes = Vec::new();
         if self.maps.controls.is_dry_run() != self.options.dry_run {
             self.maps.controls.dry_run(self.options.dry_run);
-            changes.push("somebody changed the program's settings: they are back".to_owned());
+            changes.push(
+                "another process changed the program's settings: they were restored".to_owned(),
+            );
         }
         if self.options.hold == Hold::Off {
             return Ok(changes);

@@ -42,7 +42,7 @@ impl PortSets {
         let Some(index) = (number as usize).checked_sub(1) else { return };
         match self.used.get_mut(index) {
             Some((_, users)) if *users > 0 => *users -= 1,
-            _ => log::error!("port set {number} was let go of, and nobody uses it: a bug"),
+            _ => log::error!("port set {number} was released, but has no users: a bug"),
         }
     }
 

@@ -108,7 +108,7 @@ pub(super) fn all_or_none<T>(
 fn take_back<T>(of: &mut [T], mut back: impl FnMut(&mut T) -> Result<(), Error>) {
     for one in of.iter_mut().rev() {
         if let Err(error) = back(one) {
-            log::error!("an interface keeps maps that nobody writes any more: {error}");
+            log::error!("an interface keeps maps that are no longer written: {error}");
         }
     }
 }

@@ -58,7 +58,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Listen, String> {
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Ok(Listen::Unix(path.into())),
-            Some(path) => Err(format!("'{path}' is no absolute path")),
+            Some(path) => Err(format!("'{path}' is not an absolute path")),
             None => text
                 .parse()
                 .map(Listen::Tcp)

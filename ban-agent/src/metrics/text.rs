@@ -144,7 +144,7 @@ fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     let help = "Lines skipped because they were too long, or not understood";
     let skipped = |counters: &Counters| counters.overlong + counters.malformed;
     out.counters("source_skipped_lines", help, each(skipped))?;
-    let help = "Times that unread lines could not be found any more";
+    let help = "Times that unread lines were gone before they were read";
     out.counters("source_lost", help, each(|counters| counters.lost))
 }
 

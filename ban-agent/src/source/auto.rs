@@ -48,7 +48,7 @@ pub(super) async fn run(
         let file = match look() {
             Some(Found::File(path)) => path,
             Some(Found::Journal) => {
-                log::info!("{origin}: the journal it is");
+                log::info!("{origin}: reading the journal instead");
                 stats.forget(&origin);
                 drop(looked);
                 return journal::run(matches, since, resume, limits, stats, out).await;

@@ -210,7 +210,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Not a match of the journal.
-    #[error("'{word}' is no journal match like _SYSTEMD_UNIT=ssh.service")]
+    #[error("'{word}' is not a journal match such as _SYSTEMD_UNIT=ssh.service")]
     Match {
         /// As configured.
         word: String,

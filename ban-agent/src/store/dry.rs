@@ -72,7 +72,7 @@ fn change(db: &Connection, dry: bool) -> rusqlite::Result<bool> {
             let before = count(db)?;
             db.execute_batch(&format!("BEGIN IMMEDIATE; {FORGET} COMMIT;"))?;
             let gone = before - count(db)?;
-            log::warn!("the last run was dry: {gone} of its bans are dropped, none becomes real");
+            log::warn!("the last run was a dry run: its {gone} bans are discarded");
         }
         _ => {}
     }

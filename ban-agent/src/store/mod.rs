@@ -100,10 +100,10 @@ pub enum Error {
     #[error("{0} is a database of another program")]
     Foreign(PathBuf),
     /// There is something else.
-    #[error("the state {0} is no file")]
+    #[error("the state {0} is not a regular file")]
     NotAFile(PathBuf),
     /// It is not a database of fail2ban 0.11 or later.
-    #[error("{0} is no database of fail2ban 0.11 or later: it has no table 'bips'")]
+    #[error("{0} is not a database of fail2ban 0.11 or later: it has no table 'bips'")]
     NotFail2ban(PathBuf),
     /// A later version has written it.
     #[error("{path} has schema {found}, this version knows up to {known}")]
@@ -335,7 +335,7 @@ impl Store {
                 each(claim);
             })?;
             if skipped > 0 {
-                log::error!("{skipped} claims in the store make no sense and were left out");
+                log::error!("{skipped} invalid claims in the store were skipped");
             }
             self.offenders.forget_before(purged_before(&self.shared, now));
             read::former(db, jail::REMEMBERED, |jail, prefix, record| {
@@ -571,8 +571,7 @@ impl Store {
             // noted among the pins, for the next start
             self.shared.give_up();
             log::error!(
-                "the disk of {} does not answer: what was decided last is not recorded there, but in \
-                 force",
+                "the disk of {} does not answer: the latest decisions are in force, but not stored yet",
                 self.path.display()
             );
         }
@@ -581,7 +580,7 @@ impl Store {
     fn record(&mut self, change: impl FnOnce(&mut pending::Pending)) {
         if self.queue.record(change) {
             self.shared.wants_snapshot.store(true, Ordering::Release);
-            let why = "too much waits for the disk: all claims are written anew";
+            let why = "too many writes wait for the disk: all claims will be written again";
             self.shared.set(State::Degraded(why.to_owned()));
         }
     }

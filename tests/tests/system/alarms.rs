@@ -88,7 +88,7 @@ fn a_jail_that_sees_nothing_cries_everywhere_until_it_sees() -> Result<()> {
     ensure!(diagnosis.contains("BAD   alarm          jail_without_source: [door]"), "{diagnosis}");
     let checked = agent.verb(&["check"])?;
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
-    ensure!(checked.contains("warning: jail door can see nothing"), "{checked}");
+    ensure!(checked.contains("warning: jail door has nothing to read"), "{checked}");
     for words in [&["list"][..], &["ban", "203.0.113.9", "--for", "1h"]] {
         let done = agent.verb(words)?;
         ensure!(done.status.success(), "an alarm is no failure of {words:?}");

@@ -201,8 +201,8 @@ fn what_an_operator_cannot_have_meant_is_refused() -> Result<()> {
     let mut agent = Agent::start(&stage, &jails)?;
     for (words, said) in [
         (&["ban", "10.0.0.1/8"][..], "'10.0.0.1/8' is no network"),
-        (&["ban", "10.0.0.0/8"], "it is wider than a /16; --force bans it all the same"),
-        (&["ban", "2001::/16"], "it is wider than a /32; --force bans it all the same"),
+        (&["ban", "10.0.0.0/8"], "it is wider than a /16; use --force to ban it anyway"),
+        (&["ban", "2001::/16"], "it is wider than a /32; use --force to ban it anyway"),
         (&["list", "--jail", "dor"], "did you mean 'door'?"),
         (&["status", "dorr"], "did you mean 'door'?"),
         (&["unban", "--all", "--jail", "doo"], "did you mean 'door'?"),

@@ -62,7 +62,7 @@ pub enum Ignored {
 
 /// A word that is none of these.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no address, prefix, host name or file:/PATH")]
+#[error("'{0}' is not an address, prefix, host name or file:/PATH")]
 pub struct BadIgnored(pub String);
 
 impl Ignored {

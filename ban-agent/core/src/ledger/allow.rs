@@ -38,7 +38,7 @@ impl Protected {
             Protected::Proxy | Protected::Cdn(_) => "take it out of [agent] trusted_proxies",
             Protected::JailProxy => "take it out of the jail's trusted_proxies",
             Protected::Own | Protected::Gateway | Protected::Special | Protected::SshPeer => {
-                "`ban-agent ban --force` alone bans it"
+                "only `ban-agent ban --force` bans it"
             }
         }
     }
