@@ -25,7 +25,9 @@ pub mod store;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod engine;
 pub mod fail2ban;
+mod pipeline;
 
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the crate of the other rings uses it from outside")]

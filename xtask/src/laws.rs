@@ -1,5 +1,5 @@
 //! `cargo xtask laws`: the whole core against a plain list of claims, for as many steps as one likes,
-//! optimized. This only starts the test of the same name in `ban-agent/src/daemon/laws.rs`.
+//! optimized. This only starts the test of the same name in `ban-agent/src/engine/laws.rs`.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{command, setup};
 
 /// The test.
-const TEST: &str = "daemon::laws::parts_hold_together";
+const TEST: &str = "engine::laws::parts_hold_together";
 
 /// Options of `laws`.
 #[derive(clap::Args)]

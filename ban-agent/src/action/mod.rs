@@ -12,6 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
+use ban_core::jail::Sentence;
 use jiff::Timestamp;
 
 pub use self::{
@@ -19,8 +20,9 @@ pub use self::{
     queue::{Action, Job, Order, Stats},
 };
 use crate::{
+    filter::Failure,
     ledger::Holder,
-    net::IpNet,
+    net::{self, IpNet},
     store::{self, Evidence},
 };
 
@@ -132,6 +134,37 @@ pub struct Ticket {
     pub restored: bool,
     /// The ban has ended, and what it was is known from the past alone.
     pub ended: bool,
+}
+
+impl Ticket {
+    /// What is known of an offence before it is a ban.
+    #[must_use]
+    pub fn of(offence: &Sentence) -> Ticket {
+        Ticket {
+            prefix: Some(offence.address),
+            time: offence.time,
+            bantime: offence.duration,
+            failures: offence.failures,
+            matches: offence.evidence.clone(),
+            fields: offence.fields.clone(),
+            ..Ticket::default()
+        }
+    }
+
+    /// What is known of a failure before it counts.
+    #[must_use]
+    pub fn of_failure(failure: &Failure, line: &[u8]) -> Ticket {
+        let mut fields = failure.fields.clone();
+        fields.extend(failure.id.iter().map(|id| ("fid".to_owned(), id.clone())));
+        Ticket {
+            prefix: failure.address.map(net::host),
+            time: failure.time.unwrap_or_else(Timestamp::now),
+            failures: 1,
+            matches: vec![line.into()],
+            fields,
+            ..Ticket::default()
+        }
+    }
 }
 
 /// Why an address was banned before. The store tells before the ban is reported; if its disk does not

@@ -8,8 +8,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::message::Message;
 use crate::{
+    engine::command::Command,
     event::{Bus, Dropped, Event, What},
     kernel::{self, Events},
 };
@@ -20,7 +20,7 @@ const PACE: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 1024;
 
 /// Works until the core is gone.
-pub(super) async fn relay(events: Events, bus: Bus, core: mpsc::Sender<Message>) {
+pub(super) async fn relay(events: Events, bus: Bus, core: mpsc::Sender<Command>) {
     #[expect(deprecated, reason = "it owns its descriptor, and the successor is unsafe")]
     let events = AsyncFd::with_interest(events, Interest::READABLE);
     let Ok(mut events) = events.inspect_err(|error| log::warn!("no sampled drops: {error}")) else {
@@ -30,14 +30,14 @@ pub(super) async fn relay(events: Events, bus: Bus, core: mpsc::Sender<Message>)
     while wanted.wait_for(|count| *count > 0).await.is_ok() {
         // what an earlier listener left
         events.get_mut().by_ref().for_each(drop);
-        if core.send(Message::Sample(true)).await.is_err() {
+        if core.send(Command::Sample(true)).await.is_err() {
             return;
         }
         tokio::select! {
             () = pass_on(&mut events, &bus) => return,
             gone = wanted.wait_for(|count| *count == 0) => if gone.is_err() { return },
         }
-        if core.send(Message::Sample(false)).await.is_err() {
+        if core.send(Command::Sample(false)).await.is_err() {
             return;
         }
     }

@@ -1,44 +1,14 @@
 //! Joins the stages into the running agent: tasks, channels, signals.
 //!
-//! One task owns the ledger, the maps and the store (`core`); everybody else sends it a
-//! [`message::Message`]. Each jail has a task (`worker`), each source one (`intake`).
+//! One task owns the ledger, the maps and the store ([`Engine`]); everybody else sends it a
+//! [`Command`]. The `pipeline` has a task for each jail and each source.
 
-mod actions;
-mod alarms;
-mod answer;
-mod bans;
 pub mod capability;
-mod core;
-#[cfg(test)]
-mod crashes;
-mod deadline;
 mod drops;
-mod hits;
-mod inquiry;
-mod intake;
 pub mod landlock;
-mod latency;
-#[cfg(test)]
-mod laws;
-mod listeners;
-mod lookup;
-mod message;
-mod notary;
-mod order;
-mod patrol;
-mod probation;
-mod restore;
-#[cfg(test)]
-mod rig;
-mod sentence;
 mod sinks;
-mod survey;
-mod trial;
-mod view;
-mod wiring;
-mod worker;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use sd_notify::NotifyState;
@@ -49,120 +19,21 @@ use tokio::{
     task::JoinError,
 };
 
-pub use self::trial::Grace;
-use self::{core::Core, message::Message, sinks::Sinks, trial::Trial, wiring::Wiring};
+use self::sinks::Sinks;
+pub use crate::engine::{Error, Grace, Options};
 use crate::{
     children,
     clock::Now,
-    config::{self, Config},
+    config,
     control::{Access, Queues, Server, ServerError},
+    engine::{Engine, QUEUE, command::Command, probation, tell_systemd, trial::Trial},
     event::{Bus, Geo, Observer},
-    filter,
     kernel::{self, Xdp},
-    metrics, protect,
+    metrics,
+    pipeline::Pipeline,
+    protect,
     store::{self, Store},
 };
-
-/// What `run` was asked for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The configuration file, for a reload.
-    pub path: PathBuf,
-    /// The configuration as it stands in the file.
-    pub config: Config,
-    /// Its `[agent]` section with the command line over it.
-    pub agent: config::Agent,
-    /// Take an XDP slot that another program holds.
-    pub replace: bool,
-    /// Enforce on trial.
-    pub grace: Option<Grace>,
-}
-
-/// Why the agent could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kernel's side.
-    #[error(transparent)]
-    Kernel(#[from] kernel::Error),
-    /// The control socket.
-    #[error(transparent)]
-    Control(#[from] ServerError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The port of the metrics.
-    #[error(transparent)]
-    Metrics(#[from] metrics::ServerError),
-    /// Own addresses and gateways.
-    #[error(transparent)]
-    Protect(#[from] protect::Error),
-    /// A reload.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// A filter.
-    #[error(transparent)]
-    Filter(filter::Error),
-    /// A timer or a signal handler.
-    #[error("cannot {0}: {1}")]
-    System(&'static str, io::Error),
-}
-
-impl Error {
-    /// The documented exit code.
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        match self {
-            Error::Kernel(error) if error.is_permission() => 4,
-            Error::Control(ServerError::Listen { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                4
-            }
-            Error::Config(_) | Error::Filter(_) => 78,
-            // no start after this one would end otherwise
-            Error::Store(
-                store::Error::Newer { .. } | store::Error::Foreign(_) | store::Error::NotAFile(_),
-            ) => 78,
-            _ => 2,
-        }
-    }
-
-    /// What the operator can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Error::Kernel(error) => error.hint(),
-            Error::Config(error) => error.hint(),
-            Error::Control(ServerError::Busy(_)) => {
-                Some("stop it first, or give this one its own --socket and [agent] pins".into())
-            }
-            Error::Control(ServerError::Occupied(_)) => {
-                Some("name another place with --socket or [agent] socket".into())
-            }
-            Error::Control(ServerError::Group(_)) => {
-                Some("create it with `groupadd --system NAME`, or drop [agent] socket_group".into())
-            }
-            Error::Control(ServerError::Operator(_)) => {
-                Some("name a user of this machine, or a user id, in [agent] operators".into())
-            }
-            Error::Control(ServerError::Listen { .. }) => {
-                Some("run as root, or name another place with --socket".into())
-            }
-            Error::Store(store::Error::Newer { .. }) => Some(
-                "nothing was attached; run the later version again, or move the file away: the bans \
-                 that the kernel holds stay"
-                    .into(),
-            ),
-            Error::Store(_) => {
-                Some("nothing was attached; name another file with [agent] state".into())
-            }
-            Error::Metrics(_) => {
-                Some("name another port or socket with [metrics] listen, or leave it out".into())
-            }
-            Error::Protect(_) | Error::Filter(_) | Error::System(..) => None,
-        }
-    }
-}
 
 fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel::Options {
     kernel::Options {
@@ -188,9 +59,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for a log on a file system that does not answer.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
-
-/// Messages that may wait for the core: a burst of sentences, and no more.
-const QUEUE: usize = 1024;
 
 /// Requests that may wait for the core, of those who may change something and of the others.
 const ASKING: usize = 16;
@@ -229,8 +97,8 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
     tokio::spawn(drops::relay(xdp.events()?, bus.clone(), sender.clone()));
     tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
-    let wiring = Wiring::new(sender.clone(), acks, bus.clone());
-    let mut core = Core::new(options, Box::new(xdp), store, trial, wiring, bus.clone(), now);
+    let pipeline = Pipeline::new(sender.clone(), acks, bus.clone());
+    let mut core = Engine::new(options, Box::new(xdp), store, trial, pipeline, bus.clone(), now);
     core.hooks = sinks.hooks();
     core.access = access;
     core.protect(sessions, sender.clone())?;
@@ -271,7 +139,7 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
 
 /// Starts the jails, and waits until their sources know what was there before: a line that is
 /// written after we said that we are ready is new.
-async fn start_jails(core: &mut Core) -> Result<(), Error> {
+async fn start_jails(core: &mut Engine) -> Result<(), Error> {
     let (looked, mut looking) = mpsc::channel(1);
     core.start_jails(&looked)?;
     drop(looked);
@@ -282,9 +150,9 @@ async fn start_jails(core: &mut Core) -> Result<(), Error> {
 }
 
 /// The metrics as they stand; `None` if the agent is stopping.
-async fn survey(core: mpsc::Sender<Message>) -> Option<String> {
+async fn survey(core: mpsc::Sender<Command>) -> Option<String> {
     let (reply, snapshot) = oneshot::channel();
-    core.send(Message::Survey(reply)).await.ok()?;
+    core.send(Command::Survey(reply)).await.ok()?;
     Some(metrics::text(snapshot.await.ok()?))
 }
 
@@ -304,7 +172,7 @@ async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
 }
 
 /// Tells the core whenever an interface came, went or changed.
-async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::Sender<Message>) {
+async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::Sender<Command>) {
     #[expect(deprecated, reason = "it owns its descriptor, and the successor is unsafe")]
     let changes = AsyncFd::with_interest(changes, Interest::READABLE);
     let Ok(changes) = changes.inspect_err(|error| log::warn!("interfaces: {error}")) else {
@@ -313,16 +181,9 @@ async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::S
     while let Ok(mut ready) = changes.readable().await {
         ready.get_inner().drain();
         ready.clear_ready();
-        if sender.send(Message::Interfaces).await.is_err() {
+        if sender.send(Command::Interfaces).await.is_err() {
             return;
         }
-    }
-}
-
-/// Tells systemd, if it started us; elsewhere nothing happens.
-fn tell_systemd(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::warn!("cannot notify systemd: {error}");
     }
 }
 
@@ -348,11 +209,11 @@ async fn open_patiently(agent: &config::Agent, access: &Access) -> Result<Server
     }
 }
 
-fn forward_signals(sender: &mpsc::Sender<Message>) -> Result<(), Error> {
+fn forward_signals(sender: &mpsc::Sender<Command>) -> Result<(), Error> {
     for (kind, message) in [
-        (SignalKind::terminate(), (|| Message::Stop) as fn() -> Message),
-        (SignalKind::interrupt(), || Message::Stop),
-        (SignalKind::hangup(), || Message::Reload),
+        (SignalKind::terminate(), (|| Command::Stop) as fn() -> Command),
+        (SignalKind::interrupt(), || Command::Stop),
+        (SignalKind::hangup(), || Command::Reload),
     ] {
         let mut signals = signal(kind).map_err(|error| Error::System("handle signals", error))?;
         let sender = sender.clone();

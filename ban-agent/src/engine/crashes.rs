@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::{
-    core::Core,
-    message::Message,
+    Engine,
+    command::Command,
     rig::{self, Agent, Random},
     trial::Trial,
 };
@@ -326,9 +326,9 @@ impl World {
         let now = self.now;
         let _inside = self.runtime.enter();
         let core = &mut self.agent.as_mut().unwrap().core;
-        let call = |core: &mut Core, request| {
+        let call = |core: &mut Engine, request| {
             let (reply, answer) = oneshot::channel();
-            core.handle(std::iter::once(Message::Call(Call { request, reply, user: None })));
+            core.handle(std::iter::once(Command::Call(Call { request, reply, user: None })));
             Some(answer)
         };
         let unban = |targets: Vec<IpNet>, all| Request::Unban { targets, all, jail: None };
@@ -358,7 +358,7 @@ impl World {
                     failures: 1,
                 };
                 let (jail, read) = ((*jail).into(), std::time::Instant::now());
-                core.handle(std::iter::once(Message::Sentence { jail, sentence, read }));
+                core.handle(std::iter::once(Command::Sentence { jail, sentence, read }));
                 None
             }
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),

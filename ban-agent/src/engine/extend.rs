@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{answer::begun, core::Core, listeners::event};
+use super::{Engine, listeners::event, requests::begun};
 use crate::{
     clock::{Boot, Now},
     config,
@@ -11,17 +11,17 @@ use crate::{
     ledger::{Claim, Holder, Plan, Watched},
 };
 
-impl Core {
+impl Engine {
     /// Has every ban watched whose jail extends bans, and which is not watched yet.
     pub(super) fn watch_hits(&mut self) {
-        if self.wiring.jails().all(|(spec, _)| spec.rules.extend.is_none()) {
+        if self.pipeline.jails().all(|(spec, _)| spec.rules.extend.is_none()) {
             return;
         }
         let now = Now::read();
-        let Core { ledger, wiring, looks, .. } = self;
+        let Engine { ledger, pipeline, looks, .. } = self;
         for claim in ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()) {
             let Holder::Jail(jail) = claim.holder else { continue };
-            let Some(spec) = wiring.jail(&jail) else { continue };
+            let Some(spec) = pipeline.jail(&jail) else { continue };
             let ban = (claim.prefix, jail);
             if let (Some(_), Some(bantime)) = (spec.rules.extend, spec.rules.bantime)
                 && !looks.is_watched(&ban)
@@ -98,7 +98,7 @@ impl Core {
 
     /// The jail's rule, and its bantime.
     fn extension(&self, jail: &str) -> Option<(Extend, Duration)> {
-        let spec = self.wiring.jail(jail)?;
+        let spec = self.pipeline.jail(jail)?;
         Some((spec.rules.extend?, spec.rules.bantime?))
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    answer::{done, holder_named},
-    core::Core,
+    Engine,
+    requests::{done, holder_named},
     restore::agrees,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     protect::{self, Group},
 };
 
-impl Core {
+impl Engine {
     /// Who is banned; the socket's end puts them in order and asks for more of them, page by page.
     pub(super) fn roll(&mut self, jail: Option<&str>, now: Now) -> Result<Rolled, Refusal> {
         if let Some(name) = jail {
@@ -88,7 +88,7 @@ impl Core {
 
     pub(super) fn status(&mut self, jail: Option<&str>, now: Now) -> Reply {
         if let Some(name) = jail
-            && self.wiring.jail(name).is_none()
+            && self.pipeline.jail(name).is_none()
         {
             return Reply::Error(self.no_jail(name));
         }
@@ -147,7 +147,7 @@ impl Core {
     }
 
     fn sources(&self) -> Vec<SourceStatus> {
-        let all = self.wiring.stats().snapshot().into_iter();
+        let all = self.pipeline.stats().snapshot().into_iter();
         // whoever may make a file that a glob fits chooses its name
         all.map(|(origin, mut counters)| {
             counters.error = counters.error.map(|error| escape(error.as_bytes()));
@@ -159,7 +159,7 @@ impl Core {
     /// What an operator should know, though it is no alarm.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        for (spec, counters) in self.wiring.jails() {
+        for (spec, counters) in self.pipeline.jails() {
             let undated = counters.undated.load(Ordering::Relaxed);
             let unclear = counters.unclear.load(Ordering::Relaxed);
             if unclear > 0 {
@@ -180,7 +180,7 @@ impl Core {
         let there = self.xdp.interfaces().iter().filter(|on| on.ifindex != 0);
         warnings.extend(there.flat_map(|on| on.warnings.iter().cloned()));
         let sources = self.sources();
-        let quiet = sources.iter().filter(|status| !Core::is_alarm(status));
+        let quiet = sources.iter().filter(|status| !Engine::is_alarm(status));
         let waiting = quiet.filter(|status| status.counters.waiting);
         warnings.extend(waiting.map(|status| format!("{}: nothing to read now", status.origin)));
         warnings.extend(self.config.warnings.iter().cloned());
@@ -193,7 +193,7 @@ impl Core {
             .held()
             .map(|(holder, counts)| (holder.clone(), counts.iter().sum::<usize>() as u64))
             .collect();
-        self.wiring
+        self.pipeline
             .jails()
             .filter(|(spec, _)| only.is_none_or(|name| *spec.rules.name == *name))
             .map(|(spec, counters)| JailStatus {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{core::Core, restore::agrees};
+use super::{Engine, restore::agrees};
 use crate::{
     clock::Now,
     event::{Event, What},
@@ -60,7 +60,7 @@ impl Patrol {
     }
 }
 
-impl Core {
+impl Engine {
     /// A look at interfaces and pins.
     pub(super) fn guard(&mut self) {
         let before = self.present();

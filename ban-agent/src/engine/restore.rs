@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{core::Core, listeners::event};
+use super::{Engine, listeners::event};
 use crate::{
     clock::{Boot, Now},
     event::Action,
@@ -21,16 +21,16 @@ const PART: usize = 1 << 13;
 /// Who holds the bans that only the kernel remembers.
 const ADOPTED: &str = "recovered";
 
-impl Core {
+impl Engine {
     /// Takes over what an earlier run left: the store says what is banned, and the kernel is
     /// brought in line with it, in large batches.
-    pub(super) fn restore(&mut self, now: Now) {
+    pub(crate) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.actions.apply(&self.config.jails);
         self.set_guard(&mut plan);
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let mut guarded = Plan::default();
-        let Core { store, ledger, .. } = self;
+        let Engine { store, ledger, .. } = self;
         let loaded = store.load(now, |claim| {
             match ledger.restore(&claim, now.boot, &mut plan) {
                 Change::New | Change::Joined | Change::Extended => {
@@ -71,8 +71,8 @@ impl Core {
                 !self.pardons.forgive(*prefix, &holder, last, None)
             });
         }
-        self.wiring.resume(counts);
-        self.wiring.remember(self.store.offenders());
+        self.pipeline.resume(counts);
+        self.pipeline.remember(self.store.offenders());
         let ahead = self.xdp.ahead();
         if !loaded.complete {
             // what a dry run banned does not become real because its file is lost
@@ -136,7 +136,7 @@ impl Core {
 
     /// Claims what the kernel still holds and the store has lost: a lost file lifts no ban.
     fn adopt(&mut self, now: Now, plan: &mut Plan) {
-        let Core { xdp, ledger, store, .. } = self;
+        let Engine { xdp, ledger, store, .. } = self;
         let seen = xdp.each_held(&mut |ban| {
             let known = ledger.get(ban.prefix).map(|known| known.enforced());
             if known.is_some_and(|known| !is_longer(&ban.enforced, &known)) {

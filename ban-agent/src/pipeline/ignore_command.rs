@@ -18,7 +18,7 @@ const MOST: usize = 1024;
 const AT_ONCE: usize = 4;
 
 /// Asks for one jail.
-pub(super) struct Inquiry {
+pub(crate) struct Inquiry {
     jail: Arc<str>,
     command: Arc<str>,
     answers: Option<Answers>,
@@ -28,7 +28,7 @@ pub(super) struct Inquiry {
 type Said = (String, Result<bool, String>);
 
 impl Inquiry {
-    pub(super) fn new(jail: Arc<str>, rule: &IgnoreCommand) -> Inquiry {
+    pub(crate) fn new(jail: Arc<str>, rule: &IgnoreCommand) -> Inquiry {
         let answers =
             rule.cache.as_ref().map(|cache| Answers::new(&cache.key, cache.count, cache.time));
         Inquiry { jail, command: rule.command.as_str().into(), answers }
@@ -36,7 +36,7 @@ impl Inquiry {
 
     /// Which of these failures do not count, in their order. Failures with the same question share
     /// an answer.
-    pub(super) async fn excused(&mut self, tickets: Vec<Ticket>) -> Vec<bool> {
+    pub(crate) async fn excused(&mut self, tickets: Vec<Ticket>) -> Vec<bool> {
         let keys: Vec<String> = tickets.iter().map(|ticket| self.key(ticket)).collect();
         let mut known: HashMap<String, bool> = HashMap::new();
         let mut asking: JoinSet<Said> = JoinSet::new();

@@ -26,7 +26,7 @@ pub struct Grace {
 
 /// Whether the agent enforces for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(crate) enum Trial {
     /// It does.
     #[default]
     Over,
@@ -80,7 +80,7 @@ impl Trial {
     }
 
     /// How firmly the program may sit meanwhile.
-    pub(super) fn hold(self) -> Hold {
+    pub(crate) fn hold(self) -> Hold {
         match self {
             Trial::Over => Hold::Pinned,
             Trial::Running { .. } => Hold::Held,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::{core::Core, listeners::event};
+use super::{Engine, listeners::event};
 use crate::{
     clock::{Boot, Now},
     control::{
@@ -25,7 +25,7 @@ const NEAR: usize = 3;
 /// Reasons of bans by hand that are told again when one is prolonged.
 const REASONS: usize = 4096;
 
-impl Core {
+impl Engine {
     /// Answers one request; changes are answered once the store has them.
     pub(super) fn answer(&mut self, call: Call, now: Now) {
         let Call { request, reply, user } = call;
@@ -40,23 +40,23 @@ impl Core {
                 let term = Terms { duration, jail, ports, reason, force };
                 match self.ban(&targets, &term, now) {
                     Ok((plan, events, changes)) => {
-                        let receipt = (reply, done(Document::Changes(changes)));
-                        return self.commit(plan, events, Some(receipt), now);
+                        let pending = (reply, done(Document::Changes(changes)));
+                        return self.commit(plan, events, Some(pending), now);
                     }
                     Err(refusal) => Reply::Error(refusal),
                 }
             }
             Request::Unban { targets, all, jail } => match self.unban(&targets, all, jail, now) {
                 Ok((plan, changes)) => {
-                    let receipt = (reply, done(Document::Changes(changes)));
-                    return self.commit(plan, Vec::new(), Some(receipt), now);
+                    let pending = (reply, done(Document::Changes(changes)));
+                    return self.commit(plan, Vec::new(), Some(pending), now);
                 }
                 Err(refusal) => Reply::Error(refusal),
             },
             Request::Import { formers } => {
                 let (plan, events, changes) = self.import(&formers, now);
-                let receipt = (reply, done(Document::Changes(changes)));
-                return self.commit(plan, events, Some(receipt), now);
+                let pending = (reply, done(Document::Changes(changes)));
+                return self.commit(plan, events, Some(pending), now);
             }
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::Show { address } => self.show(address, now),
@@ -170,7 +170,7 @@ impl Core {
             }
             let holder = holder_named(&former.jail);
             // as wide as the jail would ban; fail2ban's database does not tell
-            let ports = self.wiring.jail(&former.jail).map(|spec| spec.rules.ports.clone());
+            let ports = self.pipeline.jail(&former.jail).map(|spec| spec.rules.ports.clone());
             let ports = ports.unwrap_or_default();
             let claim = Claim { prefix: former.prefix, holder, until, ports, derived: false };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
@@ -181,7 +181,7 @@ impl Core {
             }
             changes.push(self.changed(&claim, &change, now));
         }
-        self.tell_bans(past);
+        self.pipeline.tell_bans(past);
         let alarms = self.alarms(now);
         (plan, events, Changes { schema: SCHEMA, changes, alarms, warning: None })
     }
@@ -207,7 +207,7 @@ impl Core {
     fn bantime(&self, jail: Option<&str>, now: Now) -> Boot {
         let time = match jail {
             None => self.config.agent.manual_bantime,
-            Some(jail) => self.wiring.jail(jail).and_then(|spec| spec.rules.bantime),
+            Some(jail) => self.pipeline.jail(jail).and_then(|spec| spec.rules.bantime),
         };
         match time {
             Some(time) => now.boot.plus(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
@@ -257,7 +257,7 @@ impl Core {
         let pardoned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
         let of_whom = |prefix: &Option<IpNet>| (*prefix, holder.cloned());
         let given = Instant::now();
-        self.wiring.forgive(pardoned.iter().map(of_whom).collect(), given);
+        self.pipeline.forgive(pardoned.iter().map(of_whom).collect(), given);
         for prefix in pardoned {
             self.pardons.insert((prefix, holder.cloned()), now.wall, Some(given));
             self.store.pardon((prefix, holder.cloned()), now.wall);
@@ -314,7 +314,7 @@ impl Core {
 
     fn holder(&self, jail: Option<&str>) -> Result<Holder, Refusal> {
         let Some(name) = jail else { return Ok(Holder::Manual) };
-        if self.wiring.jail(name).is_some() {
+        if self.pipeline.jail(name).is_some() {
             return Ok(holder_named(name));
         }
         if name.strip_prefix(FAIL2BAN).is_some_and(|rest| !rest.is_empty() && rest.len() <= 64) {
@@ -329,7 +329,7 @@ impl Core {
         let holder = holder_named(name);
         let known = name == "manual"
             || name.starts_with(FAIL2BAN)
-            || self.wiring.jail(name).is_some()
+            || self.pipeline.jail(name).is_some()
             || self.config.disabled.iter().any(|off| off == name)
             || self.config.refused.iter().any(|refused| refused.part == format!("jail {name}"))
             || self.ledger.held().any(|(other, _)| *other == holder);
@@ -338,7 +338,7 @@ impl Core {
 
     /// That there is no such jail, and which was meant perhaps.
     pub(super) fn no_jail(&self, name: &str) -> Refusal {
-        let known: Vec<&str> = self.wiring.jails().map(|(spec, _)| &*spec.rules.name).collect();
+        let known: Vec<&str> = self.pipeline.jails().map(|(spec, _)| &*spec.rules.name).collect();
         let near = known.iter().map(|jail| (strsim::damerau_levenshtein(jail, name), *jail));
         let hint = match near.min() {
             Some((distance, jail)) if distance <= NEAR.min(name.chars().count() / 2) => {

@@ -11,10 +11,7 @@ use tokio::{
     time,
 };
 
-use super::{
-    message::Handled,
-    order::{Order, Receipt},
-};
+use super::acks::{AckGuard, AckQueue, Handled};
 use crate::source::{self, Batch, Looked, Resume};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
@@ -25,9 +22,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Lines on their way to one jail. When the last jail drops its copy, the position is reported.
 #[derive(Clone, Debug)]
-pub(super) struct Delivery {
-    pub(super) batch: Batch,
-    pub(super) receipt: Arc<Receipt>,
+pub(crate) struct Delivery {
+    pub(crate) batch: Batch,
+    pub(crate) guard: Arc<AckGuard>,
 }
 
 /// The jails that read one source.
@@ -36,7 +33,7 @@ type Readers = Arc<Mutex<Vec<mpsc::Sender<Delivery>>>>;
 /// One running source; it ends when this is dropped, and loses nothing: what no jail handled is
 /// read again from the last position.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub(crate) struct Fanout {
     readers: Readers,
     /// Has a source that failed try again at once.
     again: Arc<Notify>,
@@ -45,16 +42,16 @@ pub(super) struct Intake {
     stats: source::Stats,
 }
 
-impl Intake {
+impl Fanout {
     /// Starts reading `spec` for `readers`, from where `resume` says.
-    pub(super) fn start(
+    pub(crate) fn start(
         spec: source::Spec,
         readers: Vec<mpsc::Sender<Delivery>>,
         resume: Resume,
         stats: &source::Stats,
         acks: mpsc::UnboundedSender<Handled>,
         looked: Looked,
-    ) -> Intake {
+    ) -> Fanout {
         let stats = stats.of_source();
         let readers = Arc::new(Mutex::new(readers));
         let (sender, batches) = mpsc::channel(QUEUE);
@@ -63,38 +60,38 @@ impl Intake {
         let keep = keep(spec, resume, stats.clone(), sender, looked, Arc::clone(&again));
         let handing = hand_out(Some(key), batches, Arc::clone(&readers), acks);
         let tasks = vec![tokio::spawn(keep), tokio::spawn(handing)];
-        Intake { readers, again, tasks, stats }
+        Fanout { readers, again, tasks, stats }
     }
 
     /// The same for lines that the daemon itself tells, and counts in `stats`.
-    pub(super) fn told(
+    pub(crate) fn told(
         batches: mpsc::Receiver<Batch>,
         readers: Vec<mpsc::Sender<Delivery>>,
         acks: mpsc::UnboundedSender<Handled>,
         stats: source::Stats,
-    ) -> Intake {
+    ) -> Fanout {
         let readers = Arc::new(Mutex::new(readers));
         let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), acks));
-        Intake { readers, again: Arc::default(), tasks: vec![handing], stats }
+        Fanout { readers, again: Arc::default(), tasks: vec![handing], stats }
     }
 
     /// A task of it has ended, though nobody ended it: nothing is read any more.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.tasks.iter().any(JoinHandle::is_finished)
     }
 
     /// If the source failed, it is tried again now.
-    pub(super) fn revive(&self) {
+    pub(crate) fn revive(&self) {
         self.again.notify_one();
     }
 
     /// Sets who reads it from the next batch on.
-    pub(super) fn set_readers(&self, readers: Vec<mpsc::Sender<Delivery>>) {
+    pub(crate) fn set_readers(&self, readers: Vec<mpsc::Sender<Delivery>>) {
         *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 }
 
-impl Drop for Intake {
+impl Drop for Fanout {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -165,13 +162,13 @@ async fn hand_out(
     readers: Readers,
     acks: mpsc::UnboundedSender<Handled>,
 ) {
-    let order = Order::new(acks);
+    let order = AckQueue::new(acks);
     while let Some(mut batch) = batches.recv().await {
         let (position, gone) = (batch.position.take(), batch.gone);
         let key = spec.as_ref().filter(|_| gone || position.is_some());
         let position = key.map(|spec| (spec.key(&batch.origin), position));
-        let receipt = Order::receipt(&order, position);
-        let delivery = Delivery { batch, receipt };
+        let guard = AckQueue::guard(&order, position);
+        let delivery = Delivery { batch, guard };
         let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for sender in senders {
             // a jail that a reload ended has no receiver any more
@@ -198,7 +195,7 @@ mod tests {
         let (looked, mut looking) = mpsc::channel(1);
         let spec = source::Spec::Syslog { listen: listen.clone() };
         let resume = Resume::default();
-        let intake = Intake::start(spec, vec![deliveries], resume, &stats, acks, looked);
+        let fanout = Fanout::start(spec, vec![deliveries], resume, &stats, acks, looked);
         assert_eq!(looking.recv().await, None, "a start waits for it for ever");
         let wait = async {
             while stats.snapshot().get(&*listen).is_none_or(|counters| counters.error.is_none()) {
@@ -211,7 +208,7 @@ mod tests {
         assert!(counters.error.unwrap().contains("in use"));
         let address = taken.local_addr().unwrap();
         drop(taken);
-        intake.revive();
+        fanout.revive();
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let read = async {
             loop {
@@ -223,7 +220,7 @@ mod tests {
         };
         time::timeout(patience(), read).await.unwrap();
         assert_eq!(stats.snapshot()[&*listen].error, None);
-        drop(intake);
+        drop(fanout);
         assert!(stats.snapshot().is_empty(), "gone everywhere");
     }
 }

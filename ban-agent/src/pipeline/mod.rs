@@ -1,6 +1,13 @@
 //! Which jail reads which source: starts, keeps and ends their tasks when the configuration
 //! changes.
 
+mod acks;
+mod fanout;
+mod ignore_command;
+mod ignore_files;
+mod own_bans;
+mod worker;
+
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
@@ -8,26 +15,27 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-use super::{
-    bans::Bans,
-    inquiry::Inquiry,
-    intake::{Delivery, Intake},
-    lookup,
-    message::{Handled, Message},
-    worker::{Counters, Forgiven, Rest, Worker},
+pub(crate) use self::{acks::Handled, worker::Counters};
+use self::{
+    fanout::{Delivery, Fanout},
+    ignore_command::Inquiry,
+    own_bans::Bans,
+    worker::{Forgiven, Rest, Worker},
 };
 use crate::{
     clock::{Boot, Now},
-    event::Bus,
+    engine::command::Command,
+    event::{Bus, Shown},
     filter::{self, Filter, Scanner},
     jail::{self, Jail, Offenders},
-    net::PrefixSet,
-    source::{self, Looked, Position},
+    net::{IpNet, PrefixSet},
+    source::{self, Looked, Position, ban_line},
     store::{Counts, Pardoned},
 };
 
@@ -41,13 +49,13 @@ const QUEUE: usize = 4;
 const FORGIVEN: usize = 256;
 
 /// The tasks of all jails and sources.
-pub(super) struct Wiring {
-    core: mpsc::Sender<Message>,
+pub(crate) struct Pipeline {
+    core: mpsc::Sender<Command>,
     acks: mpsc::UnboundedSender<Handled>,
     bus: Bus,
     stats: source::Stats,
     jails: BTreeMap<Arc<str>, Running>,
-    intakes: HashMap<source::Spec, Intake>,
+    fanouts: HashMap<source::Spec, Fanout>,
     onlink: watch::Sender<PrefixSet>,
     /// The way to the jails that count bans; `None` if there is none.
     bans: Option<Bans>,
@@ -91,19 +99,19 @@ impl Drop for Running {
     }
 }
 
-impl Wiring {
-    pub(super) fn new(
-        core: mpsc::Sender<Message>,
+impl Pipeline {
+    pub(crate) fn new(
+        core: mpsc::Sender<Command>,
         acks: mpsc::UnboundedSender<Handled>,
         bus: Bus,
-    ) -> Wiring {
-        Wiring {
+    ) -> Pipeline {
+        Pipeline {
             core,
             acks,
             bus,
             stats: source::Stats::default(),
             jails: BTreeMap::new(),
-            intakes: HashMap::new(),
+            fanouts: HashMap::new(),
             onlink: watch::Sender::new(PrefixSet::default()),
             bans: None,
             counts: Counts::new(),
@@ -113,18 +121,18 @@ impl Wiring {
     }
 
     /// Whom the jails that start from now on have banned before.
-    pub(super) fn remember(&mut self, offenders: Offenders) {
+    pub(crate) fn remember(&mut self, offenders: Offenders) {
         self.offenders = offenders;
     }
 
     /// Has the jails forget what they counted for those who are let go.
-    pub(super) fn forgive(&self, who: Vec<Pardoned>, given: Instant) {
+    pub(crate) fn forgive(&self, who: Vec<Pardoned>, given: Instant) {
         // without a jail nobody counts
         let _ = self.forgiven.send(Arc::new(Forgiven { who, given }));
     }
 
     /// Has the jails that start from now on go on with what an earlier run counted.
-    pub(super) fn resume(&mut self, counts: Counts) {
+    pub(crate) fn resume(&mut self, counts: Counts) {
         self.counts = counts;
     }
 
@@ -134,7 +142,7 @@ impl Wiring {
     ///
     /// # Errors
     /// If a filter does not compile; then nothing was changed.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         specs: &[jail::Spec],
         positions: &HashMap<Arc<str>, Position>,
@@ -179,7 +187,7 @@ impl Wiring {
         jail.remember(self.offenders.clone());
         let worker = Worker {
             ignored: lookup.map(|lookup| {
-                lookup::start(Arc::clone(&spec.rules.name), lookup, Arc::clone(&counters))
+                ignore_files::start(Arc::clone(&spec.rules.name), lookup, Arc::clone(&counters))
             }),
             inquiry: spec
                 .rules
@@ -206,7 +214,7 @@ impl Wiring {
     }
 
     /// Tells the jails the networks that this host is a member of.
-    pub(super) fn set_onlink(&self, networks: PrefixSet) {
+    pub(crate) fn set_onlink(&self, networks: PrefixSet) {
         self.onlink.send_replace(networks);
     }
 
@@ -218,38 +226,38 @@ impl Wiring {
                 readers.entry(source.clone()).or_default().push(running.deliveries.clone());
             }
         }
-        self.intakes.retain(|spec, _| readers.contains_key(spec));
+        self.fanouts.retain(|spec, _| readers.contains_key(spec));
         if !readers.contains_key(&source::Spec::Bans) {
             self.bans = None;
         }
         for (spec, senders) in readers {
-            if let Some(intake) = self.intakes.get(&spec).filter(|intake| !intake.has_ended()) {
-                intake.set_readers(senders);
-                intake.revive();
+            if let Some(fanout) = self.fanouts.get(&spec).filter(|fanout| !fanout.has_ended()) {
+                fanout.set_readers(senders);
+                fanout.revive();
                 continue;
             }
             if spec == source::Spec::Bans {
                 let stats = self.stats.of_source();
                 let (bans, batches) = Bans::new(stats.clone());
                 self.bans = Some(bans);
-                let intake = Intake::told(batches, senders, self.acks.clone(), stats);
-                self.intakes.insert(spec, intake);
+                let fanout = Fanout::told(batches, senders, self.acks.clone(), stats);
+                self.fanouts.insert(spec, fanout);
                 continue;
             }
             let (resume, acks) = (spec.resume(positions), self.acks.clone());
             let (source, stats) = (spec.clone(), &self.stats);
-            let intake = Intake::start(source, senders, resume, stats, acks, looked.clone());
-            self.intakes.insert(spec, intake);
+            let fanout = Fanout::start(source, senders, resume, stats, acks, looked.clone());
+            self.fanouts.insert(spec, fanout);
         }
     }
 
     /// Name, spec and counters of each jail, by name.
-    pub(super) fn jails(&self) -> impl Iterator<Item = (&jail::Spec, &Counters)> {
+    pub(crate) fn jails(&self) -> impl Iterator<Item = (&jail::Spec, &Counters)> {
         self.jails.values().map(|running| (&running.spec, &*running.counters))
     }
 
     /// The jails whose task has ended though nobody ended it: how often, and whether it is so now.
-    pub(super) fn deaths(&self) -> impl Iterator<Item = (&str, u64, bool)> {
+    pub(crate) fn deaths(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         let all = self.jails.values();
         all.map(|jail| (&*jail.spec.rules.name, jail.deaths, jail.is_dead()))
             .filter(|(_, deaths, dead)| *deaths > 0 || *dead)
@@ -257,7 +265,7 @@ impl Wiring {
 
     /// Starts again what has ended though nobody ended it: a source goes on behind what was handled,
     /// a jail with the next lines. One that fails again and again waits longer each time.
-    pub(super) fn revive(&mut self, now: Now, positions: &HashMap<Arc<str>, Position>) {
+    pub(crate) fn revive(&mut self, now: Now, positions: &HashMap<Arc<str>, Position>) {
         let mut due = Vec::new();
         for running in self.jails.values_mut().filter(|running| running.is_dead()) {
             let again = running.again.get_or_insert_with(|| {
@@ -268,7 +276,7 @@ impl Wiring {
                 due.push(running.spec.clone());
             }
         }
-        let ended = self.intakes.values().any(Intake::has_ended);
+        let ended = self.fanouts.values().any(Fanout::has_ended);
         let any = !due.is_empty();
         for spec in due {
             // it compiled before
@@ -286,29 +294,38 @@ impl Wiring {
 
     /// What no jail does by itself.
     #[cfg(test)]
-    pub(super) fn kill(&self, jail: &str) {
+    pub(crate) fn kill(&self, jail: &str) {
         self.jails[jail].task.as_ref().unwrap().abort();
     }
 
     /// The spec of one jail.
-    pub(super) fn jail(&self, name: &str) -> Option<&jail::Spec> {
+    pub(crate) fn jail(&self, name: &str) -> Option<&jail::Spec> {
         self.jails.get(name).map(|running| &running.spec)
     }
 
     /// A sentence of this jail became a ban.
-    pub(super) fn count_ban(&self, jail: &str) {
+    pub(crate) fn count_ban(&self, jail: &str) {
         if let Some(running) = self.jails.get(jail) {
             running.counters.total.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The way to the jails that count bans.
-    pub(super) fn bans(&self) -> Option<&Bans> {
-        self.bans.as_ref()
+    /// Tells the jails that count bans: when, by which jail and what was banned; also before this
+    /// agent ran.
+    pub(crate) fn tell_bans(&self, mut past: Vec<(Timestamp, Arc<str>, IpNet)>) {
+        let Some(bans) = &self.bans else { return };
+        // a jail's own bans would keep it going for ever
+        let counts = |jail: &jail::Spec| jail.sources.contains(&source::Spec::Bans);
+        past.retain(|(_, jail, _)| !self.jail(jail).is_some_and(counts));
+        past.sort_by_key(|(at, ..)| *at);
+        if !past.is_empty() {
+            let lines = past.iter().map(|(at, jail, prefix)| ban_line(jail, &Shown(*prefix), *at));
+            bans.tell(u64::try_from(past.len()).unwrap_or(u64::MAX), lines.collect());
+        }
     }
 
     /// What the sources count.
-    pub(super) fn stats(&self) -> &source::Stats {
+    pub(crate) fn stats(&self) -> &source::Stats {
         &self.stats
     }
 }

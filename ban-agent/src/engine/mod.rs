@@ -4,6 +4,30 @@
 //! has it; an unban is handed to the store first, and reported like a ban. A kernel step that
 //! failed stays pending, is retried, and is visible in `status`.
 
+mod actions;
+mod alarms;
+pub(crate) mod command;
+#[cfg(test)]
+mod crashes;
+mod deadline;
+mod decide;
+mod error;
+mod extend;
+mod latency;
+#[cfg(test)]
+mod laws;
+mod listeners;
+mod outbox;
+mod patrol;
+pub(crate) mod probation;
+mod requests;
+mod restore;
+#[cfg(test)]
+mod rig;
+mod survey;
+pub(crate) mod trial;
+mod view;
+
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
@@ -18,21 +42,20 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{
-    Error, Options, QUEUE,
+use self::{
     actions::Actions,
-    alarms::{self, Alarms},
-    answer::text,
+    alarms::Alarms,
+    command::Command,
     deadline::{ClockSteps, Deadline},
     latency::Latency,
     listeners::{asked_by, event},
-    message::{Handled, Message},
-    notary::{Deed, Notary, Receipt},
+    outbox::{Entry, Outbox, PendingReply},
     patrol::Patrol,
     probation::Probation,
+    requests::text,
     trial::Trial,
-    wiring::Wiring,
 };
+pub use self::{error::Error, trial::Grace};
 use crate::{
     clock::Now,
     config::{self, Config, Disk},
@@ -44,6 +67,7 @@ use crate::{
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
+    pipeline::{Handled, Pipeline},
     protect::{Group, Sessions, Watcher},
     source::{Looked, Position},
     store::{Pardons, Store},
@@ -61,65 +85,83 @@ const FAILURES: u32 = 16;
 /// before took.
 const READERS_WAIT: u32 = 9;
 
+/// Messages that may wait for the core: a burst of sentences, and no more.
+pub(crate) const QUEUE: usize = 1024;
+
+/// What `run` was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file, for a reload.
+    pub path: PathBuf,
+    /// The configuration as it stands in the file.
+    pub config: Config,
+    /// Its `[agent]` section with the command line over it.
+    pub agent: config::Agent,
+    /// Take an XDP slot that another program holds.
+    pub replace: bool,
+    /// Enforce on trial.
+    pub grace: Option<Grace>,
+}
+
 /// Everything that the agent decides with.
-pub(super) struct Core {
-    pub(super) config: Config,
-    pub(super) path: PathBuf,
-    pub(super) ledger: Ledger,
-    pub(super) xdp: Box<dyn Card>,
-    pub(super) store: Store,
-    pub(super) wiring: Wiring,
-    pub(super) actions: Actions,
-    pub(super) positions: HashMap<Arc<str>, Position>,
+pub(crate) struct Engine {
+    config: Config,
+    path: PathBuf,
+    ledger: Ledger,
+    pub(crate) xdp: Box<dyn Card>,
+    pub(crate) store: Store,
+    pipeline: Pipeline,
+    actions: Actions,
+    positions: HashMap<Arc<str>, Position>,
     /// What the operator let go of lately.
-    pub(super) pardons: Pardons,
+    pardons: Pardons,
     /// Bans whose kernel step failed.
-    pub(super) pending: HashSet<IpNet>,
-    pub(super) kernel_error: Option<String>,
+    pending: HashSet<IpNet>,
+    kernel_error: Option<String>,
     /// The kernel's allow list is not that of the ledger.
-    pub(super) allow_due: bool,
-    pub(super) started: Timestamp,
+    allow_due: bool,
+    started: Timestamp,
     /// How long lines took to become bans.
-    pub(super) latency: Latency,
-    notary: Notary,
+    latency: Latency,
+    outbox: Outbox,
     /// Where everybody listens.
-    pub(super) bus: Bus,
+    bus: Bus,
     /// Who may change anything.
-    pub(super) access: Access,
+    pub(crate) access: Access,
     /// Why the operator banned whom he did, as long as the ban lasts; not more than so many.
-    pub(super) reasons: HashMap<(IpNet, Holder), Arc<str>>,
+    reasons: HashMap<(IpNet, Holder), Arc<str>>,
     /// What the hooks count, by name.
-    pub(super) hooks: Vec<(Arc<str>, hook::Stats)>,
+    pub(crate) hooks: Vec<(Arc<str>, hook::Stats)>,
     /// Somebody listens for dropped packets.
-    pub(super) sampling: bool,
+    sampling: bool,
     /// Who asks for what is being done, by user id; `None`: nobody does.
-    pub(super) asker: Option<u32>,
+    asker: Option<u32>,
     /// What is being decided lets go of all that a jail holds, or of all.
-    pub(super) flush: bool,
+    flush: bool,
     /// What is wrong.
-    pub(super) alarms: Alarms,
+    alarms: Alarms,
     trouble: Arc<Notify>,
-    /// `None` until [`Core::protect`].
-    pub(super) watcher: Option<Watcher>,
+    /// `None` until [`Engine::protect`].
+    watcher: Option<Watcher>,
     /// Networks of this host: no ban is widened over them.
-    pub(super) onlink: PrefixSet,
+    onlink: PrefixSet,
     /// Whom no log line bans, for people.
-    pub(super) protected: Vec<Group>,
+    protected: Vec<Group>,
     /// One for each jail that has banned somebody.
-    pub(super) breakers: HashMap<Arc<str>, Breaker>,
+    breakers: HashMap<Arc<str>, Breaker>,
     /// Whether it enforces for good.
-    pub(super) probation: Probation,
+    probation: Probation,
     /// Counters that decide whether a ban is extended.
-    pub(super) looks: Looks,
+    looks: Looks,
     /// Sees that all that enforces stays in place.
-    pub(super) patrol: Patrol,
+    patrol: Patrol,
     leaving: Option<Leaving>,
     /// Until when other work goes before those who may only look.
     readers_due: Instant,
 }
 
 /// Why the core ends.
-pub(super) enum Leaving {
+enum Leaving {
     /// Enforcement stays.
     Stop,
     /// Enforcement was ended by force, while the agent hung.
@@ -145,30 +187,30 @@ fn detach(xdp: Box<dyn Card>) -> (Reply, Result<(), Error>) {
     }
 }
 
-impl Core {
-    pub(super) fn new(
+impl Engine {
+    pub(crate) fn new(
         options: Options,
         xdp: Box<dyn Card>,
         store: Store,
         trial: Trial,
-        wiring: Wiring,
+        pipeline: Pipeline,
         bus: Bus,
         now: Now,
-    ) -> Core {
+    ) -> Engine {
         let trouble = Arc::new(Notify::new());
         let disk = Disk::of(&options.path, &options.config.files);
         let max_bans = usize::try_from(options.agent.max_bans).unwrap_or(usize::MAX);
         let mut store = store;
         store.set_max_bans(max_bans);
-        Core {
+        Engine {
             ledger: Ledger::new(max_bans),
             actions: Actions::new(options.agent.max_actions, options.agent.dry_run),
-            notary: Notary::start(bus.clone(), Arc::clone(&trouble), store.patience()),
+            outbox: Outbox::start(bus.clone(), Arc::clone(&trouble), store.patience()),
             config: options.config,
             path: options.path,
             xdp,
             store,
-            wiring,
+            pipeline,
             bus,
             access: Access::default(),
             reasons: HashMap::new(),
@@ -198,9 +240,9 @@ impl Core {
     }
 
     /// Takes messages until it is told to end.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self,
-        mut messages: mpsc::Receiver<Message>,
+        mut messages: mpsc::Receiver<Command>,
         mut questions: mpsc::Receiver<Asked>,
         mut handled: mpsc::UnboundedReceiver<Handled>,
     ) -> Result<(), Error> {
@@ -231,7 +273,7 @@ impl Core {
             tokio::select! {
                 biased;
                 _ = pulse.tick(), if period.is_some() => {
-                    super::tell_systemd(&[NotifyState::Watchdog]);
+                    tell_systemd(&[NotifyState::Watchdog]);
                 }
                 fired = deadline.reached() => {
                     fired.map_err(|error| Error::System("wait for a timer", error))?;
@@ -254,7 +296,7 @@ impl Core {
                 }
                 _ = look.tick() => {
                     self.look_at_disk();
-                    self.wiring.revive(Now::read(), &self.positions);
+                    self.pipeline.revive(Now::read(), &self.positions);
                     self.look_for_alarms(Now::read());
                     continue;
                 }
@@ -302,7 +344,7 @@ impl Core {
     }
 
     /// The clock may have been set back since somebody was let go.
-    pub(super) fn cap_pardons(&mut self, now: Now) {
+    fn cap_pardons(&mut self, now: Now) {
         for (pardoned, at) in self.pardons.cap(now.wall) {
             self.store.pardon(pardoned, at);
         }
@@ -310,7 +352,7 @@ impl Core {
 
     /// The wall clock was set, or the machine slept. Deadlines do not care, but the ends that the
     /// maps and the store show are by the wall clock, and the kernel's ticks stood still.
-    pub(super) fn clocks_changed(&mut self, now: Now) {
+    fn clocks_changed(&mut self, now: Now) {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
         self.cap_pardons(now);
@@ -321,16 +363,16 @@ impl Core {
     }
 
     /// Has the store write everything anew.
-    pub(super) fn snapshot(&mut self, now: Now) {
+    fn snapshot(&mut self, now: Now) {
         let claims: Vec<Claim> =
             self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
         self.store.snapshot(claims.into_iter(), self.positions.iter(), now);
     }
 
     async fn leave(self) -> Result<(), Error> {
-        super::tell_systemd(&[NotifyState::Stopping]);
+        tell_systemd(&[NotifyState::Stopping]);
         let kept = self.probation.trial() == Trial::Over;
-        let Core { xdp, store, notary, wiring, actions, leaving, .. } = self;
+        let Engine { xdp, store, outbox, pipeline, actions, leaving, .. } = self;
         let mut result = Ok(());
         if let Some(Leaving::Detached) = leaving {
             log::warn!("stopped: it was detached by force, no ban is enforced any more");
@@ -345,41 +387,41 @@ impl Core {
         } else {
             log::warn!("stopped; nothing is enforced, because the trial was not confirmed");
         }
-        drop(wiring);
-        notary.finish().await;
+        drop(pipeline);
+        outbox.finish().await;
         actions.finish().await;
         store.close();
         result
     }
 
-    pub(super) fn handle(&mut self, messages: impl Iterator<Item = Message>) {
+    fn handle(&mut self, messages: impl Iterator<Item = Command>) {
         let now = Now::read();
         let mut plan = Plan::default();
         let mut events = Vec::new();
         let (mut allow, mut look) = (false, false);
         for message in messages {
             match message {
-                Message::Named { jail, named } => self.named(&jail, &named, now),
-                Message::Sentence { jail, sentence, read } => {
+                Command::Named { jail, named } => self.named(&jail, &named, now),
+                Command::Sentence { jail, sentence, read } => {
                     self.latency.begin(read);
                     self.sentence(jail, sentence, read, now, &mut plan, &mut events);
                     look = true;
                 }
-                Message::Sample(on) => {
+                Command::Sample(on) => {
                     self.sampling = on;
                     self.sample();
                 }
                 // a reader that gave up needs no answer
-                Message::Survey(reader) => drop(reader.send(self.survey())),
-                Message::Call(call) if call.reply.is_closed() => {}
-                Message::Roll(roll) => drop(roll.reply.send(self.roll(roll.jail.as_deref(), now))),
-                Message::Page(page) => drop(page.reply.send(self.bans(&page.prefixes, now))),
-                Message::Call(call) => {
+                Command::Survey(reader) => drop(reader.send(self.survey())),
+                Command::Call(call) if call.reply.is_closed() => {}
+                Command::Roll(roll) => drop(roll.reply.send(self.roll(roll.jail.as_deref(), now))),
+                Command::Page(page) => drop(page.reply.send(self.bans(&page.prefixes, now))),
+                Command::Call(call) => {
                     // a call sees, and is answered after, everything that came before it
                     self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
                     self.answer(call, now);
                 }
-                Message::Surroundings(surroundings) => {
+                Command::Surroundings(surroundings) => {
                     self.ledger.set_protected(&surroundings.protected, &mut plan);
                     self.protected = surroundings.groups;
                     self.set_onlink(surroundings.onlink, &mut plan);
@@ -387,12 +429,12 @@ impl Core {
                     allow = true;
                 }
                 // a host of many containers has links come and go all the time
-                Message::Interfaces => self.patrol.moved = true,
-                Message::Reload => match self.reload() {
+                Command::Interfaces => self.patrol.moved = true,
+                Command::Reload => match self.reload() {
                     Ok(_) => log::info!("configuration reloaded"),
                     Err(error) => log::error!("configuration not reloaded: {error}"),
                 },
-                Message::Stop => self.leaving = Some(Leaving::Stop),
+                Command::Stop => self.leaving = Some(Leaving::Stop),
             }
         }
         self.commit(plan, events, None, now);
@@ -426,25 +468,25 @@ impl Core {
     }
 
     /// Takes the program off, answers `reply`, and ends.
-    pub(super) fn detach(&mut self, reply: oneshot::Sender<Reply>) {
+    fn detach(&mut self, reply: oneshot::Sender<Reply>) {
         self.leaving = Some(Leaving::Detach(reply));
     }
 
     /// Everything was detached while the agent hung: it ends, as it would have then.
-    pub(super) fn end_detached(&mut self) {
+    fn end_detached(&mut self) {
         self.leaving = Some(Leaving::Detached);
     }
 
     /// Learns what must not be banned, and goes on hearing of it.
-    pub(super) fn protect(
+    pub(crate) fn protect(
         &mut self,
         sessions: Sessions,
-        sender: mpsc::Sender<Message>,
+        sender: mpsc::Sender<Command>,
     ) -> Result<(), Error> {
         let (watcher, surroundings) =
             Watcher::start(sessions, self.config.agent.protect.clone(), move |surroundings| {
                 // the core is gone: nobody needs to know
-                let _ = sender.blocking_send(Message::Surroundings(surroundings));
+                let _ = sender.blocking_send(Command::Surroundings(surroundings));
             })?;
         self.watcher = Some(watcher);
         self.set_onlink(surroundings.onlink, &mut Plan::default());
@@ -454,7 +496,7 @@ impl Core {
     }
 
     /// Ends what is due.
-    pub(super) fn expire(&mut self, now: Now) {
+    fn expire(&mut self, now: Now) {
         self.look_at_hits(now);
         let mut plan = Plan::default();
         self.ledger.expire(now.boot, &mut plan);
@@ -463,11 +505,11 @@ impl Core {
     }
 
     /// Carries a plan out, and has it reported once the store has it.
-    pub(super) fn commit(
+    fn commit(
         &mut self,
         mut plan: Plan,
         mut events: Vec<Event>,
-        mut receipt: Option<Receipt>,
+        mut asking: Option<PendingReply>,
         now: Now,
     ) {
         self.narrow(&mut plan, now);
@@ -495,7 +537,7 @@ impl Core {
         self.enforce(&plan.ops, now);
         self.latency.settle(&self.pending);
         let stuck = plan.ops.iter().any(|op| self.pending.contains(&op.prefix()));
-        if stuck && let (Some(error), Some((_, reply))) = (&self.kernel_error, &mut receipt) {
+        if stuck && let (Some(error), Some((_, reply))) = (&self.kernel_error, &mut asking) {
             *reply = Reply::Error(Refusal {
                 code: 2,
                 message: format!("recorded, but not in the kernel yet: {error}"),
@@ -503,14 +545,14 @@ impl Core {
             });
         }
         let orders = self.actions.take_orders();
-        if !events.is_empty() || receipt.is_some() || !orders.is_empty() {
+        if !events.is_empty() || asking.is_some() || !orders.is_empty() {
             let durable = self.store.barrier();
-            self.notary.report(Deed { durable, events, orders, receipt });
+            self.outbox.report(Entry { durable, events, orders, pending: asking });
         }
     }
 
     /// Brings the kernel in line; what fails is remembered and tried again.
-    pub(super) fn enforce(&mut self, ops: &[Op], now: Now) {
+    fn enforce(&mut self, ops: &[Op], now: Now) {
         if ops.is_empty() {
             return;
         }
@@ -530,13 +572,13 @@ impl Core {
     }
 
     /// Tells the kernel what it must never drop.
-    pub(super) fn allow(&mut self) {
+    fn allow(&mut self) {
         self.allow_due = true;
         self.retry(Now::read());
     }
 
     /// Tries again what failed, as the ledger has it now.
-    pub(super) fn retry(&mut self, now: Now) {
+    fn retry(&mut self, now: Now) {
         if self.store.wants_snapshot() {
             self.snapshot(now);
         }
@@ -589,24 +631,24 @@ impl Core {
     }
 
     /// Starts the jails of the configuration; their sources drop `looked` once they have looked.
-    pub(super) fn start_jails(&mut self, looked: &Looked) -> Result<(), Error> {
-        self.wiring.apply(&self.config.jails, &self.positions, looked).map_err(Error::Filter)?;
+    pub(crate) fn start_jails(&mut self, looked: &Looked) -> Result<(), Error> {
+        self.pipeline.apply(&self.config.jails, &self.positions, looked).map_err(Error::Filter)?;
         self.watch_hits();
         Ok(())
     }
 
     /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
     /// store stay what they were at the start: what changed and waits for the next one is named.
-    pub(super) fn reload(&mut self) -> Result<Vec<String>, Error> {
+    fn reload(&mut self) -> Result<Vec<String>, Error> {
         let config = config::load(&self.path)?;
         let access = Access::resolve(None, &config.agent.operators)?;
         // nobody waits for it: the answer would have to
         let (looked, _) = mpsc::channel(1);
-        self.wiring.apply(&config.jails, &self.positions, &looked).map_err(Error::Filter)?;
+        self.pipeline.apply(&config.jails, &self.positions, &looked).map_err(Error::Filter)?;
         self.access.take_over(access);
         self.actions.apply(&config.jails);
         // who was stopped stays so, also under new limits
-        self.breakers.retain(|jail, _| self.wiring.jail(jail).is_some());
+        self.breakers.retain(|jail, _| self.pipeline.jail(jail).is_some());
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
         self.note_files();
@@ -636,7 +678,7 @@ impl Core {
     }
 
     /// From now on the configuration's allow list counts.
-    pub(super) fn take_allowed(&mut self, now: Now) {
+    fn take_allowed(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.set_guard(&mut plan);
         self.allow();
@@ -644,7 +686,7 @@ impl Core {
     }
 
     /// The ledger learns whom the configuration says never to ban.
-    pub(super) fn set_guard(&mut self, plan: &mut Plan) {
+    fn set_guard(&mut self, plan: &mut Plan) {
         self.ledger.set_allowed(&self.config.agent.allowed(), plan);
         let jails = self.config.jails.iter();
         let proxies: Vec<_> =
@@ -656,7 +698,7 @@ impl Core {
     }
 
     /// Makes room for as many bans as the configuration says.
-    pub(super) fn resize(&mut self) {
+    fn resize(&mut self) {
         let max_bans = self.config.agent.max_bans;
         match self.xdp.resize(max_bans) {
             Ok(false) => {}
@@ -669,5 +711,12 @@ impl Core {
         let max_bans = usize::try_from(max_bans).unwrap_or(usize::MAX);
         self.ledger.set_max_bans(max_bans);
         self.store.set_max_bans(max_bans);
+    }
+}
+
+/// Tells systemd, if it started us; elsewhere nothing happens.
+pub(crate) fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::warn!("cannot notify systemd: {error}");
     }
 }

@@ -10,17 +10,16 @@ use std::{
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, time};
 
-use super::core::Core;
+use super::Engine;
 use crate::{
     action::{Action, Job, Order, Past, Spec, Ticket},
     children,
     clock::{Boot, Now},
     control::ActionStatus,
     event::escape,
-    filter::Failure,
     jail::{self, Named, Sentence},
     ledger::{Change, Claim, Holder},
-    net::{self, IpNet},
+    net::IpNet,
 };
 
 /// Bans whose circumstances are kept in memory for those who are told of their end.
@@ -159,7 +158,7 @@ impl Actions {
     }
 }
 
-impl Core {
+impl Engine {
     /// A claim of a jail was made or became longer: its actions are told. To be called before the
     /// store learns of it.
     pub(super) fn tell_banned(
@@ -290,7 +289,7 @@ impl Core {
         prolonged: bool,
         now: Now,
     ) -> Ticket {
-        let mut ticket = sentence.map_or_else(|| plain(claim, now), ticket_of);
+        let mut ticket = sentence.map_or_else(|| plain(claim, now), Ticket::of);
         ticket.prefix = Some(claim.prefix);
         ticket.bantime = now
             .wall_of(claim.until)
@@ -311,33 +310,6 @@ impl Core {
             ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
         }
         ticket
-    }
-}
-
-/// What is known of an offence before it is a ban.
-pub(super) fn ticket_of(sentence: &Sentence) -> Ticket {
-    Ticket {
-        prefix: Some(sentence.address),
-        time: sentence.time,
-        bantime: sentence.duration,
-        failures: sentence.failures,
-        matches: sentence.evidence.clone(),
-        fields: sentence.fields.clone(),
-        ..Ticket::default()
-    }
-}
-
-/// What is known of a failure before it counts.
-pub(super) fn ticket_of_failure(failure: &Failure, line: &[u8]) -> Ticket {
-    let mut fields = failure.fields.clone();
-    fields.extend(failure.id.iter().map(|id| ("fid".to_owned(), id.clone())));
-    Ticket {
-        prefix: failure.address.map(net::host),
-        time: failure.time.unwrap_or_else(Timestamp::now),
-        failures: 1,
-        matches: vec![line.into()],
-        fields,
-        ..Ticket::default()
     }
 }
 

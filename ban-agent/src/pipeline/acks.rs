@@ -2,40 +2,61 @@
 //! still wait for a decision waits with them, so that a crash has them read again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::mpsc;
 
-use super::message::Handled;
-use crate::{source::Position, store::Counted};
+use crate::{jail::Count, net::IpNet, source::Position, store::Counted};
+
+/// All jails have handled the lines of a source up to a position.
+#[derive(Debug, Default)]
+pub(crate) struct Handled {
+    /// How far each log was read; none, if the source cannot go on where it was. `None`: the log is
+    /// gone, and nobody goes on with it.
+    pub(crate) positions: HashMap<Arc<str>, Option<Position>>,
+    /// What the jails count since; `None`: nothing any more.
+    pub(crate) counted: HashMap<(Arc<str>, IpNet), Option<Count>>,
+}
+
+impl Handled {
+    /// What was handled after this.
+    pub(crate) fn add(&mut self, later: Handled) {
+        self.positions.extend(later.positions);
+        self.counted.extend(later.counted);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.positions.is_empty() && self.counted.is_empty()
+    }
+}
 
 /// The batches of one source that are under way.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(crate) struct AckQueue {
     acks: mpsc::UnboundedSender<Handled>,
     next: u64,
     /// By number: what to report, once it is handled. No two neighbours are: they are made one.
     batches: BTreeMap<u64, Option<Handled>>,
 }
 
-impl Order {
-    pub(super) fn new(acks: mpsc::UnboundedSender<Handled>) -> Arc<Mutex<Order>> {
-        Arc::new(Mutex::new(Order { acks, next: 0, batches: BTreeMap::new() }))
+impl AckQueue {
+    pub(crate) fn new(acks: mpsc::UnboundedSender<Handled>) -> Arc<Mutex<AckQueue>> {
+        Arc::new(Mutex::new(AckQueue { acks, next: 0, batches: BTreeMap::new() }))
     }
 
     /// A batch begins.
-    pub(super) fn receipt(
-        order: &Arc<Mutex<Order>>,
+    pub(crate) fn guard(
+        order: &Arc<Mutex<AckQueue>>,
         position: Option<(Arc<str>, Option<Position>)>,
-    ) -> Arc<Receipt> {
+    ) -> Arc<AckGuard> {
         let mut this = order.lock().unwrap_or_else(PoisonError::into_inner);
         let number = this.next;
         this.next += 1;
         this.batches.insert(number, None);
         let handled = Handled { positions: position.into_iter().collect(), ..Handled::default() };
-        Arc::new(Receipt { order: Arc::clone(order), number, handled: Mutex::new(handled) })
+        Arc::new(AckGuard { order: Arc::clone(order), number, handled: Mutex::new(handled) })
     }
 
     fn done(&mut self, number: u64, mut handled: Handled) {
@@ -64,22 +85,22 @@ impl Order {
 
 /// Lines on their way. When the last copy is dropped, they were handled.
 #[derive(Debug)]
-pub(super) struct Receipt {
-    order: Arc<Mutex<Order>>,
+pub(crate) struct AckGuard {
+    order: Arc<Mutex<AckQueue>>,
     number: u64,
     handled: Mutex<Handled>,
 }
 
-impl Receipt {
+impl AckGuard {
     /// Adds what a jail counts after these lines: it is recorded together with the position, so
     /// that after a crash each line has been counted once.
-    pub(super) fn note(&self, counted: Vec<Counted>) {
+    pub(crate) fn note(&self, counted: Vec<Counted>) {
         let mut handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
         handled.counted.extend(counted);
     }
 }
 
-impl Drop for Receipt {
+impl Drop for AckGuard {
     fn drop(&mut self) {
         // A jail that panicked has not handled its lines: they, and what follows them, are read
         // again after a restart.
@@ -95,9 +116,8 @@ impl Drop for Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jail::Count;
 
-    fn begin(order: &Arc<Mutex<Order>>, origin: &str, offset: u64) -> Arc<Receipt> {
+    fn begin(order: &Arc<Mutex<AckQueue>>, origin: &str, offset: u64) -> Arc<AckGuard> {
         let position = Position::File {
             files: vec![crate::source::Mark {
                 dev: 0,
@@ -111,7 +131,7 @@ mod tests {
                 rotated: false,
             }],
         };
-        Order::receipt(order, Some((origin.into(), Some(position))))
+        AckQueue::guard(order, Some((origin.into(), Some(position))))
     }
 
     /// What was reported: the offset by origin.
@@ -131,19 +151,19 @@ mod tests {
     #[test]
     fn later_lines_wait_for_earlier_ones() {
         let (acks, mut told) = mpsc::unbounded_channel();
-        let order = Order::new(acks);
-        let receipts = [("a", 1), ("a", 2), ("b", 7), ("a", 3), ("a", 4)]
+        let order = AckQueue::new(acks);
+        let guards = [("a", 1), ("a", 2), ("b", 7), ("a", 3), ("a", 4)]
             .map(|(origin, offset)| begin(&order, origin, offset));
-        let [one, two, three, four, five] = receipts;
+        let [one, two, three, four, five] = guards;
         drop(one);
         assert_eq!(reported(&mut told), [[("a".to_owned(), 1)]]);
         let prefix = "192.0.2.1/32".parse().unwrap();
         let count = |failures| Some(Count { failures, first: 0, last: 0 });
-        for (receipt, failures) in [(&four, 2), (&three, 1), (&five, 3)] {
-            receipt.note(vec![(("sshd".into(), prefix), count(failures))]);
+        for (guard, failures) in [(&four, 2), (&three, 1), (&five, 3)] {
+            guard.note(vec![(("sshd".into(), prefix), count(failures))]);
         }
-        for receipt in [four, three, five] {
-            drop(receipt);
+        for guard in [four, three, five] {
+            drop(guard);
         }
         assert!(reported(&mut told).is_empty());
         assert_eq!(order.lock().unwrap().batches.len(), 2, "kept as one");
@@ -161,14 +181,12 @@ mod tests {
     fn a_log_is_forgotten_when_what_came_before_was_handled() {
         for turns in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
             let (acks, mut told) = mpsc::unbounded_channel();
-            let order = Order::new(acks);
-            let gone = |order| Order::receipt(order, Some(("a".into(), None)));
-            let mut receipts =
-                [begin(&order, "a", 1), gone(&order), begin(&order, "a", 2)].map(Some);
-            let mut known: std::collections::HashMap<Arc<str>, Option<Position>> =
-                std::collections::HashMap::new();
+            let order = AckQueue::new(acks);
+            let gone = |order| AckQueue::guard(order, Some(("a".into(), None)));
+            let mut guards = [begin(&order, "a", 1), gone(&order), begin(&order, "a", 2)].map(Some);
+            let mut known: HashMap<Arc<str>, Option<Position>> = HashMap::new();
             for turn in turns {
-                receipts[turn] = None;
+                guards[turn] = None;
                 while let Ok(handled) = told.try_recv() {
                     known.extend(handled.positions);
                 }
@@ -181,7 +199,7 @@ mod tests {
     #[test]
     fn what_a_panic_drops_was_not_handled() {
         let (acks, mut told) = mpsc::unbounded_channel();
-        let order = Order::new(acks);
+        let order = AckQueue::new(acks);
         let (one, two) = (begin(&order, "a", 1), begin(&order, "a", 2));
         let jail = std::thread::spawn(move || {
             let _lines = one;
@@ -195,8 +213,8 @@ mod tests {
     #[test]
     fn nothing_is_reported_that_says_nothing() {
         let (acks, mut told) = mpsc::unbounded_channel();
-        let order = Order::new(acks);
-        drop(Order::receipt(&order, None));
+        let order = AckQueue::new(acks);
+        drop(AckQueue::guard(&order, None));
         assert!(told.try_recv().is_err());
     }
 }

@@ -18,11 +18,11 @@ use tokio::{
     time,
 };
 
-use super::{
-    actions::ticket_of_failure, inquiry::Inquiry, intake::Delivery, lookup::Nets, message::Message,
-};
+use super::{fanout::Delivery, ignore_command::Inquiry, ignore_files::Nets};
 use crate::{
+    action::Ticket,
     clock::Now,
+    engine::command::Command,
     event::{Bus, Event, What},
     filter::{Failure, Scanner},
     jail::{Decision, Jail},
@@ -40,62 +40,62 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// What `status` shows of a jail; written by its task, but for what the core decides.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) lines: AtomicU64,
-    pub(super) matched: AtomicU64,
-    pub(super) ignored: AtomicU64,
-    pub(super) failing: AtomicU64,
-    pub(super) evicted: AtomicU64,
+pub(crate) struct Counters {
+    pub(crate) lines: AtomicU64,
+    pub(crate) matched: AtomicU64,
+    pub(crate) ignored: AtomicU64,
+    pub(crate) failing: AtomicU64,
+    pub(crate) evicted: AtomicU64,
     /// Lines that held words of a pattern, and that none matched.
-    pub(super) near: AtomicU64,
+    pub(crate) near: AtomicU64,
     /// Times that an address had failed too often.
-    pub(super) offences: AtomicU64,
+    pub(crate) offences: AtomicU64,
     /// Bans that were made of them; the core counts these.
-    pub(super) total: AtomicU64,
+    pub(crate) total: AtomicU64,
     /// Failures without a date in logs that were there before: not counted.
-    pub(super) undated: AtomicU64,
+    pub(crate) undated: AtomicU64,
     /// Lines whose IPv6 address may as well be one with a port.
-    pub(super) unclear: AtomicU64,
+    pub(crate) unclear: AtomicU64,
     /// Failures that were written now by a clock that shows another time: counted as of now.
-    pub(super) other_clock: AtomicU64,
+    pub(crate) other_clock: AtomicU64,
     /// Failures that were written now, with a time that is older than findtime: not counted.
-    pub(super) too_old: AtomicU64,
+    pub(crate) too_old: AtomicU64,
     /// What of `ignoreip` cannot be looked up; empty: all can.
-    pub(super) lookup: Mutex<String>,
+    pub(crate) lookup: Mutex<String>,
 }
 
 /// One jail at work.
-pub(super) struct Worker {
-    pub(super) name: Arc<str>,
-    pub(super) scanner: Scanner,
-    pub(super) jail: Jail,
-    pub(super) counters: Arc<Counters>,
-    pub(super) core: mpsc::Sender<Message>,
+pub(crate) struct Worker {
+    pub(crate) name: Arc<str>,
+    pub(crate) scanner: Scanner,
+    pub(crate) jail: Jail,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) core: mpsc::Sender<Command>,
     /// Of the last lines.
-    pub(super) origin: Option<Arc<str>>,
+    pub(crate) origin: Option<Arc<str>>,
     /// Networks of this host, as they change.
-    pub(super) onlink: watch::Receiver<PrefixSet>,
-    pub(super) bus: Bus,
+    pub(crate) onlink: watch::Receiver<PrefixSet>,
+    pub(crate) bus: Bus,
     /// Whom it ignores by name or file.
-    pub(super) ignored: Option<watch::Receiver<Nets>>,
+    pub(crate) ignored: Option<watch::Receiver<Nets>>,
     /// Who was let go since it last looked.
-    pub(super) forgiven: broadcast::Receiver<Arc<Forgiven>>,
+    pub(crate) forgiven: broadcast::Receiver<Arc<Forgiven>>,
     /// Who was let go when lines had been read that have not come yet.
-    pub(super) lately: Vec<Arc<Forgiven>>,
+    pub(crate) lately: Vec<Arc<Forgiven>>,
     /// Who is asked about its failures.
-    pub(super) inquiry: Option<Inquiry>,
+    pub(crate) inquiry: Option<Inquiry>,
 }
 
 /// Whom the operator let go at once.
 #[derive(Debug)]
-pub(super) struct Forgiven {
-    pub(super) who: Vec<Pardoned>,
+pub(crate) struct Forgiven {
+    pub(crate) who: Vec<Pardoned>,
     /// When.
-    pub(super) given: Instant,
+    pub(crate) given: Instant,
 }
 
 /// What a worker leaves to its successor.
-pub(super) struct Rest {
+pub(crate) struct Rest {
     jail: Jail,
     /// Lines that it has not seen.
     deliveries: mpsc::Receiver<Delivery>,
@@ -103,7 +103,7 @@ pub(super) struct Rest {
 
 impl Worker {
     /// Works until the sources or the core are gone, or `stop` is. Takes over from `former` first.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self,
         deliveries: mpsc::Receiver<Delivery>,
         mut stop: oneshot::Receiver<Infallible>,
@@ -164,7 +164,7 @@ impl Worker {
                 return;
             }
         }
-        delivery.receipt.note(self.counted());
+        delivery.guard.note(self.counted());
     }
 
     /// Forgets those whose failures do not count any more, also where no new ones come.
@@ -220,7 +220,7 @@ impl Worker {
     }
 
     /// What these lines lead to.
-    async fn judge(&mut self, delivery: &Delivery) -> Vec<Message> {
+    async fn judge(&mut self, delivery: &Delivery) -> Vec<Command> {
         if self.onlink.has_changed().unwrap_or(false) {
             self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
         }
@@ -244,7 +244,7 @@ impl Worker {
             None => scanner.scan(&batch.lines, batch.stamped, now.wall, &mut sink),
         };
         if let (Some(inquiry), false) = (inquiry, asked.is_empty()) {
-            let tickets = asked.iter().map(|(failure, line)| ticket_of_failure(failure, line));
+            let tickets = asked.iter().map(|(failure, line)| Ticket::of_failure(failure, line));
             let excused = inquiry.excused(tickets.collect()).await;
             for ((failure, line), excused) in asked.iter().zip(excused) {
                 if excused {
@@ -276,7 +276,7 @@ impl Worker {
 #[derive(Default)]
 struct Verdict {
     /// For the core.
-    messages: Vec<Message>,
+    messages: Vec<Command>,
     /// Somebody wants to hear of each failure.
     wanted: bool,
     /// The failures, if so.
@@ -303,9 +303,9 @@ impl Verdict {
         }
         match decision {
             Decision::Ban(sentence) => {
-                self.messages.push(Message::Sentence { jail: name(), sentence, read: batch.read });
+                self.messages.push(Command::Sentence { jail: name(), sentence, read: batch.read });
             }
-            Decision::Named(named) => self.messages.push(Message::Named { jail: name(), named }),
+            Decision::Named(named) => self.messages.push(Command::Named { jail: name(), named }),
             Decision::Ignored | Decision::Old | Decision::Counted { .. } => {}
         }
     }
@@ -320,18 +320,18 @@ mod tests {
     use super::*;
     use crate::{
         clock::Boot,
-        daemon::{message::Handled, order::Order},
         filter::{self, Filter},
         jail,
         net::IpNet,
+        pipeline::acks::{AckQueue, Handled},
         source::Batch,
     };
 
     /// What a jail is joined to.
     struct Bench {
-        core: mpsc::Receiver<Message>,
+        core: mpsc::Receiver<Command>,
         acks: mpsc::UnboundedReceiver<Handled>,
-        order: Arc<Mutex<Order>>,
+        order: Arc<Mutex<AckQueue>>,
         forgiven: broadcast::Sender<Arc<Forgiven>>,
         now: Now,
     }
@@ -368,7 +368,7 @@ mod tests {
                 lately: Vec::new(),
                 inquiry: None,
             };
-            (worker, Bench { core, acks: told, order: Order::new(acks), forgiven, now })
+            (worker, Bench { core, acks: told, order: AckQueue::new(acks), forgiven, now })
         }
 
         /// Failures of this host, read at this instant.
@@ -386,7 +386,7 @@ mod tests {
                 gone: false,
                 read,
             };
-            Delivery { batch, receipt: Order::receipt(&self.order, None) }
+            Delivery { batch, guard: AckQueue::guard(&self.order, None) }
         }
 
         fn forgive(&self, host: Option<u8>, jail: Option<&str>, given: Instant) {

@@ -8,9 +8,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Options,
-    answer::text,
-    core::Core,
+    Engine, Options,
+    requests::text,
     trial::{self, Trial},
 };
 use crate::{
@@ -32,7 +31,7 @@ pub(super) struct Probation {
 }
 
 /// What this start begins with. A record that makes no sense confirms nothing.
-pub(super) fn at_start(options: &Options, now: Now) -> Trial {
+pub(crate) fn at_start(options: &Options, now: Now) -> Trial {
     let file = path(&options.agent.state);
     let record = load(&file).unwrap_or_else(|error| {
         log::error!("{}: {error}; taking the trial for unconfirmed", file.display());
@@ -87,7 +86,7 @@ impl Probation {
     }
 }
 
-impl Core {
+impl Engine {
     /// Lets go of the interfaces if the trial has run out.
     pub(super) fn lapse(&mut self, now: Now) {
         let trial = self.probation.trial.at(now);

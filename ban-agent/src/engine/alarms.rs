@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{core::Core, trial::Trial};
+use super::{Engine, trial::Trial};
 use crate::{
     alarm::{Alarm, Name},
     clock::{Boot, Now},
@@ -121,7 +121,7 @@ impl Look {
     }
 }
 
-impl Core {
+impl Engine {
     /// Looks what is wrong now, and tells what has changed.
     pub(super) fn look_for_alarms(&mut self, now: Now) {
         let mut counted = std::mem::take(&mut self.alarms.counted);
@@ -261,8 +261,8 @@ impl Core {
     fn look_at_jails(&self, look: &mut Look) {
         let up = look.now.wall.duration_since(self.started);
         let up = Duration::try_from(up).unwrap_or_default();
-        let stats = self.wiring.stats().snapshot();
-        for (spec, counters) in self.wiring.jails() {
+        let stats = self.pipeline.stats().snapshot();
+        for (spec, counters) in self.pipeline.jails() {
             let name = &*spec.rules.name;
             if is_blind(spec, &stats) {
                 let text = if spec.sources.is_empty() {
@@ -328,7 +328,7 @@ impl Core {
             let text = format!("{} is left out: {}", refused.part, refused.why);
             look.say(Name::PartRefused, &refused.part, text);
         }
-        for (name, deaths, dead) in self.wiring.deaths() {
+        for (name, deaths, dead) in self.pipeline.deaths() {
             if dead {
                 let text =
                     format!("[{name}] bans no address: its task has failed; it is being restarted");
@@ -344,9 +344,9 @@ impl Core {
     }
 
     fn look_at_sources(&self, look: &mut Look) {
-        let stats = self.wiring.stats().snapshot();
+        let stats = self.pipeline.stats().snapshot();
         let blind: Vec<&source::Spec> = self
-            .wiring
+            .pipeline
             .jails()
             .filter(|(spec, _)| is_blind(spec, &stats))
             .flat_map(|(spec, _)| &spec.sources)

@@ -18,7 +18,7 @@ use crate::{
     clock::{Boot, Now},
     config,
     control::{Document, Reply},
-    daemon::{message::Message, rig::Agent, trial::Trial},
+    engine::{command::Command, rig::Agent, trial::Trial},
     event::{Bus, Subscription, What},
     filter,
     jail::{self, Limits, Sentence},
@@ -135,7 +135,7 @@ impl Bench {
 
     fn run(&mut self, jails: &[jail::Spec]) {
         let (looked, _) = mpsc::channel(1);
-        self.agent.core.wiring.apply(jails, &self.agent.core.positions, &looked).unwrap();
+        self.agent.core.pipeline.apply(jails, &self.agent.core.positions, &looked).unwrap();
     }
 
     fn sentence(&mut self, jail: &str, address: &str) {
@@ -154,7 +154,7 @@ impl Bench {
         let read = std::time::Instant::now();
         self.agent
             .core
-            .handle([Message::Sentence { jail: jail.into(), sentence, read }].into_iter());
+            .handle([Command::Sentence { jail: jail.into(), sentence, read }].into_iter());
     }
 }
 
@@ -232,7 +232,7 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
     fs::write(&log, "").unwrap();
     bench.run(&[bench.jail("door", &[&log])]);
     let total = |bench: &Bench| {
-        let counters = bench.agent.core.wiring.jails().next().unwrap().1;
+        let counters = bench.agent.core.pipeline.jails().next().unwrap().1;
         counters.total.load(Ordering::Relaxed)
     };
     bench.sentence("door", "192.0.2.1");
@@ -398,7 +398,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     bench.was_told_once(Name::JailStopped, "door").await;
 
     let counters = |bench: &Bench| {
-        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.pipeline.jails().next().unwrap();
         counters.evicted.fetch_add(7, Ordering::Relaxed);
         counters.too_old.fetch_add(3, Ordering::Relaxed);
         counters.other_clock.fetch_add(4, Ordering::Relaxed);
@@ -417,7 +417,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
         ]
     );
     bench.later(RECENT);
-    bench.agent.core.wiring.jails().next().unwrap().1.lookup.lock().unwrap().clear();
+    bench.agent.core.pipeline.jails().next().unwrap().1.lookup.lock().unwrap().clear();
     assert_eq!(bench.alarms(), Vec::<String>::new());
     let told = bench.told().await;
     for name in [Name::FailuresTooOld, Name::StampsOfAnotherClock, Name::SuspectsForgotten] {
@@ -426,7 +426,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
             assert_eq!(told.iter().filter(|said| **said == event).count(), 1, "{event}: {told:?}");
         }
     }
-    bench.agent.core.wiring.kill("door");
+    bench.agent.core.pipeline.kill("door");
     bench.eventually(Name::JailDied, "door", true).await;
     bench.run(&[]);
     assert_eq!(bench.alarms(), Vec::<String>::new());
@@ -446,7 +446,7 @@ async fn a_jail_that_died_is_started_again() {
     };
     let lines = async |bench: &Bench, count: u64| {
         for _ in 0..10_000 {
-            let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
+            let (_, counters) = bench.agent.core.pipeline.jails().next().unwrap();
             if counters.lines.load(Ordering::Relaxed) >= count {
                 return;
             }
@@ -455,7 +455,7 @@ async fn a_jail_that_died_is_started_again() {
         panic!("{count} lines were not read");
     };
     for _ in 0..10_000 {
-        if bench.agent.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
+        if bench.agent.core.pipeline.stats().snapshot().values().any(|counters| counters.seen) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -463,7 +463,7 @@ async fn a_jail_that_died_is_started_again() {
     write("one\n");
     lines(&bench, 1).await;
     for count in 1..3 {
-        bench.agent.core.wiring.kill("door");
+        bench.agent.core.pipeline.kill("door");
         let texts = |bench: &mut Bench| {
             let alarms = bench.agent.core.alarms(bench.now).into_iter();
             alarms.map(|alarm| alarm.text).collect::<Vec<_>>()
@@ -472,10 +472,10 @@ async fn a_jail_that_died_is_started_again() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let positions = bench.agent.core.positions.clone();
-        bench.agent.core.wiring.revive(bench.now, &positions);
+        bench.agent.core.pipeline.revive(bench.now, &positions);
         assert!(texts(&mut bench)[0].contains("bans no address"), "not at once, and not for ever");
         bench.later(Duration::from_secs(10));
-        bench.agent.core.wiring.revive(bench.now, &positions);
+        bench.agent.core.pipeline.revive(bench.now, &positions);
         let text = format!("[door] failed, {count} times");
         assert!(texts(&mut bench)[0].starts_with(&text), "{:?}", texts(&mut bench));
         write("another\n");
@@ -494,7 +494,7 @@ async fn patterns_that_match_nothing() {
     fs::write(&log, "").unwrap();
     bench.run(&[bench.jail("door", &[&log])]);
     let change = |bench: &Bench, near: u64, matched: u64| {
-        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.pipeline.jails().next().unwrap();
         counters.near.store(near, Ordering::Relaxed);
         counters.matched.store(matched, Ordering::Relaxed);
     };
@@ -515,7 +515,7 @@ async fn patterns_that_match_nothing() {
     // what the task itself counts, once it follows the file
     bench.now.fake();
     for _ in 0..10_000 {
-        if bench.agent.core.wiring.stats().snapshot().values().any(|counters| counters.seen) {
+        if bench.agent.core.pipeline.stats().snapshot().values().any(|counters| counters.seen) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -523,7 +523,7 @@ async fn patterns_that_match_nothing() {
     let mut file = fs::File::options().append(true).open(&log).unwrap();
     std::io::Write::write_all(&mut file, b"nobody knocks\nquiet\n").unwrap();
     let near = |bench: &Bench| {
-        let (_, counters) = bench.agent.core.wiring.jails().next().unwrap();
+        let (_, counters) = bench.agent.core.pipeline.jails().next().unwrap();
         counters.near.load(Ordering::Relaxed)
     };
     for _ in 0..10_000 {
@@ -563,7 +563,7 @@ async fn sources_that_fail_and_lines_and_events_that_are_lost() {
     let origin: Arc<str> = "/var/log/\u{1b}x".into();
     let about = "/var/log/\\u{1b}x";
     let change = |bench: &Bench, error: Option<&str>, lost: u64| {
-        bench.agent.core.wiring.stats().update(&origin, |counters| {
+        bench.agent.core.pipeline.stats().update(&origin, |counters| {
             counters.error = error.map(Into::into);
             counters.lost = lost;
         });

@@ -26,7 +26,7 @@ const NAMES: u32 = 30;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `None` before the first look.
-pub(super) type Nets = Option<Arc<[IpNet]>>;
+pub(crate) type Nets = Option<Arc<[IpNet]>>;
 
 struct Keeper {
     jail: Arc<str>,
@@ -44,7 +44,7 @@ struct Content {
 }
 
 /// Starts looking for a jail; ends when the receiver is dropped.
-pub(super) fn start(
+pub(crate) fn start(
     jail: Arc<str>,
     lookup: &Lookup,
     counters: Arc<Counters>,

@@ -1,21 +1,19 @@
 //! Everything that can happen to the ledger, in one place.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
 use crate::{
     control::{Asked, Call, Page, Roll},
-    jail::{Count, Named, Sentence},
+    jail::{Named, Sentence},
     metrics::Snapshot,
-    net::IpNet,
     protect::Surroundings,
-    source::Position,
 };
 
 /// What the core task is told.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(crate) enum Command {
     /// A jail wants a ban.
     Sentence {
         /// The jail.
@@ -52,34 +50,12 @@ pub(super) enum Message {
     Stop,
 }
 
-impl From<Asked> for Message {
-    fn from(asked: Asked) -> Message {
+impl From<Asked> for Command {
+    fn from(asked: Asked) -> Command {
         match asked {
-            Asked::Call(call) => Message::Call(call),
-            Asked::Roll(roll) => Message::Roll(roll),
-            Asked::Page(page) => Message::Page(page),
+            Asked::Call(call) => Command::Call(call),
+            Asked::Roll(roll) => Command::Roll(roll),
+            Asked::Page(page) => Command::Page(page),
         }
-    }
-}
-
-/// All jails have handled the lines of a source up to a position.
-#[derive(Debug, Default)]
-pub(super) struct Handled {
-    /// How far each log was read; none, if the source cannot go on where it was. `None`: the log is
-    /// gone, and nobody goes on with it.
-    pub(super) positions: HashMap<Arc<str>, Option<Position>>,
-    /// What the jails count since; `None`: nothing any more.
-    pub(super) counted: HashMap<(Arc<str>, IpNet), Option<Count>>,
-}
-
-impl Handled {
-    /// What was handled after this.
-    pub(super) fn add(&mut self, later: Handled) {
-        self.positions.extend(later.positions);
-        self.counted.extend(later.counted);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.positions.is_empty() && self.counted.is_empty()
     }
 }

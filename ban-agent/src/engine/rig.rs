@@ -10,14 +10,15 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::{
-    Options,
-    core::Core,
-    message::{Handled, Message},
-    trial::Trial,
-    wiring::Wiring,
+use super::{Engine, Options, command::Command, trial::Trial};
+use crate::{
+    clock::Now,
+    config::Config,
+    event::Bus,
+    kernel::Card,
+    pipeline::{Handled, Pipeline},
+    store::Store,
 };
-use crate::{clock::Now, config::Config, event::Bus, kernel::Card, store::Store};
 
 /// xorshift64* (Vigna 2016).
 pub(super) struct Random(u64);
@@ -41,8 +42,8 @@ impl Random {
 
 /// The running agent; its other ends are kept open.
 pub(super) struct Agent {
-    pub(super) core: Core,
-    _messages: mpsc::Receiver<Message>,
+    pub(super) core: Engine,
+    _messages: mpsc::Receiver<Command>,
     _handled: mpsc::UnboundedReceiver<Handled>,
 }
 
@@ -61,8 +62,8 @@ impl Agent {
         let options = Options { path, config, agent, replace: false, grace: None };
         let (sender, messages) = mpsc::channel(16);
         let (acks, handled) = mpsc::unbounded_channel();
-        let wiring = Wiring::new(sender, acks, bus.clone());
-        let core = Core::new(options, card, store, trial, wiring, bus, now);
+        let pipeline = Pipeline::new(sender, acks, bus.clone());
+        let core = Engine::new(options, card, store, trial, pipeline, bus, now);
         Agent { core, _messages: messages, _handled: handled }
     }
 }

@@ -1,6 +1,6 @@
 //! Those who listen: what they are told of the agent, and what `status` tells of them.
 
-use super::core::Core;
+use super::Engine;
 use crate::{
     clock::Now,
     control,
@@ -8,7 +8,7 @@ use crate::{
     ledger::Claim,
 };
 
-impl Core {
+impl Engine {
     /// The program tells of dropped packets only while somebody listens.
     pub(super) fn sample(&self) {
         self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });

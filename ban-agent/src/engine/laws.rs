@@ -21,8 +21,8 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::oneshot};
 
 use super::{
-    core::Core,
-    message::Message,
+    Engine,
+    command::Command,
     rig::{self, Agent, Random},
     trial::Trial,
 };
@@ -511,7 +511,7 @@ impl<K: Side> World<K> {
         self.agent = Some(agent);
     }
 
-    fn core(&mut self) -> &mut Core {
+    fn core(&mut self) -> &mut Engine {
         &mut self.agent.as_mut().unwrap().core
     }
 
@@ -640,13 +640,13 @@ impl<K: Side> World<K> {
         }
     }
 
-    fn message(&mut self, word: &Word) -> Message {
+    fn message(&mut self, word: &Word) -> Command {
         let wall = self.now.wall;
         let answers = &mut self.answers;
         let mut call = |request| {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
-            Message::Call(Call { request, reply, user: None })
+            Command::Call(Call { request, reply, user: None })
         };
         let named = |jail: &Option<usize>| jail.map(|at| jails()[at].0.to_owned());
         match word {
@@ -663,9 +663,9 @@ impl<K: Side> World<K> {
                     failures: 1,
                 };
                 let read = std::time::Instant::now();
-                Message::Sentence { jail: name.into(), sentence, read }
+                Command::Sentence { jail: name.into(), sentence, read }
             }
-            Word::Around(protected, onlink) => Message::Surroundings(Surroundings {
+            Word::Around(protected, onlink) => Command::Surroundings(Surroundings {
                 protected: own(protected),
                 onlink: onlink.clone(),
                 groups: Vec::new(),

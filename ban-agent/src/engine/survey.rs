@@ -2,18 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
-use super::core::Core;
+use super::Engine;
 use crate::{
     clock::Now,
     kernel::Verdicts,
     metrics::{Jail, Snapshot},
 };
 
-impl Core {
+impl Engine {
     pub(super) fn survey(&mut self) -> Snapshot {
         self.look_for_alarms(Now::read());
         let held = self.ledger.held();
-        let stats = self.wiring.stats().snapshot().into_iter();
+        let stats = self.pipeline.stats().snapshot().into_iter();
         Snapshot {
             started: self.started,
             dry_run: self.xdp.is_dry_run(),
@@ -55,7 +55,7 @@ impl Core {
     fn surveyed_jails(&self) -> Vec<Jail> {
         let stopped =
             |name: &str| self.breakers.get(name).is_some_and(|breaker| breaker.tripped().is_some());
-        self.wiring
+        self.pipeline
             .jails()
             .map(|(spec, counters)| Jail {
                 name: spec.rules.name.to_string(),

@@ -26,10 +26,10 @@ const NOT_DURABLE: &str =
 const WAITING: usize = 100_000;
 
 /// An answer that waits for the store.
-pub(super) type Receipt = (oneshot::Sender<Reply>, Reply);
+pub(super) type PendingReply = (oneshot::Sender<Reply>, Reply);
 
 /// What was decided together.
-pub(super) struct Deed {
+pub(super) struct Entry {
     /// The store has it.
     pub(super) durable: oneshot::Receiver<()>,
     /// For everybody.
@@ -37,10 +37,10 @@ pub(super) struct Deed {
     /// For the actions of the jails.
     pub(super) orders: Vec<Order>,
     /// For whom asked for it.
-    pub(super) receipt: Option<Receipt>,
+    pub(super) pending: Option<PendingReply>,
 }
 
-impl Deed {
+impl Entry {
     /// What it takes of [`WAITING`].
     fn weight(&self) -> usize {
         1 + self.events.len() + self.orders.len()
@@ -55,24 +55,24 @@ struct Crowd {
 }
 
 /// The reporting task.
-pub(super) struct Notary {
+pub(super) struct Outbox {
     /// Never long: see [`WAITING`].
-    deeds: mpsc::UnboundedSender<Deed>,
+    entries: mpsc::UnboundedSender<Entry>,
     crowd: Arc<Crowd>,
     task: JoinHandle<()>,
 }
 
-impl Notary {
+impl Outbox {
     /// Reports over `bus`; `trouble` hears of what the store could not keep.
-    pub(super) fn start(bus: Bus, trouble: Arc<Notify>, patience: Patience) -> Notary {
-        let (deeds, mut queue) = mpsc::unbounded_channel::<Deed>();
+    pub(super) fn start(bus: Bus, trouble: Arc<Notify>, patience: Patience) -> Outbox {
+        let (entries, mut queue) = mpsc::unbounded_channel::<Entry>();
         let reporter = Reporter::new(bus);
         let crowd = Arc::new(Crowd::default());
         let its = Arc::clone(&crowd);
         let task = tokio::spawn(async move {
-            while let Some(deed) = queue.recv().await {
-                let weight = deed.weight();
-                let Deed { mut durable, events, orders, receipt } = deed;
+            while let Some(entry) = queue.recv().await {
+                let weight = entry.weight();
+                let Entry { mut durable, events, orders, pending } = entry;
                 // if not, the store is degraded: the kernel has it all the same
                 let crowded = || its.waiting.load(Ordering::Relaxed) > WAITING;
                 let durable = if crowded() {
@@ -92,7 +92,7 @@ impl Notary {
                 }
                 reporter.report(events);
                 orders.into_iter().for_each(Order::give);
-                if let Some((sender, mut reply)) = receipt {
+                if let Some((sender, mut reply)) = pending {
                     if let (false, Reply::Done(Document::Changes(changes))) = (durable, &mut reply)
                     {
                         changes.warning = Some(NOT_DURABLE.into());
@@ -102,23 +102,23 @@ impl Notary {
                 }
             }
         });
-        Notary { deeds, crowd, task }
+        Outbox { entries, crowd, task }
     }
 
     /// Reports once the store has it.
-    pub(super) fn report(&self, deed: Deed) {
-        let weight = deed.weight();
+    pub(super) fn report(&self, entry: Entry) {
+        let weight = entry.weight();
         if self.crowd.waiting.fetch_add(weight, Ordering::Relaxed) + weight > WAITING {
             self.crowd.too_many.notify_one();
         }
-        if self.deeds.send(deed).is_err() {
+        if self.entries.send(entry).is_err() {
             log::error!("the reporting task is gone");
         }
     }
 
     /// Reports what is left.
     pub(super) async fn finish(self) {
-        drop(self.deeds);
+        drop(self.entries);
         if let Err(error) = self.task.await {
             log::error!("the reporting task failed: {error}");
         }

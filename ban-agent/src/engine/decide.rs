@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{actions::ticket_of, answer::begun, core::Core, listeners::event};
+use super::{Engine, listeners::event, requests::begun};
 use crate::{
     action::Ticket,
     clock::{Boot, Now},
@@ -18,7 +18,7 @@ use crate::{
     protect::Watcher,
 };
 
-impl Core {
+impl Engine {
     /// A jail's sentence becomes its claim. `read`: when the line was that was one too many.
     pub(super) fn sentence(
         &mut self,
@@ -33,7 +33,7 @@ impl Core {
         if self.pardons.forgive(sentence.prefix, &holder, sentence.time, Some(read)) {
             return log::debug!("[{jail}] {} was let go since", sentence.prefix);
         }
-        if self.wiring.jail(&jail).is_some_and(|spec| !spec.rules.bans) {
+        if self.pipeline.jail(&jail).is_some_and(|spec| !spec.rules.bans) {
             return self.tell(&jail, &sentence, now, events);
         }
         if let Some(held) = self.held_already(&sentence, &holder) {
@@ -60,7 +60,7 @@ impl Core {
         if let Some(action) = begun(&change) {
             self.latency.banned(claim.prefix);
             if action == Action::Ban {
-                self.wiring.count_ban(&jail);
+                self.pipeline.count_ban(&jail);
             }
             self.tell_banned(&claim, &change, Some(&sentence), now);
             self.count_ban(&claim, &change, now);
@@ -101,7 +101,7 @@ impl Core {
 
     /// The operator wants nobody banned by this jail: its actions are told instead.
     fn tell(&mut self, jail: &Arc<str>, sentence: &Sentence, now: Now, events: &mut Vec<Event>) {
-        let ticket = Ticket { bancount: 1, ..ticket_of(sentence) };
+        let ticket = Ticket { bancount: 1, ..Ticket::of(sentence) };
         if self.tell_only(jail, Shown(sentence.prefix).to_string(), ticket, now) {
             let (jail, prefix) = (Arc::clone(jail), sentence.prefix);
             let reason = "this jail bans no address: only its actions run".to_owned();
@@ -183,7 +183,7 @@ impl Core {
     /// Learns the networks that this host is a member of; no jail bans one as a whole.
     pub(super) fn set_onlink(&mut self, networks: Vec<IpNet>, plan: &mut Plan) {
         self.onlink = networks.into_iter().collect();
-        self.wiring.set_onlink(self.onlink.clone());
+        self.pipeline.set_onlink(self.onlink.clone());
         self.free_onlink(plan);
     }
 
@@ -204,9 +204,17 @@ impl Core {
         }
     }
 
+    /// A jail banned somebody who it had not banned already: the jails that count bans are told.
+    pub(super) fn count_ban(&self, claim: &Claim, change: &Change, now: Now) {
+        let Holder::Jail(jail) = &claim.holder else { return };
+        if matches!(change, Change::New | Change::Joined) {
+            self.pipeline.tell_bans(vec![(now.wall, Arc::clone(jail), claim.prefix)]);
+        }
+    }
+
     /// Whether the jail's breaker lets one more ban pass.
     fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
-        let Some(limits) = self.wiring.jail(jail).map(|spec| spec.rules.limits) else {
+        let Some(limits) = self.pipeline.jail(jail).map(|spec| spec.rules.limits) else {
             return true;
         };
         if self.ledger.get(claim.prefix).is_some_and(|ban| ban.is_held_by(&claim.holder)) {
@@ -233,7 +241,7 @@ impl Core {
 
     /// `bantime`, longer for those who come again.
     fn duration(&mut self, jail: &str, sentence: &Sentence, now: Now) -> Option<Duration> {
-        let Some(spec) = self.wiring.jail(jail) else { return sentence.duration };
+        let Some(spec) = self.pipeline.jail(jail) else { return sentence.duration };
         let Some(increment) = &spec.rules.increment else { return sentence.duration };
         let former = self.store.former_bans(sentence.prefix, jail, increment.overalljails, now);
         spec.rules.bantime_for(former, dice())

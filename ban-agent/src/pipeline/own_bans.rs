@@ -3,26 +3,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::{
-    clock::Now,
-    event::Shown,
-    jail,
-    ledger::{Change, Claim, Holder},
-    net::IpNet,
-    source::{Batch, Spec, Stats, ban_line},
-};
-
-use super::core::Core;
+use crate::source::{Batch, Spec, Stats};
 
 /// Bans that may wait for the jails that count them; more are not counted.
 const QUEUE: usize = 4096;
 
 /// The way to the jails that count bans.
 #[derive(Debug)]
-pub(super) struct Bans {
+pub(crate) struct Bans {
     origin: Arc<str>,
     batches: mpsc::Sender<Batch>,
     stats: Stats,
@@ -30,13 +20,13 @@ pub(super) struct Bans {
 
 impl Bans {
     /// What is told comes out of the receiver; the counters are its own.
-    pub(super) fn new(stats: Stats) -> (Bans, mpsc::Receiver<Batch>) {
+    pub(crate) fn new(stats: Stats) -> (Bans, mpsc::Receiver<Batch>) {
         let (batches, receiver) = mpsc::channel(QUEUE);
         (Bans { origin: Spec::Bans.to_string().into(), batches, stats }, receiver)
     }
 
     /// Tells of so many bans; never waits.
-    fn tell(&self, count: u64, lines: String) {
+    pub(crate) fn tell(&self, count: u64, lines: String) {
         let length = u64::try_from(lines.len()).unwrap_or(0);
         let batch = Batch {
             origin: Arc::clone(&self.origin),
@@ -64,39 +54,17 @@ impl Drop for Bans {
     }
 }
 
-impl Core {
-    /// A jail banned somebody who it had not banned already.
-    pub(super) fn count_ban(&self, claim: &Claim, change: &Change, now: Now) {
-        let Holder::Jail(jail) = &claim.holder else { return };
-        if !matches!(change, Change::New | Change::Joined) {
-            return;
-        }
-        self.tell_bans(vec![(now.wall, Arc::clone(jail), claim.prefix)]);
-    }
-
-    /// When, by which jail and what was banned; also before this agent ran.
-    pub(super) fn tell_bans(&self, mut past: Vec<(Timestamp, Arc<str>, IpNet)>) {
-        let Some(bans) = self.wiring.bans() else { return };
-        // a jail's own bans would keep it going for ever
-        let counts = |jail: &jail::Spec| jail.sources.contains(&Spec::Bans);
-        past.retain(|(_, jail, _)| !self.wiring.jail(jail).is_some_and(counts));
-        past.sort_by_key(|(at, ..)| *at);
-        if !past.is_empty() {
-            let lines = past.iter().map(|(at, jail, prefix)| ban_line(jail, &Shown(*prefix), *at));
-            bans.tell(u64::try_from(past.len()).unwrap_or(u64::MAX), lines.collect());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        clock::Boot,
+        clock::{Boot, Now},
         config,
+        event::Shown,
         filter::{Filter, Outcome, Scanner},
-        jail::{Decision, Jail},
-        source::BAN_LINE,
+        jail::{self, Decision, Jail},
+        net::IpNet,
+        source::{BAN_LINE, ban_line},
     };
 
     #[test]
