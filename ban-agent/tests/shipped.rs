@@ -225,7 +225,10 @@ const ENVELOPES: &[(&str, bool)] = &[
     ("<86>Nov 21 02:21:24 edge @[4711]: %", false),
     ("<86>1 2026-11-21T02:21:24.705407+00:00 edge @ 4711 - - %", false),
     // RFC 5424 with a message id and structured data
-    ("<86>1 2026-11-21T02:21:24.705407+00:00 edge @ 4711 ID47 [meta sequenceId=\"29\"][x y=\"z\"] %", false),
+    (
+        "<86>1 2026-11-21T02:21:24.705407+00:00 edge @ 4711 ID47 [meta sequenceId=\"29\"][x y=\"z\"] %",
+        false,
+    ),
     // BusyBox' syslogd (Alpine)
     ("Nov 21 02:21:24 edge auth.info @[4711]: %", false),
     // journalctl -o short-precise, short-iso
