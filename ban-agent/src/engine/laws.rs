@@ -38,16 +38,22 @@ use crate::{
     protect::Surroundings,
 };
 
-const HOSTS: [&str; 9] = [
+/// Several in each of several networks that may be the fullest: /24, /32, and /48 in it.
+const HOSTS: [&str; 14] = [
     "10.0.0.1",
     "10.0.0.2",
     "10.0.0.3",
     "10.0.0.4",
     "10.0.1.1",
+    "10.0.1.2",
+    "192.0.2.1",
     "2001:db8:0:1::1",
     "2001:db8:0:1::2",
     "2001:db8:0:2::1",
     "2001:db8:0:3::1",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db9::1",
 ];
 const NETS: [&str; 8] = [
     "10.0.0.0/24",
@@ -145,6 +151,9 @@ fn word(random: &mut Random) -> Word {
 }
 
 fn step(random: &mut Random, restarts: bool) -> Step {
+    if restarts && random.below(12) == 0 {
+        return Step::Restart;
+    }
     match random.below(32) {
         0..24 => {
             let most = random.one(&[1, 1, 2, 4, 8, 32]);
@@ -156,7 +165,6 @@ fn step(random: &mut Random, restarts: bool) -> Step {
         }
         24..28 => Step::Wait(random.below(5_000) * TICK),
         28..30 => Step::Allow(some(random, &ALLOWED)),
-        30 if restarts => Step::Restart,
         _ => Step::Resize(random.one(&SIZES)),
     }
 }
@@ -695,7 +703,12 @@ impl<K: Side> World<K> {
         self.state = Some(number + 1);
         rig::copy_state(&from, &self.state());
         self.agent = None;
-        self.side.lock().unwrap().restart();
+        {
+            // as a start does it
+            let mut side = self.side.lock().unwrap();
+            side.restart();
+            side.resize(self.config.agent.max_bans).unwrap();
+        }
         (self.evicted, self.refused) = (0, 0);
         self.start();
     }
@@ -755,8 +768,9 @@ impl<K: Side> World<K> {
         if whole {
             assert!(
                 core.pending.is_empty() && !core.allow_due,
-                "{:?} is not retried",
-                core.pending
+                "{:?} is not retried: {:?}",
+                core.pending,
+                core.kernel_error
             );
         }
         for host in HOSTS {
@@ -826,6 +840,65 @@ fn parts_hold_together() {
 #[test]
 fn parts_hold_together_over_restarts() {
     cases(400, || World::new(|folder| Double::new(3, SIZES[0], folder), start(), true));
+}
+
+/// Who is let go of shortens the ban of his network, also for the next start.
+#[test]
+fn a_shortened_end_outlives_a_restart() {
+    let side = |folder| Double::new(1, SIZES[0], folder);
+    let mut world = World::new(side, start(), true);
+    let host = |at: usize| parse_prefix(HOSTS[at]).unwrap();
+    let times = [100_000, 200_000, 300_000, 400_000];
+    let members = times.iter().enumerate();
+    let offences = members.map(|(at, time)| Word::Offence(host(at), 0, Some(*time))).collect();
+    world.take(&Step::Batch(offences), None);
+    let network = || (parse_prefix("10.0.0.0/24").unwrap(), Holder::Jail("sshd".into()));
+    let end = |world: &World<Double>| {
+        let (prefix, holder) = network();
+        world.model.claims[&(prefix, holder, jails()[0].1.clone(), true)]
+    };
+    let before = end(&world);
+    world.take(&Step::Batch(vec![Word::Unban(vec![host(3)], None)]), None);
+    assert_eq!(end(&world).plus(100_000), before);
+    world.take(&Step::Restart, None);
+}
+
+/// The jails' ban in the fullest network makes room, not the one that ends first.
+#[test]
+fn the_fullest_network_makes_room() {
+    let times = |from: u64| (0..).map(move |at| Some((from + at) * 10_000));
+    for (hosts, rest) in [(0..4, vec![4, 6]), (7..11, vec![11, 13])] {
+        let side = |folder| Double::new(1, SIZES[0], folder);
+        let mut world = World::new(side, start(), false);
+        world.take(&Step::Resize(5), None);
+        let soonest = rest[0];
+        let order = std::iter::once(soonest).chain(hosts).chain([rest[1]]);
+        for (at, time) in order.zip(times(1)) {
+            // web widens no ban
+            let offence = Word::Offence(parse_prefix(HOSTS[at]).unwrap(), 1, time);
+            world.take(&Step::Batch(vec![offence]), None);
+        }
+        let kept = parse_prefix(HOSTS[soonest]).unwrap();
+        assert!(world.model.claims.keys().any(|(prefix, ..)| *prefix == kept));
+        assert_eq!(world.evicted, 1);
+    }
+}
+
+/// Bans of a family lie in several maps, and those that come may all lie in one.
+#[test]
+fn a_lower_bound_overfills_no_map() {
+    let side = |folder| Double::new(2, SIZES[0], folder);
+    let mut world = World::new(side, start(), false);
+    let prefixes = ["2001:db8:0:1::/64", "2001:db8:0:2::/64", "2001:db8::/56"];
+    for prefix in HOSTS[7..11].iter().chain(&prefixes) {
+        let offence = Word::Offence(parse_prefix(prefix).unwrap(), 1, None);
+        world.take(&Step::Batch(vec![offence]), None);
+    }
+    world.take(&Step::Resize(5), None);
+    for host in &HOSTS[11..14] {
+        let offence = Word::Offence(parse_prefix(host).unwrap(), 1, None);
+        world.take(&Step::Batch(vec![offence]), None);
+    }
 }
 
 /// The same over maps of the kernel, with the verdicts of the real program.

@@ -612,7 +612,11 @@ impl Engine {
             self.allow_due = failed.is_some();
         }
         let mut failures = 0;
-        for prefix in std::mem::take(&mut self.pending) {
+        let pending = std::mem::take(&mut self.pending);
+        let is_held = |prefix: &IpNet| self.ledger.get(*prefix).is_some();
+        // what goes makes room in a full map for what comes
+        let (held, gone): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_held);
+        for prefix in gone.into_iter().chain(held) {
             let op = match self.ledger.get(prefix) {
                 Some(ban) => Op::Set(prefix, ban.enforced()),
                 None => Op::Clear(prefix),

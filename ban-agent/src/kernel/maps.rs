@@ -555,9 +555,10 @@ impl<G: Ground> Maps<G> {
         Ok(())
     }
 
-    /// Panics unless every port set has as many users as there are bans that name it.
+    /// Panics unless every port set has as many users as there are bans that name it; `there`: those
+    /// that the tables themselves name.
     #[cfg(test)]
-    pub(super) fn check_sets(&self) {
+    pub(super) fn check_sets(&self, there: &[u32]) {
         let mut users = vec![0; PORT_SETS as usize];
         let unsure = self.unsure.values().flatten().copied();
         let known = self.tables.sets().into_iter().map(u32::from);
@@ -566,6 +567,8 @@ impl<G: Ground> Maps<G> {
         for (at, users) in users.iter().enumerate().skip(1) {
             let counted = counted.get(at - 1).copied().unwrap_or(0);
             assert_eq!(counted, *users, "users of port set {at}");
+            let named = there.iter().any(|set| *set as usize == at);
+            assert!(!named || counted > 0, "port set {at} is free, and a ban in the maps names it");
         }
     }
 

@@ -523,11 +523,12 @@ impl<G: Ground> Tables<G> {
         Ok(found)
     }
 
-    /// How many entries the fullest map holds.
+    /// How many bans there are of the family that has more. Any of them may move to one map: the
+    /// bound of a family is that of each of its maps.
     #[must_use]
     pub(super) fn largest(&self) -> usize {
-        let v6 = self.v6.held.len().max(self.site.held.len()).max(self.net_v6.held.len());
-        v6.max(self.v4.held.len()).max(self.net_v4.held.len())
+        let v4 = self.v4.held.len() + self.net_v4.held.len();
+        v4.max(self.v6.held.len() + self.site.held.len() + self.net_v6.held.len())
     }
 
     /// How many entries a ban map can hold.
