@@ -107,6 +107,8 @@ pub(super) enum Verb {
     Replay(Replay),
     /// Check the configuration and print the jails; exit code 78 if it is bad
     Check,
+    /// Which services run here, which jail covers each, and whom it would have banned in a day
+    Discover(Discover),
     /// Take over the live bans and the history of another program
     Import {
         /// Of which program
@@ -242,6 +244,13 @@ pub(super) struct Test {
     /// Print the lines that an ignoreregex took out
     #[arg(long)]
     pub(super) print_ignored: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Discover {
+    /// Also write a configuration that turns on the jails of what was found
+    #[arg(long, value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,12 @@
 //! The command line: one file per verb. It talks to the agent over its socket; only `run`,
-//! `check`, `test`, `replay`, `doctor` and `detach` work without one.
+//! `check`, `discover`, `test`, `replay`, `doctor` and `detach` work without one.
 
 mod args;
 mod ban;
 mod check;
 mod confined;
 mod detach;
+mod discover;
 mod doctor;
 mod failure;
 mod import;
@@ -70,6 +71,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Verb::Test(args) => test::run(cli, args),
         Verb::Replay(args) => replay::run(cli, args),
         Verb::Check => check::run(cli),
+        Verb::Discover(args) => discover::run(cli, args),
         Verb::Import { from: args::From::Fail2ban, db } => import::run(cli, db),
         Verb::ExportConfig => {
             output::raw(&config::export(&config::load(&cli.config)?))?;

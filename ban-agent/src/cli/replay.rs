@@ -100,27 +100,27 @@ struct Document {
 
 /// A ban that would have been.
 #[derive(Serialize)]
-struct Ban {
-    jail: String,
-    prefix: IpNet,
-    at: Timestamp,
+pub(super) struct Ban {
+    pub(super) jail: String,
+    pub(super) prefix: IpNet,
+    pub(super) at: Timestamp,
     until: Option<Timestamp>,
     failures: u32,
 }
 
 /// One jail over one log.
-struct Replayed {
+pub(super) struct Replayed {
     jail: Jail,
     scanner: Scanner,
     /// The last ban of each, in `bans`.
     banned: HashMap<IpNet, usize>,
     /// Who was banned before: his failures weigh more, and his bans last longer.
     former: Offenders,
-    bans: Vec<Ban>,
+    pub(super) bans: Vec<Ban>,
 }
 
 impl Replayed {
-    fn new(spec: &Spec) -> Result<Replayed, Failure> {
+    pub(super) fn new(spec: &Spec) -> Result<Replayed, Failure> {
         let filter =
             Filter::compile(&spec.rules.filter).map_err(|error| Failure::new(78, error))?;
         let (mut jail, former) = (Jail::new(&spec.rules), Offenders::default());
@@ -140,12 +140,20 @@ impl Replayed {
             "-" => Box::new(io::stdin().lock()),
             path => Box::new(source::open(Path::new(path)).map_err(failed)?),
         };
-        let mut engine = source::Engine::of(Path::new(name));
+        self.read_all(&mut input, source::Engine::of(Path::new(name)), now).map_err(failed)
+    }
+
+    /// Reads all that `input` gives; `engine` is what wrapped its lines.
+    pub(super) fn read_all(
+        &mut self,
+        input: &mut dyn Read,
+        mut engine: Option<source::Engine>,
+        now: Timestamp,
+    ) -> io::Result<()> {
         let mut buffer = Vec::new();
         loop {
             let kept = buffer.len();
-            let count =
-                input.by_ref().take(CHUNK as u64).read_to_end(&mut buffer).map_err(failed)?;
+            let count = input.take(CHUNK as u64).read_to_end(&mut buffer)?;
             // whole lines only, until the file ends
             let whole = match memchr::memrchr(b'\n', &buffer) {
                 Some(newline) if count > 0 => newline + 1,
@@ -167,7 +175,7 @@ impl Replayed {
         }
     }
 
-    fn scan(&mut self, lines: &[u8], form: Lines<'_>, now: Timestamp) {
+    pub(super) fn scan(&mut self, lines: &[u8], form: Lines<'_>, now: Timestamp) {
         let Replayed { jail, scanner, banned, former, bans } = self;
         let mut sink = |failure: &filter::Failure, line: &[u8]| {
             // the clock stands where the line does
@@ -203,7 +211,7 @@ impl Replayed {
 }
 
 /// In which form lines are there.
-enum Lines<'r> {
+pub(super) enum Lines<'r> {
     /// As they were written.
     Plain,
     /// After their time.

@@ -47,6 +47,20 @@ impl Fault {
     }
 }
 
+impl Layer {
+    /// The jails that it names.
+    pub(super) fn jails(&self) -> Vec<String> {
+        let jails = self.table.get("jails").and_then(Value::as_table);
+        jails.map(|jails| jails.keys().cloned().collect()).unwrap_or_default()
+    }
+}
+
+/// A layer that names these jails, as a file of the operator's would.
+pub(super) fn naming<'a>(jails: impl Iterator<Item = &'a String>) -> Result<Layer, Error> {
+    let text = jails.map(|jail| format!("[jails.{jail}]\n")).collect();
+    parse(PathBuf::from("<all>"), text, false)
+}
+
 /// The layers inside the binary.
 pub(super) fn shipped() -> Result<Vec<Layer>, Error> {
     SHIPPED

@@ -339,5 +339,42 @@ pub fn shipped() -> Result<Config, Error> {
     resolve::resolve(&mut layer::shipped()?).map(|(config, _)| config)
 }
 
+/// One file of `dist/shipped/`.
+#[derive(Debug)]
+pub struct Service {
+    /// Its folder: `ssh`, `mail`, `web`.
+    pub kind: String,
+    /// Its name: `sshd`.
+    pub name: String,
+    /// Its jails, as if each were on.
+    pub jails: Vec<jail::Spec>,
+    /// Its jails that need a `logpath` first.
+    pub unplaced: Vec<String>,
+}
+
+/// All that is shipped, by file.
+///
+/// # Errors
+/// None that a test would not have found.
+pub fn catalogue() -> Result<Vec<Service>, Error> {
+    let mut layers = layer::shipped()?;
+    let names: Vec<Vec<String>> = layers.iter().map(layer::Layer::jails).collect();
+    layers.push(layer::naming(names.iter().flatten())?);
+    let (config, _) = resolve::resolve(&mut layers)?;
+    let of = |jail: &String| config.jails.iter().find(|spec| *spec.rules.name == **jail);
+    let service = |((path, _), names): (&(&str, &str), Vec<String>)| {
+        let (kind, file) = path.split_once('/').unwrap_or(("", path));
+        let (placed, unplaced) = names.into_iter().partition(|jail| of(jail).is_some());
+        let placed: Vec<String> = placed;
+        Service {
+            kind: kind.to_owned(),
+            name: file.trim_end_matches(".toml").to_owned(),
+            jails: placed.iter().filter_map(of).cloned().collect(),
+            unplaced,
+        }
+    };
+    Ok(shipped::SHIPPED.iter().zip(names).map(service).collect())
+}
+
 #[cfg(test)]
 mod tests;

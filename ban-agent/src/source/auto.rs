@@ -20,11 +20,19 @@ const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 60_000 
 /// wrote it may be gone.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// What was found.
-#[derive(Debug, PartialEq, Eq)]
-enum Found<'a> {
+/// Where the lines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// In this file.
     File(&'a Path),
+    /// In the journal.
     Journal,
+}
+
+/// Where `logpath = "auto"` would read now, of these files and a journal with these matches.
+#[must_use]
+pub fn find_now<'a>(files: &'a [PathBuf], matches: &[String]) -> Option<Found<'a>> {
+    find(files, !matches.is_empty() && journal::is_there(), SystemTime::now())
 }
 
 pub(super) async fn run(
@@ -38,10 +46,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let origin: Arc<str> = name(&files, &matches).into();
     let mut looked = Some(looked);
-    let look = || {
-        let journal = !matches.is_empty() && journal::is_there();
-        find(&files, journal, SystemTime::now())
-    };
+    let look = || find_now(&files, &matches);
     // of a journal that takes over, what the file has not told
     let mut since = None;
     loop {

@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use self::{
+    auto::{Found, find_now},
+    journal::last_day,
     stats::{Counters, Stats},
     whole::{Engine, open},
 };

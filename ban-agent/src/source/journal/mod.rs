@@ -47,8 +47,7 @@ pub(super) async fn run(
         Some(Position::Journal { cursor }) => Some(cursor),
         _ => None,
     };
-    let machine = std::fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
-    let machine = machine.filter(|id| !id.is_empty());
+    let machine = machine();
     let program = PROGRAM.into();
     let first = match since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
         Some(since) => format!("--since=@{}", since.as_secs()),
@@ -76,6 +75,64 @@ pub(super) async fn run(
             () = time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
         }
     }
+}
+
+/// This host's id.
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string(MACHINE).ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// How journalctl is told what to print, and of which entries.
+fn arguments(matches: &[String], machine: Option<&str>) -> Vec<String> {
+    let mut words: Vec<String> = vec!["--no-pager".into(), "--quiet".into()];
+    words.extend(["--output=export".into(), format!("--output-fields={}", export::FIELDS)]);
+    let (options, matches): (Vec<String>, Vec<String>) =
+        matches.iter().cloned().partition(|word| is_option(word));
+    words.extend_from_slice(&options);
+    match machine {
+        // other journals than this host's own may be of other hosts
+        _ if !options.is_empty() => {
+            words.extend(["--merge".into(), "--".into()]);
+            words.extend(matches);
+        }
+        // --follow alone reads the current boot only, and what was written before a reboot
+        // would be lost; --merge takes other hosts' journals as well
+        Some(machine) => {
+            words.extend(["--merge".into(), "--".into()]);
+            words.extend(of_machine(&matches, machine));
+        }
+        None => {
+            words.push("--".into());
+            words.extend(matches);
+        }
+    }
+    words
+}
+
+/// Reads the last day of the journal once and hands each piece of whole lines, stamped as those of a
+/// batch are, to `take`. Blocks: for the CLI alone.
+///
+/// # Errors
+/// If journalctl cannot be started or read.
+pub fn last_day(matches: &[String], mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
+    use std::io::Read as _;
+    let mut command = std::process::Command::new(PROGRAM);
+    command.arg(FIRST).args(arguments(matches, machine().as_deref())).env("LC_ALL", "C");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let mut stdout = child.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?;
+    let mut export = Export::new(Limits::default().line, None);
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let length = stdout.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        take(&export.push(buffer.get(..length).unwrap_or_default()).lines);
+    }
+    child.wait()?;
+    Ok(())
 }
 
 /// Whether this host keeps a journal, and has what reads it.
@@ -138,24 +195,13 @@ impl Journal {
 
     fn start(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(["--follow", "--no-tail", "--no-pager", "--quiet", "--output=export"]);
-        command.arg(format!("--output-fields={}", export::FIELDS));
+        command.args(["--follow", "--no-tail"]);
         match &self.cursor {
             // not --after-cursor: if the entry was vacuumed, that leaves out the one behind it
             Some(cursor) => command.arg(format!("--cursor={cursor}")),
             None => command.arg(&self.first),
         };
-        let (options, matches): (Vec<String>, Vec<String>) =
-            self.matches.iter().cloned().partition(|word| is_option(word));
-        command.args(&options);
-        match &self.machine {
-            // other journals than this host's own may be of other hosts
-            _ if !options.is_empty() => command.args(["--merge", "--"]).args(&matches),
-            // --follow alone reads the current boot only, and what was written before a reboot
-            // would be lost; --merge takes other hosts' journals as well
-            Some(machine) => command.args(["--merge", "--"]).args(of_machine(&matches, machine)),
-            None => command.arg("--").args(&matches),
-        };
+        command.args(arguments(&self.matches, self.machine.as_deref()));
         command.env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).spawn()
