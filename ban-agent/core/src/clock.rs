@@ -3,6 +3,8 @@
 //! Decisions take a [`Now`] as an argument. Running bans live on [`Boot`] time, which no
 //! administrator can step; wall time is for people, logs and the store.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 /// Milliseconds on `CLOCK_BOOTTIME`: monotonic, and it goes on during suspend.
@@ -17,6 +19,12 @@ impl Boot {
     #[must_use]
     pub fn plus(self, millis: u64) -> Boot {
         Boot(self.0.saturating_add(millis).min(u64::MAX - 1))
+    }
+
+    /// This instant plus `duration`, to the millisecond; saturates below [`Boot::NEVER`].
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Boot {
+        self.plus(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 }
 

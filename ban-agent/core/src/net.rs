@@ -67,7 +67,8 @@ pub enum Proto {
 }
 
 /// A destination port range that a ban is limited to; both ends belong to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PortRange {
     /// The protocol.
     pub proto: Proto,
@@ -117,6 +118,23 @@ pub fn parse_port_list<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<P
     ports.sort_unstable();
     ports.dedup();
     Ok(ports)
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> String {
+        range.to_string()
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<PortRange, ParseError> {
+        match parse_ports(&text)?.as_slice() {
+            [range] => Ok(*range),
+            _ => Err(ParseError::Port(text)),
+        }
+    }
 }
 
 impl fmt::Display for PortRange {

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     config,
-    control::{Changes, Document, Outcome, Request, call},
-    fail2ban, net,
+    control::{Changes, Document, Outcome, Request, Term, call},
+    fail2ban,
+    net::{self, Ports},
 };
 
 pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
@@ -38,28 +39,26 @@ pub(super) fn unban(cli: &Cli, args: &Unban) -> Result<ExitCode, Failure> {
     changes(cli, &request)
 }
 
-fn duration(text: Option<&str>) -> Result<Option<crate::control::Term>, Failure> {
+fn duration(text: Option<&str>) -> Result<Option<Term>, Failure> {
     let Some(text) = text else { return Ok(None) };
     if matches!(text.trim(), "ever" | "forever" | "for ever") {
-        return Ok(Some(crate::control::Term::Forever));
+        return Ok(Some(Term::Forever));
     }
     let bad =
         |error| Failure::new(2, error).hint("nothing was changed; `--for ever` bans permanently");
     match config::parse_duration(text).map_err(bad)? {
-        None => Ok(Some(crate::control::Term::Forever)),
+        None => Ok(Some(Term::Forever)),
         Some(duration) if duration.is_zero() => {
             Err(Failure::new(2, "--for must be longer than 0")
                 .hint("`--for ever` bans permanently"))
         }
-        Some(duration) => Ok(Some(crate::control::Term::Millis(
-            u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        ))),
+        Some(duration) => Ok(Some(Term::For(duration))),
     }
 }
 
 /// The rules with numbers; none is all traffic.
-fn ports(rules: &[String]) -> Result<Vec<String>, Failure> {
-    let mut all = Vec::new();
+fn ports(rules: &[String]) -> Result<Ports, Failure> {
+    let mut all = Ports::new();
     for rule in rules {
         let ports = match net::parse_ports(rule) {
             Ok(ports) => ports,
@@ -67,10 +66,12 @@ fn ports(rules: &[String]) -> Result<Vec<String>, Failure> {
                 .map_err(|error| Failure::new(2, error).hint("nothing was changed"))?,
         };
         if ports.is_empty() {
-            return Ok(Vec::new());
+            return Ok(ports);
         }
-        all.extend(ports.iter().map(ToString::to_string));
+        all.extend(ports);
     }
+    all.sort_unstable();
+    all.dedup();
     Ok(all)
 }
 
@@ -214,7 +215,6 @@ mod tests {
 
     #[test]
     fn for_ever_is_a_word() {
-        use crate::control::Term;
         for text in ["ever", "forever", "-1"] {
             assert!(matches!(duration(Some(text)).unwrap(), Some(Term::Forever)), "{text}");
         }

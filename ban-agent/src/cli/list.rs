@@ -36,7 +36,7 @@ fn row(ban: &Ban) -> Vec<String> {
         holders.join(","),
         ban.packets.to_string(),
         output::bytes(ban.bytes),
-        if ban.ports.is_empty() { "all".into() } else { ban.ports.join(" ") },
+        if ban.ports.is_empty() { "all".into() } else { output::ports(&ban.ports) },
     ]
 }
 

@@ -24,7 +24,6 @@ mod watch;
 use std::{
     io::{IsTerminal as _, Write as _},
     process::ExitCode,
-    time::Duration,
 };
 
 pub use args::Cli;
@@ -78,10 +77,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Reload => ask(cli, &Request::Reload),
-        Verb::Confirm { grace } => {
-            let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            ask(cli, &Request::Confirm { again: grace.as_ref().map(millis) })
-        }
+        Verb::Confirm { grace } => ask(cli, &Request::Confirm { again: *grace }),
         Verb::Resume { jail } => ask(cli, &Request::Resume { jail: jail.clone() }),
         Verb::Doctor => doctor::run(cli),
         Verb::Detach => detach::run(cli),

@@ -14,12 +14,18 @@ use crate::{
     config::format_duration,
     control::Document,
     event::{Shown, disarm, disarm_json},
+    net::Ports,
     protect::Group,
 };
 
 /// Writes to standard output; nothing in it acts on a terminal.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     raw(&disarm(text))
+}
+
+/// As the operator would write them.
+pub(super) fn ports(ports: &Ports) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes what is meant for a program and has to arrive as it is.

@@ -45,7 +45,7 @@ fn human(show: &Show) -> String {
             if ban.ports.is_empty() {
                 String::new()
             } else {
-                format!("; only {}", ban.ports.join(" "))
+                format!("; only {}", output::ports(&ban.ports))
             }
         );
         for claim in &ban.holders {

@@ -26,7 +26,7 @@ use crate::{
     clock::Now,
     config,
     control::{Access, Queues, Server, ServerError},
-    engine::{Engine, QUEUE, command::Command, probation, tell_systemd, trial::Trial},
+    engine::{ASKING, Engine, QUEUE, command::Command, probation, tell_systemd, trial::Trial},
     event::{Bus, Geo, Observer},
     kernel::{self, Xdp},
     metrics,
@@ -59,9 +59,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for a log on a file system that does not answer.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
-
-/// Requests that may wait for the core, of those who may change something and of the others.
-const ASKING: usize = 16;
 
 /// Runs the agent until SIGTERM, SIGINT or `detach`. Enforcement outlives it.
 ///
@@ -112,23 +109,16 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
         let sender = sender.clone();
         tokio::spawn(server.serve(move || survey(sender.clone())));
     }
-    let (operators, mut asked) = mpsc::channel(ASKING);
+    let (operators, requests) = mpsc::channel(ASKING);
     let (readers, questions) = mpsc::channel(ASKING);
     let queues = Queues { operators, readers };
     let recall = Some(core.store.recall());
     let serving = tokio::spawn(server.serve(queues, bus.clone(), recall));
-    tokio::spawn(async move {
-        while let Some(asked) = asked.recv().await {
-            if sender.send(asked.into()).await.is_err() {
-                return;
-            }
-        }
-    });
     // what reading the configuration, compiling and restoring took
     kernel::give_back();
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
-    let result = core.run(messages, questions, handled).await;
+    let result = core.run(messages, requests, questions, handled).await;
     bus.close();
     sinks.finish().await;
     serving.abort();

@@ -338,7 +338,9 @@ impl World {
             Step::Ban(prefix, time) => {
                 let request = Request::Ban {
                     targets: vec![*prefix],
-                    duration: Some(time.map_or(Term::Forever, Term::Millis)),
+                    duration: Some(
+                        time.map_or(Term::Forever, |ms| Term::For(Duration::from_millis(ms))),
+                    ),
                     jail: None,
                     ports: Vec::new(),
                     reason: None,

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Engine, listeners::event, requests::begun};
+use super::Engine;
 use crate::{
     action::Ticket,
     clock::{Boot, Now},
@@ -57,7 +57,7 @@ impl Engine {
             claim.prefix = sentence.address;
             change = self.claim(&claim, now, plan);
         }
-        if let Some(action) = begun(&change) {
+        if let Some(action) = Action::of(&change) {
             self.latency.banned(claim.prefix);
             if action == Action::Ban {
                 self.pipeline.count_ban(&jail);
@@ -65,7 +65,7 @@ impl Engine {
             self.tell_banned(&claim, &change, Some(&sentence), now);
             self.count_ban(&claim, &change, now);
             self.store.claim(&claim, Some(&sentence), now);
-            let mut event = event(action, &claim, now);
+            let mut event = Event::of(action, &claim, now);
             if let What::Ban(ban) = &mut event.what {
                 ban.failures = Some(sentence.failures);
             }
@@ -164,7 +164,7 @@ impl Engine {
             } else {
                 let reason = format!("{} or more of its members are banned", rule.members);
                 self.store.manual(&wider, Some(&reason), now);
-                events.push(event(Action::Ban, &wider, now));
+                events.push(Event::of(Action::Ban, &wider, now));
             }
             self.watch_hits_of(&wider, now);
             claim = wider;

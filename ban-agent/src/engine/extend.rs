@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, listeners::event, requests::begun};
+use super::Engine;
 use crate::{
     clock::{Boot, Now},
     config,
-    event::Event,
+    event::{Action, Event},
     jail::Extend,
     ledger::{Claim, Holder, Plan, Watched},
 };
@@ -88,7 +88,7 @@ impl Engine {
             let change = self.ledger.claim(&claim, false, now.boot, plan);
             self.tell_banned(&claim, &change, None, now);
             self.store.claim(&claim, None, now);
-            events.extend(begun(&change).map(|action| event(action, &claim, now)));
+            events.extend(Action::of(&change).map(|action| Event::of(action, &claim, now)));
             self.widen(claim, now, plan, events);
         }
         let left = Duration::from_millis(new.0.saturating_sub(until.unwrap_or(Boot(0)).0));

@@ -680,9 +680,11 @@ impl<K: Side> World<K> {
             }),
             Word::Ban(prefix, time, ports, force) => call(Request::Ban {
                 targets: vec![*prefix],
-                duration: Some(time.map_or(Term::Forever, Term::Millis)),
+                duration: Some(
+                    time.map_or(Term::Forever, |ms| Term::For(Duration::from_millis(ms))),
+                ),
                 jail: None,
-                ports: ports.iter().map(ToString::to_string).collect(),
+                ports: ports.clone(),
                 reason: None,
                 force: *force,
             }),

@@ -1,12 +1,7 @@
 //! Those who listen: what they are told of the agent, and what `status` tells of them.
 
 use super::Engine;
-use crate::{
-    clock::Now,
-    control,
-    event::{Action, Ban, Event, What, escape},
-    ledger::Claim,
-};
+use crate::{control, event::escape};
 
 impl Engine {
     /// The program tells of dropped packets only while somebody listens.
@@ -41,28 +36,6 @@ impl Engine {
             told: self.bus.published(),
             lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
             drops_lost: self.xdp.verdicts(None).map_or(0, |verdicts| verdicts.events_lost),
-        }
-    }
-}
-
-/// What `claim` means to the world.
-pub(super) fn event(action: Action, claim: &Claim, now: Now) -> Event {
-    let what = What::Ban(Ban {
-        action,
-        holder: claim.holder.clone(),
-        prefix: claim.prefix,
-        until: now.wall_of(claim.until),
-        failures: None,
-        reason: None,
-        by: None,
-    });
-    Event { at: now.wall, what }
-}
-
-pub(super) fn asked_by(user: Option<u32>, events: &mut [Event]) {
-    for event in events {
-        if let What::Ban(ban) = &mut event.what {
-            ban.by = user;
         }
     }
 }

@@ -48,11 +48,9 @@ use self::{
     command::Command,
     deadline::{ClockSteps, Deadline},
     latency::Latency,
-    listeners::{asked_by, event},
     outbox::{Entry, Outbox, PendingReply},
     patrol::Patrol,
     probation::Probation,
-    requests::text,
     trial::Trial,
 };
 pub use self::{error::Error, trial::Grace};
@@ -60,7 +58,7 @@ use crate::{
     clock::Now,
     config::{self, Config, Disk},
     control::{Access, Asked, Refusal, Reply},
-    event::{Action, Bus, Event},
+    event::{Action, Bus, Event, What},
     hook,
     jail::Breaker,
     kernel::Card,
@@ -87,6 +85,9 @@ const READERS_WAIT: u32 = 9;
 
 /// Messages that may wait for the core: a burst of sentences, and no more.
 pub(crate) const QUEUE: usize = 1024;
+
+/// Requests that may wait for the core, of those who may change something and of the others.
+pub(crate) const ASKING: usize = 16;
 
 /// What `run` was asked for.
 #[derive(Clone, Debug)]
@@ -177,7 +178,7 @@ fn detach(xdp: Box<dyn Card>) -> (Reply, Result<(), Error>) {
             let interfaces = interfaces.join(", ");
             log::info!("detached from {interfaces}; no ban is enforced any more");
             let message = "no ban is enforced any more, and the agent ends";
-            (text(format!("detached from {interfaces}; {message}")), Ok(()))
+            (Reply::text(format!("detached from {interfaces}; {message}")), Ok(()))
         }
         Err(error) => {
             let (code, hint) = (error.code(), error.hint());
@@ -243,6 +244,7 @@ impl Engine {
     pub(crate) async fn run(
         mut self,
         mut messages: mpsc::Receiver<Command>,
+        mut requests: mpsc::Receiver<Asked>,
         mut questions: mpsc::Receiver<Asked>,
         mut handled: mpsc::UnboundedReceiver<Handled>,
     ) -> Result<(), Error> {
@@ -304,7 +306,9 @@ impl Engine {
                     if count == 0 {
                         break;
                     }
-                    self.handle(batch.drain(..));
+                    let asked = std::iter::from_fn(|| requests.try_recv().ok());
+                    let asked = asked.map(Command::from).take(ASKING);
+                    self.handle(batch.drain(..).chain(asked));
                     // else they would pile up under a flood of messages
                     for _ in 0..handled_by_now {
                         if let Ok(handled) = handled.try_recv() {
@@ -327,11 +331,12 @@ impl Engine {
                     self.handle(batch.drain(..));
                     self.record(handled);
                 }
+                Some(asked) = requests.recv() => self.handle(std::iter::once(asked.into())),
                 Some(asked) = questions.recv() => self.question(asked),
             }
             self.alarms.due = true;
         }
-        drop((messages, questions));
+        drop((messages, requests, questions));
         self.leave().await
     }
 
@@ -522,7 +527,7 @@ impl Engine {
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
             self.tell_unbanned(&ended.claim, flush, now);
-            events.push(event(Action::Unban(ended.cause), &ended.claim, now));
+            events.push(Event::of(Action::Unban(ended.cause), &ended.claim, now));
         }
         // what was banned by force, and must not be, is not dropped any more
         let forced = plan.ended.iter().any(|Ended { claim, .. }| {
@@ -531,8 +536,10 @@ impl Engine {
         if forced {
             self.allow();
         }
-        if self.asker.is_some() {
-            asked_by(self.asker, &mut events);
+        for event in &mut events {
+            if let What::Ban(ban) = &mut event.what {
+                ban.by = self.asker;
+            }
         }
         self.enforce(&plan.ops, now);
         self.latency.settle(&self.pending);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Engine, restore::agrees};
+use super::Engine;
 use crate::{
     clock::Now,
     event::{Event, What},
@@ -126,7 +126,7 @@ impl Engine {
         // what waits for the kernel is known to differ
         let differs = |(prefix, enforced): &&(IpNet, Enforced), held: &Option<Enforced>| {
             !self.pending.contains(prefix)
-                && !held.as_ref().is_some_and(|held| agrees(held, enforced))
+                && !held.as_ref().is_some_and(|held| held.agrees(enforced))
         };
         let ops: Vec<Op> = wanted
             .iter()

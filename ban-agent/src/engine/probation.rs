@@ -7,11 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{
-    Engine, Options,
-    requests::text,
-    trial::{self, Trial},
-};
+use super::{Engine, Options, trial::Trial};
 use crate::{
     clock::{Boot, Now},
     config,
@@ -107,15 +103,15 @@ impl Engine {
             }
             Err(error) => {
                 log::error!("the trial has ended, but the program could not be taken off: {error}");
-                self.probation.trial = Trial::Running { until: trial::end(RETRY, now) };
+                self.probation.trial = Trial::Running { until: now.boot.after(RETRY) };
             }
         }
     }
 
-    /// Ends the trial, or begins another of `again` milliseconds.
-    pub(super) fn confirm(&mut self, again: Option<u64>, now: Now) -> Reply {
+    /// Ends the trial, or begins another.
+    pub(super) fn confirm(&mut self, again: Option<Duration>, now: Now) -> Reply {
         let wanted =
-            again.map_or(Trial::Over, |millis| Trial::Running { until: now.boot.plus(millis) });
+            again.map_or(Trial::Over, |time| Trial::Running { until: now.boot.after(time) });
         if self.probation.trial == wanted {
             let message = "there is no trial to confirm: the agent already enforces".into();
             return Reply::Error(Refusal { code: 1, message, hint: None });
@@ -140,7 +136,7 @@ impl Engine {
         };
         log::warn!("{done}");
         match self.probation.remember(now) {
-            Ok(()) => text(done),
+            Ok(()) => Reply::text(done),
             Err(message) => Reply::Error(Refusal {
                 code: 2,
                 message: format!("{done}; but a restart will not know: {message}"),

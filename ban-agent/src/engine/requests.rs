@@ -4,15 +4,13 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Engine, listeners::event};
+use super::Engine;
 use crate::{
     clock::{Boot, Now},
-    control::{
-        self, Call, Changes, Document, Outcome, Refusal, Reply, Request, SCHEMA, Term, Text,
-    },
+    control::{self, Call, Changes, Document, Outcome, Refusal, Reply, Request, Term},
     event::{Action, Event, What},
     ledger::{self, Change, Claim, Holder, Plan},
-    net::{self, IpNet, Ports},
+    net::{IpNet, Ports},
     store::import::Former,
 };
 
@@ -40,7 +38,7 @@ impl Engine {
                 let term = Terms { duration, jail, ports, reason, force };
                 match self.ban(&targets, &term, now) {
                     Ok((plan, events, changes)) => {
-                        let pending = (reply, done(Document::Changes(changes)));
+                        let pending = (reply, Reply::Done(Document::Changes(changes)));
                         return self.commit(plan, events, Some(pending), now);
                     }
                     Err(refusal) => Reply::Error(refusal),
@@ -48,14 +46,14 @@ impl Engine {
             }
             Request::Unban { targets, all, jail } => match self.unban(&targets, all, jail, now) {
                 Ok((plan, changes)) => {
-                    let pending = (reply, done(Document::Changes(changes)));
+                    let pending = (reply, Reply::Done(Document::Changes(changes)));
                     return self.commit(plan, Vec::new(), Some(pending), now);
                 }
                 Err(refusal) => Reply::Error(refusal),
             },
             Request::Import { formers } => {
                 let (plan, events, changes) = self.import(&formers, now);
-                let pending = (reply, done(Document::Changes(changes)));
+                let pending = (reply, Reply::Done(Document::Changes(changes)));
                 return self.commit(plan, events, Some(pending), now);
             }
             Request::Status { jail } => self.status(jail.as_deref(), now),
@@ -63,7 +61,7 @@ impl Engine {
             Request::Drift => self.drift(),
             // the socket's end serves it; nothing else asks
             Request::Watch { .. } | Request::List { .. } => {
-                text("sent over the socket only".into())
+                Reply::text("sent over the socket only".into())
             }
             Request::Reload => match self.reload() {
                 Ok(waiting) => {
@@ -72,7 +70,7 @@ impl Engine {
                         said.push_str("; these take effect only at the next start: ");
                         said.push_str(&waiting.join(", "));
                     }
-                    text(said)
+                    Reply::text(said)
                 }
                 Err(error) => Reply::Error(Refusal {
                     code: error.code(),
@@ -95,9 +93,8 @@ impl Engine {
         now: Now,
     ) -> Result<(Plan, Vec<Event>, Changes), Refusal> {
         let holder = self.holder(terms.jail.as_deref())?;
-        let ports = ports(&terms.ports)?;
         let until = match (terms.duration, terms.jail.as_deref()) {
-            (Some(Term::Millis(millis)), _) => now.boot.plus(millis),
+            (Some(Term::For(time)), _) => now.boot.after(time),
             (Some(Term::Forever), _) => Boot::NEVER,
             (None, jail) => self.bantime(jail, now),
         };
@@ -112,11 +109,11 @@ impl Engine {
                 prefix: *prefix,
                 holder: holder.clone(),
                 until,
-                ports: ports.clone(),
+                ports: terms.ports.clone(),
                 derived: false,
             };
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
-            if let Some(action) = begun(&change) {
+            if let Some(action) = Action::of(&change) {
                 self.tell_banned(&claim, &change, None, now);
                 self.count_ban(&claim, &change, now);
                 if change == Change::Extended && reason.is_none() {
@@ -125,7 +122,7 @@ impl Engine {
                 } else {
                     self.store.manual(&claim, reason.as_deref(), now);
                 }
-                let mut event = event(action, &claim, now);
+                let mut event = Event::of(action, &claim, now);
                 if let What::Ban(ban) = &mut event.what {
                     ban.reason = self.reason(&claim, reason.as_ref());
                 }
@@ -136,11 +133,7 @@ impl Engine {
         if terms.force {
             self.allow();
         }
-        Ok((
-            plan,
-            events,
-            Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
-        ))
+        Ok((plan, events, Changes::new(changes, self.alarms(now))))
     }
 
     /// Why a claim by hand is there: as is said now, or was when it was made.
@@ -168,7 +161,7 @@ impl Engine {
             if until <= now.boot {
                 continue;
             }
-            let holder = holder_named(&former.jail);
+            let holder = Holder::named(&former.jail);
             // as wide as the jail would ban; fail2ban's database does not tell
             let ports = self.pipeline.jail(&former.jail).map(|spec| spec.rules.ports.clone());
             let ports = ports.unwrap_or_default();
@@ -177,13 +170,13 @@ impl Engine {
             if matches!(change, Change::New | Change::Joined | Change::Extended) {
                 self.tell_restored(&claim, now);
                 self.store.claim(&claim, None, now);
-                events.push(event(Action::Restore, &claim, now));
+                events.push(Event::of(Action::Restore, &claim, now));
             }
             changes.push(self.changed(&claim, &change, now));
         }
         self.pipeline.tell_bans(past);
         let alarms = self.alarms(now);
-        (plan, events, Changes { schema: SCHEMA, changes, alarms, warning: None })
+        (plan, events, Changes::new(changes, alarms))
     }
 
     fn changed(&self, claim: &Claim, change: &Change, now: Now) -> control::Change {
@@ -210,7 +203,7 @@ impl Engine {
             Some(jail) => self.pipeline.jail(jail).and_then(|spec| spec.rules.bantime),
         };
         match time {
-            Some(time) => now.boot.plus(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            Some(time) => now.boot.after(time),
             None => Boot::NEVER,
         }
     }
@@ -225,7 +218,7 @@ impl Engine {
         if let Some(jail) = &jail {
             self.known_holder(jail)?;
         }
-        let holder = jail.as_deref().map(holder_named);
+        let holder = jail.as_deref().map(Holder::named);
         let mut plan = Plan::default();
         self.pardon(targets, all, holder.as_ref(), now);
         if all {
@@ -236,10 +229,7 @@ impl Engine {
                 plan.ended.iter().map(|ended| ended.claim.prefix).collect();
             prefixes.dedup();
             let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
-            return Ok((
-                plan,
-                Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None },
-            ));
+            return Ok((plan, Changes::new(changes, self.alarms(now))));
         }
         let mut release = |prefix: &IpNet| self.ledger.release(*prefix, holder.as_ref(), &mut plan);
         let counts: Vec<usize> = targets.iter().map(&mut release).collect();
@@ -247,7 +237,7 @@ impl Engine {
         self.narrow(&mut plan, now);
         let released = targets.iter().zip(counts);
         let changes = released.map(|(prefix, count)| self.released(*prefix, count, now)).collect();
-        Ok((plan, Changes { schema: SCHEMA, changes, alarms: self.alarms(now), warning: None }))
+        Ok((plan, Changes::new(changes, self.alarms(now))))
     }
 
     /// What was logged before an unban bans nobody after it, also if a crash has it read again.
@@ -309,16 +299,16 @@ impl Engine {
             };
             return Reply::Error(Refusal { code: 1, message, hint: None });
         }
-        text(format!("banning again: {}", resumed.join(", ")))
+        Reply::text(format!("banning again: {}", resumed.join(", ")))
     }
 
     fn holder(&self, jail: Option<&str>) -> Result<Holder, Refusal> {
         let Some(name) = jail else { return Ok(Holder::Manual) };
         if self.pipeline.jail(name).is_some() {
-            return Ok(holder_named(name));
+            return Ok(Holder::named(name));
         }
         if name.strip_prefix(FAIL2BAN).is_some_and(|rest| !rest.is_empty() && rest.len() <= 64) {
-            return Ok(holder_named(name));
+            return Ok(Holder::named(name));
         }
         Err(self.no_jail(name))
     }
@@ -326,7 +316,7 @@ impl Engine {
     /// Whether somebody may hold bans by this name: a jail, also one that is off or gone and left
     /// some, the operator, or a jail of fail2ban.
     pub(super) fn known_holder(&self, name: &str) -> Result<(), Refusal> {
-        let holder = holder_named(name);
+        let holder = Holder::named(name);
         let known = name == "manual"
             || name.starts_with(FAIL2BAN)
             || self.pipeline.jail(name).is_some()
@@ -365,36 +355,7 @@ fn too_wide(prefix: IpNet) -> control::Change {
 struct Terms {
     duration: Option<Term>,
     jail: Option<String>,
-    ports: Vec<String>,
+    ports: Ports,
     reason: Option<String>,
     force: bool,
-}
-
-/// What the world is told of a change; `None`: nothing changed.
-pub(super) fn begun(change: &Change) -> Option<Action> {
-    match change {
-        Change::New | Change::Joined => Some(Action::Ban),
-        Change::Extended => Some(Action::Extend),
-        Change::Unchanged(_) | Change::Over | Change::Refused(_) => None,
-    }
-}
-
-pub(super) fn holder_named(name: &str) -> Holder {
-    if name == "manual" { Holder::Manual } else { Holder::Jail(name.into()) }
-}
-
-fn ports(rules: &[String]) -> Result<Ports, Refusal> {
-    net::parse_port_list(rules.iter().map(String::as_str)).map_err(|error| Refusal {
-        code: 2,
-        message: error.to_string(),
-        hint: Some("nothing was changed".into()),
-    })
-}
-
-pub(super) fn done(document: Document) -> Reply {
-    Reply::Done(document)
-}
-
-pub(super) fn text(message: String) -> Reply {
-    done(Document::Text(Text { schema: SCHEMA, message }))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Engine, listeners::event};
+use super::Engine;
 use crate::{
-    clock::{Boot, Now},
-    event::Action,
+    clock::Now,
+    event::{Action, Event},
     ledger::{self, Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan},
     net::{IpNet, Ports},
 };
@@ -35,7 +35,7 @@ impl Engine {
             match ledger.restore(&claim, now.boot, &mut plan) {
                 Change::New | Change::Joined | Change::Extended => {
                     if events.len() < RESTORED_SHOWN {
-                        events.push(event(Action::Restore, &claim, now));
+                        events.push(Event::of(Action::Restore, &claim, now));
                         restored.push(claim);
                     }
                 }
@@ -139,7 +139,7 @@ impl Engine {
         let Engine { xdp, ledger, store, .. } = self;
         let seen = xdp.each_held(&mut |ban| {
             let known = ledger.get(ban.prefix).map(|known| known.enforced());
-            if known.is_some_and(|known| !is_longer(&ban.enforced, &known)) {
+            if known.is_some_and(|known| !ban.enforced.outlasts(&known)) {
                 return;
             }
             let Enforced { all, scoped, ports } = ban.enforced;
@@ -156,23 +156,4 @@ impl Engine {
             log::error!("cannot see what the kernel holds: {error:#}");
         }
     }
-}
-
-/// A tick of the kernel, at most.
-const TICK_MS: u64 = 10;
-
-/// Whether the kernel enforces this, as far as it can tell ends apart: to a tick, and to the noise
-/// with which its clock is measured.
-pub(super) fn agrees(held: &Enforced, wanted: &Enforced) -> bool {
-    let same = |held: Boot, wanted: Boot| match (held, wanted) {
-        (Boot::NEVER, _) | (_, Boot::NEVER) => held == wanted,
-        _ => held.0.abs_diff(wanted.0) <= 2 * TICK_MS,
-    };
-    same(held.all, wanted.all) && same(held.scoped, wanted.scoped) && held.ports == wanted.ports
-}
-
-/// Whether the kernel's end is later than ours by more than the tick that it is rounded to.
-fn is_longer(held: &Enforced, known: &Enforced) -> bool {
-    let later = |held: Boot, known: Boot| known != Boot::NEVER && held > known.plus(TICK_MS);
-    later(held.all, known.all) || later(held.scoped, known.scoped)
 }

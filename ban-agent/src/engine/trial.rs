@@ -45,14 +45,14 @@ pub(crate) enum Trial {
 impl Trial {
     /// What a start begins with, after what an earlier one has recorded.
     pub(super) fn at_start(record: Option<Record>, grace: Option<Grace>, now: Now) -> Trial {
-        let fresh = |grace: Grace| Trial::Running { until: end(grace.time, now) };
+        let fresh = |grace: Grace| Trial::Running { until: now.boot.after(grace.time) };
         match (record, grace) {
             (Some(Record::Lapsed { at }), _) => Trial::Lapsed { at },
             (Some(Record::Running { from, until }), _) => {
                 // a clock that was set back prolongs nothing
                 let whole = Duration::try_from(until.duration_since(from)).unwrap_or_default();
-                let until = now.boot_of(until).min(end(whole, now));
-                let asked = grace.map_or(until, |grace| end(grace.time, now));
+                let until = now.boot_of(until).min(now.boot.after(whole));
+                let asked = grace.map_or(until, |grace| now.boot.after(grace.time));
                 Trial::Running { until: until.min(asked) }.at(now)
             }
             (Some(Record::Confirmed { .. }), Some(grace)) if grace.again => fresh(grace),
@@ -98,10 +98,6 @@ impl Trial {
             Trial::Lapsed { at } => Record::Lapsed { at },
         }
     }
-}
-
-pub(super) fn end(time: Duration, now: Now) -> Boot {
-    now.boot.plus(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

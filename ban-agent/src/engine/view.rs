@@ -6,11 +6,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{
-    Engine,
-    requests::{done, holder_named},
-    restore::agrees,
-};
+use super::Engine;
 use crate::{
     clock::Now,
     control::{
@@ -20,7 +16,7 @@ use crate::{
     event::{Shown, escape},
     kernel::{Hits, Place},
     ledger::{self, Claim, Holder, Looks},
-    net::IpNet,
+    net::{IpNet, Ports},
     protect::{self, Group},
 };
 
@@ -30,7 +26,7 @@ impl Engine {
         if let Some(name) = jail {
             self.known_holder(name)?;
         }
-        let holder = jail.map(holder_named);
+        let holder = jail.map(Holder::named);
         let bans = self
             .ledger
             .iter()
@@ -67,7 +63,7 @@ impl Engine {
         };
         let protected =
             self.ledger.refusal(address, &Holder::Manual, false).map(|refusal| refusal.to_string());
-        done(Document::Show(Show {
+        Reply::Done(Document::Show(Show {
             schema: SCHEMA,
             address: Shown(address).to_string(),
             banned: !bans.is_empty(),
@@ -125,7 +121,7 @@ impl Engine {
             events: self.events(),
             hooks: self.hook_states(),
         };
-        done(Document::Status(Box::new(status)))
+        Reply::Done(Document::Status(Box::new(status)))
     }
 
     fn verdicts(&self) -> Vec<control::Verdict> {
@@ -233,7 +229,7 @@ impl Engine {
         // what waits for the kernel is an alarm of its own
         self.alarms.drift =
             if self.pending.is_empty() { (missing, surplus) } else { Default::default() };
-        done(Document::Drift(Drift {
+        Reply::Done(Document::Drift(Drift {
             schema: SCHEMA,
             missing,
             surplus,
@@ -249,7 +245,7 @@ impl Engine {
         self.xdp.each_held(&mut |held| {
             let ban = ledger.get(held.prefix);
             known += usize::from(ban.is_some());
-            if ban.is_none_or(|ban| !agrees(&held.enforced, &ban.enforced())) {
+            if ban.is_none_or(|ban| !held.enforced.agrees(&ban.enforced())) {
                 differing.push(held.prefix);
             }
         })?;
@@ -270,9 +266,9 @@ impl Engine {
 
 fn describe(ban: ledger::Ban<'_>, hits: Hits, looks: &Looks, now: Now) -> Ban {
     let claims: Vec<Claim> = ban.claims().collect();
-    let mut ports: Vec<String> = Vec::new();
+    let mut ports = Ports::new();
     if claims.iter().all(|claim| !claim.ports.is_empty()) {
-        ports = ban.enforced().ports.iter().map(ToString::to_string).collect();
+        ports = ban.enforced().ports;
     }
     Ban {
         address: ban.prefix.addr().to_string(),

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::escape;
 use crate::{
     alarm::Alarm,
-    ledger::{Cause, Holder},
+    clock::Now,
+    ledger::{Cause, Change, Claim, Holder},
     net::IpNet,
 };
 
@@ -18,6 +19,23 @@ pub struct Event {
     pub at: Timestamp,
     /// What.
     pub what: What,
+}
+
+impl Event {
+    /// What happened to `claim`.
+    #[must_use]
+    pub fn of(action: Action, claim: &Claim, now: Now) -> Event {
+        let what = What::Ban(Ban {
+            action,
+            holder: claim.holder.clone(),
+            prefix: claim.prefix,
+            until: now.wall_of(claim.until),
+            failures: None,
+            reason: None,
+            by: None,
+        });
+        Event { at: now.wall, what }
+    }
 }
 
 /// Everything that the world is told.
@@ -103,6 +121,18 @@ pub enum Action {
     Restore,
     /// A claim ended.
     Unban(Cause),
+}
+
+impl Action {
+    /// What the world is told of a change; `None`: nothing changed.
+    #[must_use]
+    pub fn of(change: &Change) -> Option<Action> {
+        match change {
+            Change::New | Change::Joined => Some(Action::Ban),
+            Change::Extended => Some(Action::Extend),
+            Change::Unchanged(_) | Change::Over | Change::Refused(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Action {

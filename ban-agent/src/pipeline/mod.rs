@@ -270,7 +270,7 @@ impl Pipeline {
         for running in self.jails.values_mut().filter(|running| running.is_dead()) {
             let again = running.again.get_or_insert_with(|| {
                 let pause = PAUSE.0.saturating_mul(1 << running.deaths.min(16)).min(PAUSE.1);
-                now.boot.plus(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
+                now.boot.after(pause)
             });
             if *again <= now.boot {
                 due.push(running.spec.clone());

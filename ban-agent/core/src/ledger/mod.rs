@@ -31,6 +31,14 @@ pub enum Holder {
     Manual,
 }
 
+impl Holder {
+    /// Reads what [`fmt::Display`] writes.
+    #[must_use]
+    pub fn named(name: &str) -> Holder {
+        if name == "manual" { Holder::Manual } else { Holder::Jail(name.into()) }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,6 +146,30 @@ pub struct Enforced {
     pub scoped: Boot,
     /// Union of the ports of those claims, sorted.
     pub ports: Ports,
+}
+
+/// A tick of the kernel, at most.
+const TICK_MS: u64 = 10;
+
+impl Enforced {
+    /// Whether the kernel enforces what is `wanted` if it holds this, as far as it can tell ends
+    /// apart: to a tick, and to the noise with which its clock is measured.
+    #[must_use]
+    pub fn agrees(&self, wanted: &Enforced) -> bool {
+        let same = |held: Boot, wanted: Boot| match (held, wanted) {
+            (Boot::NEVER, _) | (_, Boot::NEVER) => held == wanted,
+            _ => held.0.abs_diff(wanted.0) <= 2 * TICK_MS,
+        };
+        same(self.all, wanted.all) && same(self.scoped, wanted.scoped) && self.ports == wanted.ports
+    }
+
+    /// Whether what the kernel holds ends later than what is `known`, by more than the tick that it
+    /// is rounded to.
+    #[must_use]
+    pub fn outlasts(&self, known: &Enforced) -> bool {
+        let later = |held: Boot, known: Boot| known != Boot::NEVER && held > known.plus(TICK_MS);
+        later(self.all, known.all) || later(self.scoped, known.scoped)
+    }
 }
 
 /// One step that brings the kernel in line with the ledger.
