@@ -90,11 +90,10 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
         tokio::spawn(relay(logger));
     }
     let (sender, messages) = mpsc::channel(QUEUE);
-    let (acks, handled) = mpsc::unbounded_channel();
     tokio::spawn(drops::relay(xdp.events()?, bus.clone(), sender.clone()));
     tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
-    let pipeline = Pipeline::new(sender.clone(), acks, bus.clone());
+    let pipeline = Pipeline::new(sender.clone(), store.positions().clone(), bus.clone());
     let mut core = Engine::new(options, Box::new(xdp), store, trial, pipeline, bus.clone(), now);
     core.hooks = sinks.hooks();
     core.access = access;
@@ -118,7 +117,7 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
     kernel::give_back();
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
-    let result = core.run(messages, requests, questions, handled).await;
+    let result = core.run(messages, requests, questions).await;
     bus.close();
     sinks.finish().await;
     serving.abort();

@@ -8,6 +8,7 @@ use crate::{
     control::{Asked, Call, Page, Roll},
     jail::{Named, Sentence},
     metrics::Snapshot,
+    pipeline::acks::AckGuard,
     protect::Surroundings,
 };
 
@@ -22,6 +23,8 @@ pub(crate) enum Command {
         sentence: Sentence,
         /// When the line was read that was one too many.
         read: Instant,
+        /// Dropped once it is decided: until then its lines were not handled.
+        ack: Option<Arc<AckGuard>>,
     },
     /// A jail counted too many failures of what is no address.
     Named {
@@ -29,6 +32,8 @@ pub(crate) enum Command {
         jail: Arc<str>,
         /// What, and why.
         named: Named,
+        /// As for an address.
+        ack: Option<Arc<AckGuard>>,
     },
     /// Somebody wants to hear of dropped packets, or nobody does any more.
     Sample(bool),

@@ -65,9 +65,9 @@ use crate::{
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
-    pipeline::{Handled, Pipeline},
+    pipeline::Pipeline,
     protect::{Group, Sessions, Watcher},
-    source::{Looked, Position},
+    source::Looked,
     store::{Pardons, Store},
 };
 
@@ -113,7 +113,6 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pipeline: Pipeline,
     actions: Actions,
-    positions: HashMap<Arc<str>, Position>,
     /// What the operator let go of lately.
     pardons: Pardons,
     /// Bans whose kernel step failed.
@@ -221,7 +220,6 @@ impl Engine {
             flush: false,
             alarms: Alarms::new(disk),
             trouble,
-            positions: HashMap::new(),
             pardons: Pardons::default(),
             pending: HashSet::new(),
             kernel_error: None,
@@ -246,7 +244,6 @@ impl Engine {
         mut messages: mpsc::Receiver<Command>,
         mut requests: mpsc::Receiver<Asked>,
         mut questions: mpsc::Receiver<Asked>,
-        mut handled: mpsc::UnboundedReceiver<Handled>,
     ) -> Result<(), Error> {
         let mut deadline = Deadline::new().map_err(|error| Error::System("make a timer", error))?;
         let mut batch = Vec::with_capacity(BATCH);
@@ -263,15 +260,14 @@ impl Engine {
         let mut guards = tokio::time::interval(GUARD);
         guards.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let trouble = Arc::clone(&self.trouble);
+        // what still waits at the end was decided by nobody: it is read again
+        let closing = self.store.positions().closing();
         while self.leaving.is_none() {
-            // what was handled by now: its sentences are among the messages that are taken next
-            let handled_by_now = handled.len();
             let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
             let next = next.into_iter().chain(self.probation.deadline());
             let next = next.chain(self.looks.next()).min();
             deadline.set(next).map_err(|error| Error::System("set a timer", error))?;
-            // biased: a flood of messages starves no timer, and positions are recorded after the
-            // sentences that were sent before them
+            // biased: a flood of messages starves no timer
             tokio::select! {
                 biased;
                 _ = pulse.tick(), if period.is_some() => {
@@ -298,7 +294,7 @@ impl Engine {
                 }
                 _ = look.tick() => {
                     self.look_at_disk();
-                    self.pipeline.revive(Now::read(), &self.positions);
+                    self.pipeline.revive(Now::read());
                     self.look_for_alarms(Now::read());
                     continue;
                 }
@@ -309,12 +305,6 @@ impl Engine {
                     let asked = std::iter::from_fn(|| requests.try_recv().ok());
                     let asked = asked.map(Command::from).take(ASKING);
                     self.handle(batch.drain(..).chain(asked));
-                    // else they would pile up under a flood of messages
-                    for _ in 0..handled_by_now {
-                        if let Ok(handled) = handled.try_recv() {
-                            self.record(handled);
-                        }
-                    }
                     // a flood of messages does not silence those who look, but they get no more
                     // than a small part of the time
                     if Instant::now() >= self.readers_due
@@ -323,19 +313,12 @@ impl Engine {
                         self.question(asked);
                     }
                 }
-                Some(handled) = handled.recv() => {
-                    // its sentences may have come since the messages were looked at
-                    while batch.len() < QUEUE && let Ok(message) = messages.try_recv() {
-                        batch.push(message);
-                    }
-                    self.handle(batch.drain(..));
-                    self.record(handled);
-                }
                 Some(asked) = requests.recv() => self.handle(std::iter::once(asked.into())),
                 Some(asked) = questions.recv() => self.question(asked),
             }
             self.alarms.due = true;
         }
+        drop(closing);
         drop((messages, requests, questions));
         self.leave().await
     }
@@ -371,7 +354,7 @@ impl Engine {
     fn snapshot(&mut self, now: Now) {
         let claims: Vec<Claim> =
             self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
-        self.store.snapshot(claims.into_iter(), self.positions.iter(), now);
+        self.store.snapshot(claims.into_iter(), now);
     }
 
     async fn leave(self) -> Result<(), Error> {
@@ -404,10 +387,16 @@ impl Engine {
         let mut plan = Plan::default();
         let mut events = Vec::new();
         let (mut allow, mut look) = (false, false);
+        // until all of it is committed
+        let mut acks = Vec::new();
         for message in messages {
             match message {
-                Command::Named { jail, named } => self.named(&jail, &named, now),
-                Command::Sentence { jail, sentence, read } => {
+                Command::Named { jail, named, ack } => {
+                    self.named(&jail, &named, now);
+                    acks.extend(ack);
+                }
+                Command::Sentence { jail, sentence, read, ack } => {
+                    acks.extend(ack);
                     self.latency.begin(read);
                     self.sentence(jail, sentence, read, now, &mut plan, &mut events);
                     look = true;
@@ -443,23 +432,13 @@ impl Engine {
             }
         }
         self.commit(plan, events, None, now);
+        drop(acks);
         if let (true, Some(watcher)) = (look, &self.watcher) {
             // nothing tells of a login: whoever was banned may have a session by now
             watcher.look();
         }
         if allow {
             self.allow();
-        }
-    }
-
-    /// Lines were handled, and everything that came of them was.
-    fn record(&mut self, Handled { positions, counted }: Handled) {
-        self.store.handled(positions.clone(), counted);
-        for (key, position) in positions {
-            match position {
-                Some(position) => drop(self.positions.insert(key, position)),
-                None => drop(self.positions.remove(&key)),
-            }
         }
     }
 
@@ -643,7 +622,7 @@ impl Engine {
 
     /// Starts the jails of the configuration; their sources drop `looked` once they have looked.
     pub(crate) fn start_jails(&mut self, looked: &Looked) -> Result<(), Error> {
-        self.pipeline.apply(&self.config.jails, &self.positions, looked).map_err(Error::Filter)?;
+        self.pipeline.apply(&self.config.jails, looked).map_err(Error::Filter)?;
         self.watch_hits();
         Ok(())
     }
@@ -655,7 +634,7 @@ impl Engine {
         let access = Access::resolve(None, &config.agent.operators)?;
         // nobody waits for it: the answer would have to
         let (looked, _) = mpsc::channel(1);
-        self.pipeline.apply(&config.jails, &self.positions, &looked).map_err(Error::Filter)?;
+        self.pipeline.apply(&config.jails, &looked).map_err(Error::Filter)?;
         self.access.take_over(access);
         self.actions.apply(&config.jails);
         // who was stopped stays so, also under new limits

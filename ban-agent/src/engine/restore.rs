@@ -60,7 +60,6 @@ impl Engine {
         self.narrow(&mut guarded, now);
         plan.ended.extend(guarded.ended.drain(known..));
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
-        self.positions = loaded.positions;
         self.pardons = loaded.pardons;
         self.cap_pardons(now);
         let mut counts = loaded.counts;

@@ -12,12 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Engine, Options, command::Command, trial::Trial};
 use crate::{
-    clock::Now,
-    config::Config,
-    event::Bus,
-    kernel::Card,
-    pipeline::{Handled, Pipeline},
-    store::Store,
+    clock::Now, config::Config, event::Bus, kernel::Card, pipeline::Pipeline, store::Store,
 };
 
 /// xorshift64* (Vigna 2016).
@@ -44,7 +39,6 @@ impl Random {
 pub(super) struct Agent {
     pub(super) core: Engine,
     _messages: mpsc::Receiver<Command>,
-    _handled: mpsc::UnboundedReceiver<Handled>,
 }
 
 impl Agent {
@@ -61,10 +55,9 @@ impl Agent {
         let agent = config.agent.clone();
         let options = Options { path, config, agent, replace: false, grace: None };
         let (sender, messages) = mpsc::channel(16);
-        let (acks, handled) = mpsc::unbounded_channel();
-        let pipeline = Pipeline::new(sender, acks, bus.clone());
+        let pipeline = Pipeline::new(sender, store.positions().clone(), bus.clone());
         let core = Engine::new(options, card, store, trial, pipeline, bus, now);
-        Agent { core, _messages: messages, _handled: handled }
+        Agent { core, _messages: messages }
     }
 }
 

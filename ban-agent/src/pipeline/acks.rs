@@ -3,10 +3,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
-
-use tokio::sync::mpsc;
 
 use crate::{jail::Count, net::IpNet, source::Position, store::Counted};
 
@@ -32,18 +31,20 @@ impl Handled {
     }
 }
 
+/// Who is told what was handled.
+pub(crate) type Told = Arc<dyn Fn(Handled) + Send + Sync>;
+
 /// The batches of one source that are under way.
-#[derive(Debug)]
 pub(crate) struct AckQueue {
-    acks: mpsc::UnboundedSender<Handled>,
+    told: Told,
     next: u64,
     /// By number: what to report, once it is handled. No two neighbours are: they are made one.
     batches: BTreeMap<u64, Option<Handled>>,
 }
 
 impl AckQueue {
-    pub(crate) fn new(acks: mpsc::UnboundedSender<Handled>) -> Arc<Mutex<AckQueue>> {
-        Arc::new(Mutex::new(AckQueue { acks, next: 0, batches: BTreeMap::new() }))
+    pub(crate) fn new(told: Told) -> Arc<Mutex<AckQueue>> {
+        Arc::new(Mutex::new(AckQueue { told, next: 0, batches: BTreeMap::new() }))
     }
 
     /// A batch begins.
@@ -76,15 +77,14 @@ impl AckQueue {
             && first.get().is_some()
         {
             if let Some(handled) = first.remove().filter(|handled| !handled.is_empty()) {
-                // the core is gone: it will read these lines again after its restart
-                let _ = self.acks.send(handled);
+                (self.told)(handled);
             }
         }
     }
 }
 
-/// Lines on their way. When the last copy is dropped, they were handled.
-#[derive(Debug)]
+/// Lines on their way, and what became of them: a jail holds it while it reads them, an offence takes
+/// it along. When the last copy is dropped, they were handled.
 pub(crate) struct AckGuard {
     order: Arc<Mutex<AckQueue>>,
     number: u64,
@@ -97,6 +97,12 @@ impl AckGuard {
     pub(crate) fn note(&self, counted: Vec<Counted>) {
         let mut handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
         handled.counted.extend(counted);
+    }
+}
+
+impl fmt::Debug for AckGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AckGuard").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -115,7 +121,14 @@ impl Drop for AckGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+
+    fn told() -> (Told, mpsc::Receiver<Handled>) {
+        let (sender, told) = mpsc::channel();
+        (Arc::new(move |handled| sender.send(handled).unwrap()), told)
+    }
 
     fn begin(order: &Arc<Mutex<AckQueue>>, origin: &str, offset: u64) -> Arc<AckGuard> {
         let position = Position::File {
@@ -135,7 +148,7 @@ mod tests {
     }
 
     /// What was reported: the offset by origin.
-    fn reported(acks: &mut mpsc::UnboundedReceiver<Handled>) -> Vec<Vec<(String, u64)>> {
+    fn reported(acks: &mpsc::Receiver<Handled>) -> Vec<Vec<(String, u64)>> {
         std::iter::from_fn(|| acks.try_recv().ok())
             .map(|handled| {
                 let offset = |position: &Option<Position>| match position {
@@ -150,13 +163,13 @@ mod tests {
 
     #[test]
     fn later_lines_wait_for_earlier_ones() {
-        let (acks, mut told) = mpsc::unbounded_channel();
+        let (acks, told) = told();
         let order = AckQueue::new(acks);
         let guards = [("a", 1), ("a", 2), ("b", 7), ("a", 3), ("a", 4)]
             .map(|(origin, offset)| begin(&order, origin, offset));
         let [one, two, three, four, five] = guards;
         drop(one);
-        assert_eq!(reported(&mut told), [[("a".to_owned(), 1)]]);
+        assert_eq!(reported(&told), [[("a".to_owned(), 1)]]);
         let prefix = "192.0.2.1/32".parse().unwrap();
         let count = |failures| Some(Count { failures, first: 0, last: 0 });
         for (guard, failures) in [(&four, 2), (&three, 1), (&five, 3)] {
@@ -165,7 +178,7 @@ mod tests {
         for guard in [four, three, five] {
             drop(guard);
         }
-        assert!(reported(&mut told).is_empty());
+        assert!(reported(&told).is_empty());
         assert_eq!(order.lock().unwrap().batches.len(), 2, "kept as one");
         drop(two);
         let both = |handled: Handled| {
@@ -180,7 +193,7 @@ mod tests {
     #[test]
     fn a_log_is_forgotten_when_what_came_before_was_handled() {
         for turns in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
-            let (acks, mut told) = mpsc::unbounded_channel();
+            let (acks, told) = told();
             let order = AckQueue::new(acks);
             let gone = |order| AckQueue::guard(order, Some(("a".into(), None)));
             let mut guards = [begin(&order, "a", 1), gone(&order), begin(&order, "a", 2)].map(Some);
@@ -198,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_a_panic_drops_was_not_handled() {
-        let (acks, mut told) = mpsc::unbounded_channel();
+        let (acks, told) = told();
         let order = AckQueue::new(acks);
         let (one, two) = (begin(&order, "a", 1), begin(&order, "a", 2));
         let jail = std::thread::spawn(move || {
@@ -207,12 +220,12 @@ mod tests {
         });
         assert!(jail.join().is_err());
         drop(two);
-        assert!(reported(&mut told).is_empty());
+        assert!(reported(&told).is_empty());
     }
 
     #[test]
     fn nothing_is_reported_that_says_nothing() {
-        let (acks, mut told) = mpsc::unbounded_channel();
+        let (acks, told) = told();
         let order = AckQueue::new(acks);
         drop(AckQueue::guard(&order, None));
         assert!(told.try_recv().is_err());

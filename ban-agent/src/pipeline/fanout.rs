@@ -11,7 +11,7 @@ use tokio::{
     time,
 };
 
-use super::acks::{AckGuard, AckQueue, Handled};
+use super::acks::{AckGuard, AckQueue, Told};
 use crate::source::{self, Batch, Looked, Resume};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
@@ -49,7 +49,7 @@ impl Fanout {
         readers: Vec<mpsc::Sender<Delivery>>,
         resume: Resume,
         stats: &source::Stats,
-        acks: mpsc::UnboundedSender<Handled>,
+        told: Told,
         looked: Looked,
     ) -> Fanout {
         let stats = stats.of_source();
@@ -58,7 +58,7 @@ impl Fanout {
         let again = Arc::new(Notify::new());
         let key = spec.clone();
         let keep = keep(spec, resume, stats.clone(), sender, looked, Arc::clone(&again));
-        let handing = hand_out(Some(key), batches, Arc::clone(&readers), acks);
+        let handing = hand_out(Some(key), batches, Arc::clone(&readers), told);
         let tasks = vec![tokio::spawn(keep), tokio::spawn(handing)];
         Fanout { readers, again, tasks, stats }
     }
@@ -67,11 +67,11 @@ impl Fanout {
     pub(crate) fn told(
         batches: mpsc::Receiver<Batch>,
         readers: Vec<mpsc::Sender<Delivery>>,
-        acks: mpsc::UnboundedSender<Handled>,
+        told: Told,
         stats: source::Stats,
     ) -> Fanout {
         let readers = Arc::new(Mutex::new(readers));
-        let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), acks));
+        let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), told));
         Fanout { readers, again: Arc::default(), tasks: vec![handing], stats }
     }
 
@@ -160,9 +160,9 @@ async fn hand_out(
     spec: Option<source::Spec>,
     mut batches: mpsc::Receiver<Batch>,
     readers: Readers,
-    acks: mpsc::UnboundedSender<Handled>,
+    told: Told,
 ) {
-    let order = AckQueue::new(acks);
+    let order = AckQueue::new(told);
     while let Some(mut batch) = batches.recv().await {
         let (position, gone) = (batch.position.take(), batch.gone);
         let key = spec.as_ref().filter(|_| gone || position.is_some());
@@ -191,11 +191,11 @@ mod tests {
         let listen = format!("udp://{}", taken.local_addr().unwrap());
         let stats = source::Stats::default();
         let (deliveries, mut lines) = mpsc::channel(QUEUE);
-        let acks = mpsc::unbounded_channel().0;
+        let told = Arc::new(|_| ());
         let (looked, mut looking) = mpsc::channel(1);
         let spec = source::Spec::Syslog { listen: listen.clone() };
         let resume = Resume::default();
-        let fanout = Fanout::start(spec, vec![deliveries], resume, &stats, acks, looked);
+        let fanout = Fanout::start(spec, vec![deliveries], resume, &stats, told, looked);
         assert_eq!(looking.recv().await, None, "a start waits for it for ever");
         let wait = async {
             while stats.snapshot().get(&*listen).is_none_or(|counters| counters.error.is_none()) {

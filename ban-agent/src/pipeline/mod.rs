@@ -1,7 +1,7 @@
 //! Which jail reads which source: starts, keeps and ends their tasks when the configuration
 //! changes.
 
-mod acks;
+pub(crate) mod acks;
 mod fanout;
 mod ignore_command;
 mod ignore_files;
@@ -21,8 +21,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(crate) use self::{acks::Handled, worker::Counters};
+pub(crate) use self::worker::Counters;
 use self::{
+    acks::{Handled, Told},
     fanout::{Delivery, Fanout},
     ignore_command::Inquiry,
     own_bans::Bans,
@@ -35,8 +36,8 @@ use crate::{
     filter::{self, Filter, Scanner},
     jail::{self, Jail, Offenders},
     net::{IpNet, PrefixSet},
-    source::{self, Looked, Position, ban_line},
-    store::{Counts, Pardoned},
+    source::{self, Looked, ban_line},
+    store::{Counts, Pardoned, Positions},
 };
 
 /// How long a jail whose task failed rests; doubled each time up to the last.
@@ -51,7 +52,7 @@ const FORGIVEN: usize = 256;
 /// The tasks of all jails and sources.
 pub(crate) struct Pipeline {
     core: mpsc::Sender<Command>,
-    acks: mpsc::UnboundedSender<Handled>,
+    positions: Positions,
     bus: Bus,
     stats: source::Stats,
     jails: BTreeMap<Arc<str>, Running>,
@@ -100,14 +101,10 @@ impl Drop for Running {
 }
 
 impl Pipeline {
-    pub(crate) fn new(
-        core: mpsc::Sender<Command>,
-        acks: mpsc::UnboundedSender<Handled>,
-        bus: Bus,
-    ) -> Pipeline {
+    pub(crate) fn new(core: mpsc::Sender<Command>, positions: Positions, bus: Bus) -> Pipeline {
         Pipeline {
             core,
-            acks,
+            positions,
             bus,
             stats: source::Stats::default(),
             jails: BTreeMap::new(),
@@ -145,7 +142,6 @@ impl Pipeline {
     pub(crate) fn apply(
         &mut self,
         specs: &[jail::Spec],
-        positions: &HashMap<Arc<str>, Position>,
         looked: &Looked,
     ) -> Result<(), filter::Error> {
         let mut compiled = Vec::new();
@@ -165,7 +161,7 @@ impl Pipeline {
             let running = self.start(spec, filter, former);
             self.jails.insert(Arc::clone(&spec.rules.name), running);
         }
-        self.connect(positions, looked);
+        self.connect(looked);
         Ok(())
     }
 
@@ -219,7 +215,11 @@ impl Pipeline {
     }
 
     /// Starts the sources that a jail reads, and ends those that none does.
-    fn connect(&mut self, positions: &HashMap<Arc<str>, Position>, looked: &Looked) {
+    fn connect(&mut self, looked: &Looked) {
+        let positions = self.positions.clone();
+        let told: Told = Arc::new(move |handled: Handled| {
+            positions.handled(handled.positions, handled.counted);
+        });
         let mut readers: HashMap<source::Spec, Vec<mpsc::Sender<Delivery>>> = HashMap::new();
         for running in self.jails.values() {
             for source in &running.spec.sources {
@@ -240,13 +240,13 @@ impl Pipeline {
                 let stats = self.stats.of_source();
                 let (bans, batches) = Bans::new(stats.clone());
                 self.bans = Some(bans);
-                let fanout = Fanout::told(batches, senders, self.acks.clone(), stats);
+                let fanout = Fanout::told(batches, senders, Arc::clone(&told), stats);
                 self.fanouts.insert(spec, fanout);
                 continue;
             }
-            let (resume, acks) = (spec.resume(positions), self.acks.clone());
+            let (resume, told) = (spec.resume(&self.positions.known()), Arc::clone(&told));
             let (source, stats) = (spec.clone(), &self.stats);
-            let fanout = Fanout::start(source, senders, resume, stats, acks, looked.clone());
+            let fanout = Fanout::start(source, senders, resume, stats, told, looked.clone());
             self.fanouts.insert(spec, fanout);
         }
     }
@@ -265,7 +265,7 @@ impl Pipeline {
 
     /// Starts again what has ended though nobody ended it: a source goes on behind what was handled,
     /// a jail with the next lines. One that fails again and again waits longer each time.
-    pub(crate) fn revive(&mut self, now: Now, positions: &HashMap<Arc<str>, Position>) {
+    pub(crate) fn revive(&mut self, now: Now) {
         let mut due = Vec::new();
         for running in self.jails.values_mut().filter(|running| running.is_dead()) {
             let again = running.again.get_or_insert_with(|| {
@@ -288,7 +288,7 @@ impl Pipeline {
             self.jails.insert(Arc::clone(&spec.rules.name), running);
         }
         if any || ended {
-            self.connect(positions, &mpsc::channel(1).0);
+            self.connect(&mpsc::channel(1).0);
         }
     }
 

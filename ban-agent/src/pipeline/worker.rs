@@ -28,7 +28,6 @@ use crate::{
     jail::{Decision, Jail},
     ledger::Holder,
     net::{self, PrefixSet},
-    source::Batch,
     store::{Counted, Pardoned},
 };
 
@@ -236,7 +235,7 @@ impl Worker {
             if inquiry.is_some() && !jail.ignores(failure) {
                 asked.push((failure.clone(), line.to_vec()));
             } else {
-                verdict.weigh(jail, &delivery.batch, failure, line, now);
+                verdict.weigh(jail, delivery, failure, line, now);
             }
         };
         let counts = match &batch.raw {
@@ -250,7 +249,7 @@ impl Worker {
                 if excused {
                     jail.excuse();
                 } else {
-                    verdict.weigh(jail, &delivery.batch, failure, line, now);
+                    verdict.weigh(jail, delivery, failure, line, now);
                 }
             }
         }
@@ -286,7 +285,15 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn weigh(&mut self, jail: &mut Jail, batch: &Batch, failure: &Failure, line: &[u8], now: Now) {
+    fn weigh(
+        &mut self,
+        jail: &mut Jail,
+        delivery: &Delivery,
+        failure: &Failure,
+        line: &[u8],
+        now: Now,
+    ) {
+        let batch = &delivery.batch;
         // in what was there before anybody followed the log, nothing says that it is of now
         if batch.backlog && failure.time.is_none() {
             self.undated += 1;
@@ -303,9 +310,18 @@ impl Verdict {
         }
         match decision {
             Decision::Ban(sentence) => {
-                self.messages.push(Command::Sentence { jail: name(), sentence, read: batch.read });
+                let ack = Some(Arc::clone(&delivery.guard));
+                self.messages.push(Command::Sentence {
+                    jail: name(),
+                    sentence,
+                    read: batch.read,
+                    ack,
+                });
             }
-            Decision::Named(named) => self.messages.push(Command::Named { jail: name(), named }),
+            Decision::Named(named) => {
+                let ack = Some(Arc::clone(&delivery.guard));
+                self.messages.push(Command::Named { jail: name(), named, ack });
+            }
             Decision::Ignored | Decision::Old | Decision::Counted { .. } => {}
         }
     }
@@ -330,7 +346,7 @@ mod tests {
     /// What a jail is joined to.
     struct Bench {
         core: mpsc::Receiver<Command>,
-        acks: mpsc::UnboundedReceiver<Handled>,
+        acks: std::sync::mpsc::Receiver<Handled>,
         order: Arc<Mutex<AckQueue>>,
         forgiven: broadcast::Sender<Arc<Forgiven>>,
         now: Now,
@@ -345,7 +361,8 @@ mod tests {
             };
             let spec = jail::rules(3, 600);
             let (sender, core) = mpsc::channel(64);
-            let (acks, told) = mpsc::unbounded_channel();
+            let (acks, told) = std::sync::mpsc::channel();
+            let acks = Arc::new(move |handled| acks.send(handled).unwrap());
             let forgiven = broadcast::Sender::new(4);
             let now = Now {
                 boot: Boot(1_000_000),
@@ -398,6 +415,15 @@ mod tests {
         fn sentences(&mut self) -> usize {
             std::iter::from_fn(|| self.core.try_recv().ok()).count()
         }
+    }
+
+    #[tokio::test]
+    async fn lines_were_handled_once_their_offence_is_decided() {
+        let (mut worker, mut bench) = Bench::new();
+        worker.handle(bench.lines(1, 3, Instant::now())).await;
+        assert!(bench.acks.try_recv().is_err(), "a crash now would lose the ban");
+        assert_eq!(bench.sentences(), 1);
+        assert!(bench.acks.try_recv().is_ok());
     }
 
     #[tokio::test]

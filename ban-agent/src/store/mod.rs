@@ -9,6 +9,7 @@ mod dry;
 pub mod import;
 mod pardon;
 mod pending;
+mod positions;
 mod read;
 mod reader;
 mod row;
@@ -31,13 +32,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ban_core::jail::{self, Count, Offenders, Record, Sentence};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 pub use self::dry::separate;
 #[cfg(test)]
 pub(crate) use self::pardon::CORRECTION;
-pub use self::pardon::{Pardoned, Pardons};
 use self::{
     import::Former,
     pending::Ground,
@@ -46,12 +47,14 @@ use self::{
     schema::Database,
     writer::{Queue, Shared, Writer},
 };
+pub use self::{
+    pardon::{Pardoned, Pardons},
+    positions::Positions,
+};
 use crate::{
     clock::Now,
-    jail::{self, Count, Offenders, Record, Sentence},
     ledger::{Claim, Holder},
     net::IpNet,
-    source::Position,
 };
 
 /// How long a start waits for another process to let go of the file.
@@ -156,9 +159,7 @@ pub type Counts = HashMap<Arc<str>, Vec<(IpNet, Count)>>;
 /// What the store remembered, beside the claims.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Positions by origin.
-    pub positions: HashMap<Arc<str>, Position>,
-    /// What the jails had counted at those positions.
+    /// What the jails had counted at the positions.
     pub counts: Counts,
     /// What the operator let go.
     pub pardons: Pardons,
@@ -265,6 +266,7 @@ pub struct Store {
     shared: Arc<Shared>,
     recall: Recall,
     offenders: Offenders,
+    positions: Positions,
     /// There was no file, or none that was of use.
     fresh: bool,
     /// Closed once the thread has ended.
@@ -320,7 +322,8 @@ impl Store {
         // joined by its channel: a disk that hangs must not hold the end up
         drop(thread.map_err(Error::Thread)?);
         let offenders = Offenders::default();
-        Ok(Store { path, queue, shared, recall, offenders, fresh, ended })
+        let positions = Positions::new(Arc::clone(&queue), Arc::clone(&shared));
+        Ok(Store { path, queue, shared, recall, offenders, positions, fresh, ended })
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
@@ -346,7 +349,8 @@ impl Store {
         let complete = !self.fresh;
         match result {
             Some(Ok((positions, counts, pardons))) => {
-                return Loaded { positions, counts, pardons, complete };
+                self.positions.restore(positions);
+                return Loaded { counts, pardons, complete };
             }
             Some(Err(error)) if schema::is_corrupt(&error) => {
                 log::error!("{count} claims were read before the corruption");
@@ -433,15 +437,10 @@ impl Store {
         self.record(|pending| pending.claim(key, None));
     }
 
-    /// Records how far sources were read, everything before it being recorded, and what its jails
-    /// count since: both together. May reach the disk a second later: after a crash lines are read
-    /// again, and counted as if for the first time.
-    pub fn handled(
-        &mut self,
-        positions: impl IntoIterator<Item = (Arc<str>, Option<Position>)>,
-        counted: impl IntoIterator<Item = Counted>,
-    ) {
-        self.record(|pending| pending.handled(positions, counted));
+    /// How far each source was read and handled.
+    #[must_use]
+    pub fn positions(&self) -> &Positions {
+        &self.positions
     }
 
     /// Records that the operator let go of a prefix: what was logged before `at` bans it no more,
@@ -540,17 +539,10 @@ impl Store {
     }
 
     /// Records all claims and positions that there are, in place of what was recorded before.
-    pub fn snapshot<'a>(
-        &mut self,
-        claims: impl Iterator<Item = Claim>,
-        positions: impl Iterator<Item = (&'a Arc<str>, &'a Position)>,
-        now: Now,
-    ) {
+    pub fn snapshot(&mut self, claims: impl Iterator<Item = Claim>, now: Now) {
         self.shared.wants_snapshot.store(false, Ordering::Release);
         let claims = claims.map(|claim| (Key::of(&claim), Some(Span::of(&claim, now)))).collect();
-        let positions =
-            positions.map(|(origin, at)| (Arc::clone(origin), Some(at.clone()))).collect();
-        self.record(|pending| pending.replace(claims, positions));
+        self.positions.snapshot(|pending, positions| pending.replace(claims, positions));
     }
 
     /// From which age on history and evidence that no claim rests on go by themselves, once an
@@ -578,11 +570,7 @@ impl Store {
     }
 
     fn record(&mut self, change: impl FnOnce(&mut pending::Pending)) {
-        if self.queue.record(change) {
-            self.shared.wants_snapshot.store(true, Ordering::Release);
-            let why = "too many writes wait for the disk: all claims will be written again";
-            self.shared.set(State::Degraded(why.to_owned()));
-        }
+        self.shared.note(self.queue.record(change));
     }
 
     /// `None`: the disk does not answer.

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use ban_core::jail::Count;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
@@ -14,7 +15,7 @@ use super::{
     Counted, Pardoned, Past, read,
     row::{Key, Span, holder_text, ports_text},
 };
-use crate::{jail::Count, ledger::Holder, net::IpNet, source::Position};
+use crate::{ledger::Holder, net::IpNet, source::Position};
 
 /// Changed claims that may wait, unless [`Pending::set_max_bans`] says otherwise. Beyond it they are
 /// given up, and all claims are asked for.

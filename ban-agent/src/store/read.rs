@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use ban_core::jail::{Count, Record};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
@@ -12,7 +13,6 @@ use super::{
 };
 use crate::{
     clock::Now,
-    jail::{Count, Record},
     ledger::{Claim, Holder},
     net::{IpNet, parse_prefix},
     source::Position,

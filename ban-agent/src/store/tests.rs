@@ -12,7 +12,7 @@ use crate::{
     clock::Boot,
     ledger::{Ledger, Plan},
     net::{parse_ports, parse_prefix},
-    source::Mark,
+    source::{Mark, Position},
 };
 
 fn now(boot: u64, wall: i64) -> Now {
@@ -127,10 +127,14 @@ fn everything_comes_back() {
     let count = Count { failures: 2, first: 5, last: start().wall.as_millisecond() };
     let counted = |number, count| ((Arc::from("a"), numbered(number).prefix), count);
     let log = Arc::from("/var/log/auth.log");
-    store.handled(Some(("/var/log/gone.log".into(), Some(position(5)))), []);
-    store.handled(Some((Arc::clone(&log), Some(position(6)))), vec![counted(1, Some(count))]);
-    store.handled(Some((log, Some(position(7)))), vec![counted(1, None), counted(2, Some(count))]);
-    store.handled(Some(("/var/log/gone.log".into(), None)), []);
+    store.positions().handled(Some(("/var/log/gone.log".into(), Some(position(5)))), []);
+    store
+        .positions()
+        .handled(Some((Arc::clone(&log), Some(position(6)))), vec![counted(1, Some(count))]);
+    store
+        .positions()
+        .handled(Some((log, Some(position(7)))), vec![counted(1, None), counted(2, Some(count))]);
+    store.positions().handled(Some(("/var/log/gone.log".into(), None)), []);
     let let_go = [(Some(numbered(9).prefix), Some(jail("a"))), (None, Some(jail("b")))];
     for pardoned in let_go.clone() {
         store.pardon(pardoned, start().wall);
@@ -140,13 +144,14 @@ fn everything_comes_back() {
 
     let mut store = Store::open(&path).unwrap();
     let mut back = Vec::new();
-    let Loaded { positions, counts, pardons, complete } =
+    let Loaded { counts, pardons, complete } =
         store.load(now(START.0 + 900, 900), |claim| back.push(claim));
     assert!(complete);
     back.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
     let mut expected = claims.to_vec();
     expected.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
     assert_eq!(back, expected);
+    let positions = store.positions().known();
     assert_eq!(positions["/var/log/auth.log"], position(7));
     assert_eq!(positions.len(), 1, "{positions:?}");
     assert_eq!(counts[&Arc::from("a")], [(numbered(2).prefix, count)]);
@@ -383,7 +388,7 @@ fn what_can_be_read_of_a_corrupt_file_is_saved() {
     assert!(!saved.is_empty() && saved.len() < 5000, "{}", saved.len());
     durable(&mut store);
     assert!(store.wants_snapshot());
-    store.snapshot(saved.iter().cloned(), std::iter::empty(), start());
+    store.snapshot(saved.iter().cloned(), start());
     store.claim(&numbered(9999), None, start());
     recovered(&mut store);
     assert!(!store.wants_snapshot());
@@ -404,14 +409,14 @@ fn a_file_that_was_removed_is_made_anew_from_a_snapshot() {
     durable(&mut store);
     assert!(store.wants_snapshot() && !store.state().is_sound());
     let at = position(9);
-    let positions = [("log".into(), at.clone())];
+    store.positions().restore([("log".into(), at.clone())].into());
     let claims = [numbered(1), numbered(2)];
-    let positions = positions.iter().map(|(origin, at)| (origin, at));
-    store.snapshot(claims.iter().cloned(), positions, start());
+    store.snapshot(claims.iter().cloned(), start());
     recovered(&mut store);
     store.close();
     let mut store = Store::open(&path).unwrap();
-    let positions = store.load(start(), |_| {}).positions;
+    store.load(start(), |_| {});
+    let positions = store.positions().known();
     assert_eq!((all(&mut store, start()).len(), &positions["log"]), (2, &at));
     store.close();
 }
@@ -546,7 +551,9 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
             store.release(&numbered(number - 1000));
         }
         store.pardon((Some(claim.prefix), None), start().wall);
-        store.handled([(number.to_string().as_str().into(), Some(position(number.into())))], []);
+        store
+            .positions()
+            .handled([(number.to_string().as_str().into(), Some(position(number.into())))], []);
         told.push(store.barrier());
     }
     assert!(store.wants_snapshot() && !store.state().is_sound());
@@ -557,7 +564,7 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
     assert!(barriers <= pending::MAX_BARRIERS && pardons <= pending::MAX_GROUNDS);
     assert!(store.lost() > 0);
     let live = || (149_001..=150_000).chain([0]).map(numbered);
-    store.snapshot(live(), std::iter::empty(), start());
+    store.snapshot(live(), start());
     // and one more, which used to take the others with it
     store.claim(&numbered(150_001), None, start());
     let last = store.barrier();
@@ -829,4 +836,19 @@ fn a_disk_that_turns_read_only_is_waited_for() {
     recovered(&mut store);
     store.close();
     assert_eq!(loaded(&path, start()), [numbered(1), numbered(2)]);
+}
+
+/// What the engine has not decided when it ends is read again, though nobody holds it any more.
+#[test]
+fn nothing_counts_as_handled_after_the_end() {
+    let directory = TempDir::new().unwrap();
+    let store = Store::open(&file(&directory)).unwrap();
+    let positions = store.positions().clone();
+    let handled = |offset| positions.handled([("log".into(), Some(position(offset)))], []);
+    handled(1);
+    let closing = store.positions().closing();
+    handled(2);
+    drop(closing);
+    handled(3);
+    assert_eq!(positions.known()["log"], position(2));
 }

@@ -220,6 +220,15 @@ impl Shared {
         self.change(&mut state, new);
     }
 
+    /// If `overflowed`, so much waits for the disk that all has to be given anew.
+    pub(super) fn note(&self, overflowed: bool) {
+        if overflowed {
+            self.wants_snapshot.store(true, Ordering::Release);
+            let why = "too many writes wait for the disk: all claims will be written again";
+            self.set(State::Degraded(why.to_owned()));
+        }
+    }
+
     /// Whether the disk does not answer, as far as anybody has noticed.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)

@@ -135,7 +135,7 @@ impl Bench {
 
     fn run(&mut self, jails: &[jail::Spec]) {
         let (looked, _) = mpsc::channel(1);
-        self.agent.core.pipeline.apply(jails, &self.agent.core.positions, &looked).unwrap();
+        self.agent.core.pipeline.apply(jails, &looked).unwrap();
     }
 
     fn sentence(&mut self, jail: &str, address: &str) {
@@ -152,9 +152,9 @@ impl Bench {
         };
         self.now.fake();
         let read = std::time::Instant::now();
-        self.agent
-            .core
-            .handle([Command::Sentence { jail: jail.into(), sentence, read }].into_iter());
+        self.agent.core.handle(
+            [Command::Sentence { jail: jail.into(), sentence, read, ack: None }].into_iter(),
+        );
     }
 }
 
@@ -471,11 +471,10 @@ async fn a_jail_that_died_is_started_again() {
         while !texts(&mut bench).iter().any(|text| text.contains("bans no address")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let positions = bench.agent.core.positions.clone();
-        bench.agent.core.pipeline.revive(bench.now, &positions);
+        bench.agent.core.pipeline.revive(bench.now);
         assert!(texts(&mut bench)[0].contains("bans no address"), "not at once, and not for ever");
         bench.later(Duration::from_secs(10));
-        bench.agent.core.pipeline.revive(bench.now, &positions);
+        bench.agent.core.pipeline.revive(bench.now);
         let text = format!("[door] failed, {count} times");
         assert!(texts(&mut bench)[0].starts_with(&text), "{:?}", texts(&mut bench));
         write("another\n");
