@@ -8,6 +8,8 @@ pub use ban_core::{arithmetic, clock, duration, filter, ledger, net};
 
 pub mod alarm;
 mod children;
+#[cfg(test)]
+mod circles;
 mod socket;
 
 pub mod action;

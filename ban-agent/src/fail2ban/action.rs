@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     action::{Commands, Spec, TIMEOUT},
-    config,
+    duration,
     net::{PortRange, Ports, Proto},
 };
 
@@ -201,7 +201,7 @@ pub(super) fn read(
     };
     let timeout = match definition.get("timeout", None)? {
         None => Some(TIMEOUT),
-        Some(text) => config::parse_duration(&text)
+        Some(text) => duration::parse_duration(&text)
             .map_err(|error| bad(&definition, "timeout", error.to_string()))?,
     };
     let spec = Spec {

@@ -2,7 +2,7 @@
 
 use super::{Error, jail::Reader, options, words::Words};
 use crate::{
-    config,
+    duration,
     jail::{IgnoreCache, IgnoreCommand, Ignored, Lookup},
     net::IpNet,
 };
@@ -63,7 +63,7 @@ impl Reader<'_> {
                 }
                 "max-time" => {
                     let time =
-                        config::parse_duration(value).map_err(|error| bad(error.to_string()))?;
+                        duration::parse_duration(value).map_err(|error| bad(error.to_string()))?;
                     cache.time = time.ok_or_else(|| bad("max-time has to end".to_owned()))?;
                 }
                 other => self.note(

@@ -8,7 +8,7 @@ use super::{
     merge::{Config, Vars},
     unused::{self, References},
 };
-use crate::config;
+use crate::duration;
 
 /// Words that mean something in a jail, or to the values that fail2ban ships.
 const KNOWN: &[&str] = &[
@@ -107,7 +107,7 @@ impl Words<'_> {
         match self.text(key)? {
             None => Ok(default),
             Some(text) => {
-                config::parse_duration(&text).map_err(|error| self.bad(key, error.to_string()))
+                duration::parse_duration(&text).map_err(|error| self.bad(key, error.to_string()))
             }
         }
     }
