@@ -234,6 +234,9 @@ const ENVELOPES: &[(&str, bool)] = &[
     // journalctl -o short-precise, short-iso
     ("Nov 21 02:21:24.705407 edge @[4711]: %", false),
     ("2026-11-21T03:21:24+0100 edge @[4711]: %", false),
+    // a container with a syslog of its own
+    ("2026-11-21T02:21:24Z Nov 21 02:21:24 edge @[4711]: %", true),
+    ("2026-11-21T02:21:24Z 2026-11-21T02:21:24.705407+00:00 edge @[4711]: %", true),
     // logread on OpenWrt
     ("Sat Nov 21 02:21:24 2026 auth.info @[4711]: %", false),
     // the journal, and syslog by our own socket
