@@ -56,7 +56,7 @@ fn failures(now: Now) {
     let rules = Rules {
         name: "bench".into(),
         filter: Arc::new(filter::Spec::default()),
-        maxretry: 5,
+        maxretry: Some(5),
         findtime: std::time::Duration::from_secs(600),
         bantime: None,
         increment: None,

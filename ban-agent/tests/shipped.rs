@@ -12,7 +12,7 @@ use ban_agent::{
     clock::{Boot, Now},
     config,
     filter::Outcome,
-    jail::{Decision, Jail},
+    jail::Jail,
 };
 use jiff::Timestamp;
 
@@ -148,7 +148,7 @@ fn normal_traffic_bans_nobody() {
                 made(),
                 &mut |failure, line| {
                     let now = Now { boot: Boot(0), wall: failure.time.unwrap_or(made()) };
-                    if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
+                    for sentence in jail.offence(failure, line, now).sentences() {
                         let (name, prefix) = (&spec.rules.name, sentence.prefix);
                         writeln!(wrong, "{}: {name} bans {prefix:?}", log.name).unwrap();
                     }

@@ -41,6 +41,7 @@ const CASES: &[Case] = &[
     Case { name: "sshd", kind: Kind::Sshd, jobs: peers::sshd },
     Case { name: "nginx-access", kind: Kind::Access, jobs: peers::access },
     Case { name: "nginx-error", kind: Kind::Error, jobs: peers::error },
+    Case { name: "caddy-json", kind: Kind::Caddy, jobs: peers::caddy },
 ];
 
 pub(crate) fn verb(args: &Args) -> Result<()> {

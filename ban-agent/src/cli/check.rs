@@ -1,6 +1,9 @@
 //! `ban-agent check`: validates the configuration and prints the resolved jails.
 
-use std::{fmt::Write as _, fs, net::ToSocketAddrs as _, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeMap, fmt::Write as _, fs, net::ToSocketAddrs as _, path::Path,
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -56,7 +59,9 @@ struct Jail<'a> {
     name: &'a str,
     filter: &'a str,
     reads: Vec<String>,
-    maxretry: u32,
+    maxretry: Option<u32>,
+    distinct: BTreeMap<&'a str, u32>,
+    count_by: Option<&'a str>,
     findtime: u64,
     bantime: Option<u64>,
     bans: bool,
@@ -83,6 +88,8 @@ fn describe(jail: &jail::Spec) -> Jail<'_> {
         filter: &jail.rules.filter.name,
         reads: jail.sources.iter().map(ToString::to_string).collect(),
         maxretry: jail.rules.maxretry,
+        distinct: jail.rules.distinct.iter().map(|(field, wanted)| (&**field, *wanted)).collect(),
+        count_by: jail.rules.count_by.as_deref(),
         findtime: jail.rules.findtime.as_secs(),
         bantime: jail.rules.bantime.map(|time| time.as_secs()),
         bans: jail.rules.bans,
@@ -121,7 +128,7 @@ fn lookups(config: &Config) -> Vec<String> {
 
 /// The jails that could see nothing on this host as it stands.
 pub(super) fn blind(config: &Config) -> Vec<String> {
-    let jails = config.jails.iter().filter(|jail| !jail.rules.filter.failregex.is_empty());
+    let jails = config.jails.iter().filter(|jail| !jail.rules.filter.is_idle());
     let blind = jails.filter(|jail| !jail.sources.iter().any(source::Spec::is_there));
     blind
         .map(|jail| {
@@ -158,12 +165,23 @@ fn human(config: &Config) -> String {
     text
 }
 
+/// When an address has failed too often: `5`, `5 or 4 user`.
+fn bounds(rules: &jail::Rules) -> String {
+    let distinct = rules.distinct.iter().map(|(field, wanted)| format!("{wanted} {field}"));
+    let each = rules.maxretry.iter().map(ToString::to_string).chain(distinct);
+    let text = each.collect::<Vec<_>>().join(" or ");
+    match &rules.count_by {
+        Some(field) => format!("{text} by {field}"),
+        None => text,
+    }
+}
+
 fn row(jail: &jail::Spec) -> Vec<String> {
     let shown = describe(jail);
     vec![
         shown.name.into(),
         shown.filter.into(),
-        shown.maxretry.to_string(),
+        bounds(&jail.rules),
         format_duration(jail.rules.findtime),
         jail.rules.bantime.map_or("for ever".into(), format_duration),
         match shown.ports.as_slice() {

@@ -25,7 +25,7 @@ use crate::{
     control::SCHEMA,
     event::Shown,
     filter::{self, Filter, Scanner},
-    jail::{Decision, Jail, Offenders, Record, Spec},
+    jail::{Jail, Offenders, Record, Spec},
     net::IpNet,
     source::{self, ban_line},
 };
@@ -181,26 +181,28 @@ impl Replayed {
             // the clock stands where the line does
             let wall = failure.time.unwrap_or(now).min(now);
             let then = Now { boot: Boot(0), wall };
-            let Decision::Ban(sentence) = jail.offence(failure, line, then) else { return };
-            let name = jail.rules().name.to_string();
-            let held = banned.get(&sentence.prefix).and_then(|at| bans.get_mut(*at));
-            if let Some(ban) = held.filter(|ban| ban.until.is_none_or(|until| wall < until)) {
-                // banned already: a plain bantime after its last failure, and no further ban
-                let plain = jail.rules().bantime.map(|time| later(sentence.time, time));
-                ban.until = ban.until.and_then(|until| Some(until.max(plain?)));
-                return;
+            for sentence in jail.offence(failure, line, then).sentences() {
+                let name = jail.rules().name.to_string();
+                let held = banned.get(&sentence.prefix).and_then(|at| bans.get_mut(*at));
+                if let Some(ban) = held.filter(|ban| ban.until.is_none_or(|until| wall < until)) {
+                    // banned already: a plain bantime after its last failure, and no further ban
+                    let plain = jail.rules().bantime.map(|time| later(sentence.time, time));
+                    ban.until = ban.until.and_then(|until| Some(until.max(plain?)));
+                    continue;
+                }
+                let count = former.of(&name, sentence.prefix).unwrap_or_default().bans;
+                let until =
+                    jail.rules().bantime_for(count, 0.0).map(|time| later(sentence.time, time));
+                former.add(&name, sentence.prefix, Record { bans: 1, last: sentence.time });
+                banned.insert(sentence.prefix, bans.len());
+                bans.push(Ban {
+                    jail: name,
+                    prefix: sentence.prefix,
+                    at: sentence.time,
+                    until,
+                    failures: sentence.failures,
+                });
             }
-            let count = former.of(&name, sentence.prefix).unwrap_or_default().bans;
-            let until = jail.rules().bantime_for(count, 0.0).map(|time| later(sentence.time, time));
-            former.add(&name, sentence.prefix, Record { bans: 1, last: sentence.time });
-            banned.insert(sentence.prefix, bans.len());
-            bans.push(Ban {
-                jail: name,
-                prefix: sentence.prefix,
-                at: sentence.time,
-                until,
-                failures: sentence.failures,
-            });
         };
         match form {
             Lines::Plain => scanner.scan(lines, false, now, &mut sink),

@@ -64,6 +64,7 @@ fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Fail
     };
     if !args.failregex.is_empty() {
         spec.failregex.clone_from(&args.failregex);
+        spec.document = None;
     }
     Ok(spec)
 }
@@ -131,6 +132,7 @@ struct Summary {
     missed: u64,
     overlong: u64,
     unclear: u64,
+    malformed: u64,
     patterns: Vec<Pattern>,
     seconds: f64,
 }
@@ -158,9 +160,9 @@ struct Tester<'a> {
 impl<'a> Tester<'a> {
     fn new(spec: &filter::Spec, filter: Filter, args: &'a Test, json: bool) -> Tester<'a> {
         let patterns = spec
-            .failregex
-            .iter()
-            .map(|failregex| Pattern { failregex: failregex.clone(), matched: 0, seconds: 0.0 })
+            .patterns()
+            .into_iter()
+            .map(|failregex| Pattern { failregex, matched: 0, seconds: 0.0 })
             .collect();
         Tester {
             args,
@@ -176,6 +178,7 @@ impl<'a> Tester<'a> {
                 missed: 0,
                 overlong: 0,
                 unclear: 0,
+                malformed: 0,
                 patterns,
                 seconds: 0.0,
             },
@@ -207,6 +210,7 @@ impl<'a> Tester<'a> {
         self.summary.lines += 1;
         self.summary.overlong += self.scanner.counts().overlong;
         self.summary.unclear += self.scanner.counts().unclear;
+        self.summary.malformed += self.scanner.counts().malformed;
         let print = match &outcome {
             Outcome::Matched(failure) => {
                 self.summary.matched += 1;
@@ -309,6 +313,13 @@ fn human(summary: &Summary) -> String {
         let unclear = summary.unclear;
         let _ =
             writeln!(text, "{unclear} of the missed name an IPv6 address that may end in a port");
+    }
+    if summary.malformed > 0 {
+        let malformed = summary.malformed;
+        let _ = writeln!(
+            text,
+            "{malformed} of the missed hold a document that is not whole, or says something twice"
+        );
     }
     // those that matched, and those that cost much for nothing
     let telling = |pattern: &&Pattern| pattern.matched > 0 || pattern.seconds * 10.0 > *seconds;

@@ -58,14 +58,52 @@ fn filter(spec: &filter::Spec) -> Table {
     if spec.usedns {
         table.insert("usedns".into(), true.into());
     }
+    if let Some(spec) = &spec.document {
+        document(spec, &mut table);
+    }
     table
+}
+
+fn document(spec: &filter::Document, table: &mut Table) {
+    let format = match spec.form {
+        filter::Form::Json => "json",
+        filter::Form::Logfmt => "logfmt",
+    };
+    table.insert("format".into(), format.into());
+    table.insert("address".into(), texts(&spec.address));
+    table.insert("time".into(), texts(&spec.time));
+    let fields = spec.fields.iter().map(|(name, path)| (name.clone(), path.clone().into()));
+    table.insert("fields".into(), Value::Table(fields.collect()));
+    let rules = |rules: &[filter::Conditions]| -> Value {
+        let value = |wanted: &filter::Wanted| match wanted {
+            filter::Wanted::Exactly(text) => text.clone(),
+            filter::Wanted::Matches(pattern) => format!("~{pattern}"),
+        };
+        let values = |any: &Vec<filter::Wanted>| texts(&any.iter().map(value).collect::<Vec<_>>());
+        let rule = |rule: &filter::Conditions| -> Table {
+            rule.iter().map(|(path, any)| (path.clone(), values(any))).collect()
+        };
+        rules.iter().map(rule).collect::<Vec<_>>().into()
+    };
+    table.insert("where".into(), rules(&spec.wanted));
+    table.insert("unless".into(), rules(&spec.unless));
 }
 
 fn jail(spec: &jail::Spec) -> Table {
     let mut table = Table::new();
     table.insert("filter".into(), spec.rules.name.to_string().into());
     sources(&spec.sources, &mut table);
-    table.insert("maxretry".into(), i64::from(spec.rules.maxretry).into());
+    if let Some(maxretry) = spec.rules.maxretry {
+        table.insert("maxretry".into(), i64::from(maxretry).into());
+    }
+    if !spec.rules.distinct.is_empty() {
+        let each = spec.rules.distinct.iter();
+        let each = each.map(|(field, wanted)| (field.to_string(), i64::from(*wanted).into()));
+        table.insert("distinct".into(), Value::Table(each.collect()));
+    }
+    if let Some(field) = &spec.rules.count_by {
+        table.insert("count_by".into(), field.to_string().into());
+    }
     table.insert("findtime".into(), duration(spec.rules.findtime));
     table.insert("bantime".into(), spec.rules.bantime.map_or(Value::Integer(-1), duration));
     let ports: Vec<String> = spec.rules.ports.iter().map(ToString::to_string).collect();

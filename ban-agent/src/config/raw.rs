@@ -12,6 +12,7 @@ use super::{
     proxies::Proxies,
 };
 use crate::{
+    filter,
     jail::{Formula, Ignored},
     net::{self, IpNet, PortRange, Ports, Proto, Translators},
 };
@@ -91,9 +92,88 @@ pub(super) struct Filter {
     pub(super) maxlines: Option<usize>,
     pub(super) logtimezone: Option<String>,
     pub(super) usedns: Option<bool>,
+    pub(super) format: Option<Format>,
+    pub(super) address: Option<OneOrMany>,
+    pub(super) time: Option<OneOrMany>,
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) r#where: Option<OneOrMore>,
+    pub(super) unless: Option<OneOrMore>,
     /// Where its daemon logs, for `logpath = "auto"`: files, first choice first, and the journal.
     pub(super) logs: Option<OneOrMany>,
     pub(super) journalmatch: Option<OneOrMany>,
+}
+
+/// How the lines of a log are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    #[default]
+    Text,
+    Json,
+    Logfmt,
+}
+
+/// Conditions, or a list of such, of which one has to hold.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a table like { \"status\" = [401, 403] }, or a list of such"
+)]
+pub(super) enum OneOrMore {
+    One(BTreeMap<String, Values>),
+    More(Vec<BTreeMap<String, Values>>),
+}
+
+impl OneOrMore {
+    pub(super) fn list(&self) -> Vec<filter::Conditions> {
+        let one = |table: &BTreeMap<String, Values>| {
+            table.iter().map(|(path, values)| (path.clone(), values.list())).collect()
+        };
+        match self {
+            OneOrMore::One(table) => vec![one(table)],
+            OneOrMore::More(list) => list.iter().map(one).collect(),
+        }
+    }
+}
+
+/// What a value may be.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a text, a number, true or false, or a list of such")]
+pub(super) enum Values {
+    One(Value),
+    Many(Vec<Value>),
+}
+
+impl Values {
+    fn list(&self) -> Vec<filter::Wanted> {
+        match self {
+            Values::One(value) => vec![value.wanted()],
+            Values::Many(list) => list.iter().map(Value::wanted).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Value {
+    Flag(bool),
+    Number(i64),
+    Fraction(f64),
+    Text(String),
+}
+
+impl Value {
+    fn wanted(&self) -> filter::Wanted {
+        filter::Wanted::Exactly(match self {
+            Value::Flag(flag) => flag.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Fraction(number) => number.to_string(),
+            Value::Text(text) => match text.strip_prefix('~') {
+                Some(pattern) => return filter::Wanted::Matches(pattern.to_owned()),
+                None => text.clone(),
+            },
+        })
+    }
 }
 
 /// `[actions.NAME]`
@@ -143,6 +223,8 @@ pub(super) struct Jail {
     pub(super) bans: Option<bool>,
     pub(super) ban: Option<bool>,
     pub(super) maxretry: Option<Positive>,
+    pub(super) distinct: Option<BTreeMap<String, Positive>>,
+    pub(super) count_by: Option<String>,
     pub(super) findtime: Option<Bounded>,
     pub(super) bantime: Option<Span>,
     pub(super) port: Option<PortList>,

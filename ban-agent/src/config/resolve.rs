@@ -118,6 +118,11 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     for jail in &mut config.jails {
         jail.rules.translators = config.agent.translators.clone();
         jail.rules.proxies = jail.rules.translators.expand(&jail.rules.proxies);
+        if jail.rules.filter.asks_proxies() {
+            let trusted = config.agent.protect.proxies.iter().map(|(net, _)| *net);
+            let trusted = trusted.chain(jail.rules.proxies.iter().copied()).collect();
+            Arc::make_mut(&mut jail.rules.filter).proxies = trusted;
+        }
         if let Some(widen) = &mut jail.rules.widen {
             widen.translators = config.agent.translators.clone();
         }
@@ -279,15 +284,17 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         name: name.to_owned(),
         prefregex: raw.prefregex.clone(),
         failregex: list(raw.failregex.as_ref()),
+        document: document(layers, name, raw)?,
         ignoreregex: list(raw.ignoreregex.as_ref()),
         datepattern: list(raw.datepattern.as_ref()),
         maxlines: raw.maxlines.unwrap_or(1),
         logtimezone: raw.logtimezone.clone(),
         wrapped: false,
         usedns: raw.usedns.unwrap_or(false),
+        proxies: Vec::new(),
     };
     // an empty list is meant: nothing is counted, bans are made by hand
-    if raw.failregex.is_none() {
+    if raw.failregex.is_none() && spec.document.is_none() {
         let message = format!("filter '{name}' has no failregex");
         let hint = Some("add failregex = ['^…<ADDR>…$']".into());
         return Err(layer::invalid(layers, &["filters", name], message, hint));
@@ -300,6 +307,55 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         return Err(bad_pattern(layers, &spec, &error));
     }
     Ok(spec)
+}
+
+/// What the filter says of documents.
+fn document(
+    layers: &[Layer],
+    name: &str,
+    raw: &raw::Filter,
+) -> Result<Option<filter::Document>, Error> {
+    let invalid = |key, message: &str, hint: &str| {
+        let message = format!("filter '{name}': {message}");
+        layer::invalid(layers, &["filters", name, key], message, Some(hint.into()))
+    };
+    let form = match raw.format.unwrap_or_default() {
+        raw::Format::Json => filter::Form::Json,
+        raw::Format::Logfmt => filter::Form::Logfmt,
+        raw::Format::Text => {
+            let given = [
+                ("where", raw.r#where.is_some()),
+                ("unless", raw.unless.is_some()),
+                ("address", raw.address.is_some()),
+                ("time", raw.time.is_some()),
+                ("fields", !raw.fields.is_empty()),
+            ];
+            return match given.iter().find(|(_, given)| *given) {
+                Some((key, _)) => {
+                    let message = format!("{key} is for documents, and its lines are text");
+                    Err(invalid(key, &message, "add format = \"json\" or \"logfmt\""))
+                }
+                None => Ok(None),
+            };
+        }
+    };
+    let Some(wanted) = &raw.r#where else {
+        let hint = "add where = { \"status\" = [401, 403] }";
+        return Err(invalid("format", "nothing says which documents are failures", hint));
+    };
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if let Some(field) = raw.fields.keys().find(|key| key.is_empty() || !key.chars().all(lower)) {
+        let message = format!("'{field}' is no name of a field");
+        return Err(invalid("fields", &message, "take small letters: { user = \"PATH\" }"));
+    }
+    Ok(Some(filter::Document {
+        form,
+        address: list(raw.address.as_ref()),
+        time: list(raw.time.as_ref()),
+        fields: raw.fields.clone(),
+        wanted: wanted.list(),
+        unless: raw.unless.as_ref().map(raw::OneOrMore::list).unwrap_or_default(),
+    }))
 }
 
 /// The place of the pattern that does not compile.
@@ -368,7 +424,17 @@ fn jail(
     let rules = jail::Rules {
         name: name.into(),
         filter,
-        maxretry: get!(maxretry).map_or(5, |number| number.0),
+        // a jail that counts values counts failures only if it says so itself
+        maxretry: match (get!(distinct), own.maxretry) {
+            (Some(_), own) => own.map(|number| number.0),
+            (None, _) => Some(get!(maxretry).map_or(5, |number| number.0)),
+        },
+        distinct: get!(distinct)
+            .into_iter()
+            .flatten()
+            .map(|(field, wanted)| (field.as_str().into(), wanted.0))
+            .collect(),
+        count_by: get!(count_by).map(|field| field.as_str().into()),
         findtime: get!(findtime).map_or(Duration::from_secs(600), |time| time.0),
         bantime: get!(bantime).map_or(Some(Duration::from_secs(3600)), |time| time.0),
         increment: increment(own, defaults),
@@ -400,8 +466,24 @@ fn jail(
             share: get!(max_client_share).map(|share| share.0),
         },
     };
+    for (key, field) in fields_asked(&rules) {
+        if !rules.filter.has_field(field) {
+            let message = format!("jail '{name}': its filter captures no field '{field}'");
+            let tag = field.to_ascii_uppercase();
+            let hint = format!("capture it with <F-{tag}>…</F-{tag}>, or name another field");
+            return Err(layer::invalid(layers, &["jails", name, key], message, Some(hint)));
+        }
+    }
     let sources = sources(layers, name, own, defaults, raw.filters.get(filter_name))?;
     Ok(jail::Spec { rules, sources, actions: Vec::new() })
+}
+
+/// The fields that a jail counts, and the key that names each.
+fn fields_asked(rules: &jail::Rules) -> impl Iterator<Item = (&'static str, &str)> {
+    let distinct = rules.distinct.keys().map(|field| ("distinct", &**field));
+    // who fails is known without a capture
+    let distinct = distinct.filter(|(_, field)| *field != jail::ADDRESS);
+    distinct.chain(rules.count_by.iter().map(|field| ("count_by", &**field)))
 }
 
 /// The jail's own list, or the default one; never both, as in fail2ban.

@@ -51,7 +51,7 @@ fn reads_fail2bans_words_and_fills_in_defaults() {
     assert_eq!(config.agent.interfaces, ["eth0"]);
     assert_eq!(config.agent.max_bans, 2048);
     let [jail] = config.jails.as_slice() else { panic!("one jail") };
-    assert_eq!((jail.rules.maxretry, jail.rules.bantime), (25, None));
+    assert_eq!((jail.rules.maxretry, jail.rules.bantime), (Some(25), None));
     assert_eq!(jail.rules.findtime, Duration::from_secs(600));
     assert_eq!((jail.rules.prefix_v4, jail.rules.prefix_v6), (32, 64));
     assert_eq!(jail.rules.ignoreip.len(), 2);
@@ -69,7 +69,7 @@ fn conf_d_wins_key_by_key() {
     fs::write(folder.path().join("conf.d/20.toml"), "[jails.web]\nfindtime = 60\n").unwrap();
     fs::write(folder.path().join("conf.d/30.txt"), "not read").unwrap();
     let config = load(&path).unwrap();
-    assert_eq!(config.jails[0].rules.maxretry, 3);
+    assert_eq!(config.jails[0].rules.maxretry, Some(3));
     assert_eq!(config.jails[0].rules.findtime, Duration::from_secs(60));
     assert_eq!(config.jails[0].rules.bantime, None);
     assert_eq!(config.files.len(), 3);
@@ -206,7 +206,7 @@ fn jails_of_fail2ban_join_ours() {
     let config = load(&path).unwrap();
     let names: Vec<_> = config.jails.iter().map(|jail| &*jail.rules.name).collect();
     assert_eq!(names, ["door", "web"]);
-    assert_eq!(config.jails[1].rules.maxretry, 25);
+    assert_eq!(config.jails[1].rules.maxretry, Some(25));
     assert!(config.warnings[0].starts_with("jail web: ours is used"), "{:?}", config.warnings);
     assert!(config.files.contains(&theirs.join("jail.conf")));
 
@@ -511,6 +511,7 @@ fn proxies_are_named_by_address_by_list_and_in_files() {
     let of = |name: &str| config.jails.iter().find(|jail| &*jail.rules.name == name).unwrap();
     assert_eq!(of("nginx-401").rules.proxies[0].to_string(), "203.0.113.0/24");
     assert!(of("sshd").rules.proxies.is_empty());
+    assert!(of("sshd").rules.filter.proxies.is_empty());
     // a change of the file is a change of the configuration
     assert_eq!(config.files, [path.clone(), own.clone()]);
 
@@ -528,4 +529,24 @@ fn proxies_are_named_by_address_by_list_and_in_files() {
         .unwrap();
     let (config, errors) = load_sound(&path).unwrap();
     assert_eq!((config.jails.len(), errors.len()), (1, 1));
+}
+
+#[test]
+fn a_filter_that_asks_for_the_chain_knows_the_proxies_of_agent_and_jail() {
+    let text = "[agent]\ntrusted_proxies = \"192.0.2.0/24\"\n\
+        [jails.shop]\nlogpath = \"/var/log/shop\"\ntrusted_proxies = \"2001:db8::/48\"\n\
+        [jails.sshd]\nlogpath = \"/var/log/auth.log\"\n\
+        [filters.shop]\nfailregex = \"^<ADDR> <F-XFF>.*</F-XFF>$\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, text).unwrap();
+    let config = load(&path).unwrap();
+    let trusted = |name: &str| {
+        let jail = config.jails.iter().find(|jail| &*jail.rules.name == name).unwrap();
+        jail.rules.filter.proxies.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for net in ["192.0.2.0/24", "2001:db8::/48", "64:ff9b::c000:200/120"] {
+        assert!(trusted("shop").iter().any(|known| known == net), "{net}: {:?}", trusted("shop"));
+    }
+    assert!(trusted("sshd").is_empty());
 }

@@ -420,7 +420,7 @@ fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> 
         })
     };
     // one without a pattern is for bans by hand
-    !spec.rules.filter.failregex.is_empty() && spec.sources.iter().all(is_dead)
+    !spec.rules.filter.is_idle() && spec.sources.iter().all(is_dead)
 }
 
 /// What stands now, the worst first, and the events that make it of what stood before.

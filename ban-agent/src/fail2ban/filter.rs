@@ -119,11 +119,13 @@ pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<S
         name: resolved.name.clone(),
         prefregex: get("prefregex").filter(|text| !text.trim().is_empty()).map(str::to_owned),
         failregex: lines("failregex"),
+        document: None,
         ignoreregex: lines("ignoreregex"),
         datepattern: lines("datepattern"),
         maxlines,
         logtimezone,
         wrapped: true,
         usedns: false,
+        proxies: Vec::new(),
     })
 }

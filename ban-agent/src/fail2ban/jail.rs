@@ -1,6 +1,6 @@
 //! Reads `jail.conf` and its family into [`crate::jail::Spec`]s.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Error, Loaded, Unsupported,
@@ -131,7 +131,9 @@ impl Reader<'_> {
         let rules = Rules {
             name: name.into(),
             filter: Arc::new(filter),
-            maxretry,
+            maxretry: Some(maxretry),
+            distinct: BTreeMap::new(),
+            count_by: None,
             findtime: words
                 .duration("findtime", Some(Duration::from_secs(600)))?
                 .ok_or_else(|| words.bad("findtime", "has to end".to_owned()))?,

@@ -63,11 +63,11 @@ fn two_jails_on_one_log() {
     let door = folder.jail("door");
     assert_eq!(
         (door.rules.maxretry, door.rules.findtime, door.rules.bantime),
-        (3, Duration::from_secs(180), Some(Duration::from_secs(1200)))
+        (Some(3), Duration::from_secs(180), Some(Duration::from_secs(1200)))
     );
     assert!(door.rules.ports.is_empty());
     let hourly = folder.jail("door-hourly");
-    assert_eq!((hourly.rules.bantime, hourly.rules.maxretry), (None, 5));
+    assert_eq!((hourly.rules.bantime, hourly.rules.maxretry), (None, Some(5)));
     assert_eq!(
         hourly.sources,
         [
@@ -99,7 +99,7 @@ fn local_files_and_folders_override() {
         ("jail.d/30.local", "[door]\nmaxretry = 5\n"),
     ]);
     let door = folder.jail("door");
-    assert_eq!(door.rules.maxretry, 5);
+    assert_eq!(door.rules.maxretry, Some(5));
     assert_eq!(door.rules.filter.failregex, ["^bad <HOST>$", "^worse <HOST>$"]);
     assert_eq!(door.sources, [source::Spec::File { path: "/b".into(), start: Start::Beginning }]);
 }

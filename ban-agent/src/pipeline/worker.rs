@@ -322,6 +322,13 @@ impl Verdict {
                 let ack = Some(Arc::clone(&delivery.guard));
                 self.messages.push(Command::Named { jail: name(), named, ack });
             }
+            Decision::Group(sentences) => {
+                let read = batch.read;
+                self.messages.extend(sentences.into_iter().map(|sentence| {
+                    let ack = Some(Arc::clone(&delivery.guard));
+                    Command::Sentence { jail: name(), sentence, read, ack }
+                }));
+            }
             Decision::Ignored | Decision::Old | Decision::Counted { .. } => {}
         }
     }

@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Access,
     /// nginx's error log.
     Error,
+    /// Caddy's access log, JSON.
+    Caddy,
 }
 
 /// SplitMix64.
@@ -70,6 +72,7 @@ pub(super) fn write(kind: Kind, path: &Path, lines: u64, seed: u64) -> Result<u6
             Kind::Sshd => sshd(&mut dice, index, &clock, bad),
             Kind::Access => access(&mut dice, &clock, bad),
             Kind::Error => error(&mut dice, &clock, bad),
+            Kind::Caddy => caddy(&mut dice, second, bad),
         };
         writeln!(out, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -142,6 +145,26 @@ fn access(dice: &mut Dice, clock: &str, bad: bool) -> String {
     let address = dice.address();
     format!(
         "{address} - - [20/Nov/2026:{clock} +0000] \"{request} HTTP/1.1\" {status} {size} \"-\" \"{agent}\""
+    )
+}
+
+fn caddy(dice: &mut Dice, second: u64, bad: bool) -> String {
+    let address = dice.address();
+    let (port, size, number) = (1024 + dice.next(60_000), dice.next(90_000), dice.next(1 << 32));
+    let agent = dice.one_of(&[
+        "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+        "curl/7.88.1",
+    ]);
+    let (password, status) = if bad {
+        (r#","Authorization":["REDACTED"]"#, "401")
+    } else {
+        ("", dice.one_of(&["200", "200", "200", "304", "302", "404", "206"]))
+    };
+    format!(
+        r#"{{"level":"info","ts":{}.{:06},"logger":"http.log.access.log0","msg":"handled request","request":{{"remote_ip":"{address}","remote_port":"{port}","client_ip":"{address}","proto":"HTTP/2.0","method":"GET","host":"app.example.org","uri":"/static/{number:08x}.js","headers":{{"User-Agent":["{agent}"],"Accept":["*/*"],"Accept-Encoding":["gzip, deflate, br"],"Accept-Language":["en-GB,en;q=0.5"]{password}}},"tls":{{"resumed":false,"version":772,"cipher_suite":4865,"proto":"h2","server_name":"app.example.org"}}}},"bytes_read":0,"user_id":"","duration":0.00{number},"size":{size},"status":{status},"resp_headers":{{"Server":["Caddy"],"Content-Type":["text/javascript"],"Etag":["\"{number:x}\""]}}}}"#,
+        1_795_132_800 + second,
+        number % 1_000_000,
     )
 }
 

@@ -94,6 +94,13 @@ pub(super) fn access() -> Vec<Job> {
     ]
 }
 
+pub(super) fn caddy() -> Vec<Job> {
+    vec![
+        job("ban-agent, own filter (JSON)", What::Ours("caddy")),
+        job("rg, one literal", What::Ripgrep("\":401")),
+    ]
+}
+
 pub(super) fn error() -> Vec<Job> {
     vec![
         job("ban-agent, fail2ban's nginx-http-auth", What::OursFail2ban("nginx-http-auth")),

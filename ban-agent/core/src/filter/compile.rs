@@ -1,14 +1,16 @@
 //! The compiled filter: immutable, shared by all that read with it.
 
 use super::{
-    Error, Spec,
+    Error, Spec, client,
+    document::Documents,
     pattern::{Pattern, Place},
     prefilter::Prefilter,
     time::Dates,
 };
+use crate::net::PrefixSet;
 
 /// Groups of which a failure needs one.
-const IDENTIFIERS: &[&str] = &["fid", "ip4", "ip6", "dns", "mlfid"];
+pub(super) const IDENTIFIERS: &[&str] = &["fid", "ip4", "ip6", "dns", "mlfid"];
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -17,9 +19,12 @@ pub struct Filter {
     pub(super) prefregex: Option<Pattern>,
     pub(super) failregex: Vec<Pattern>,
     pub(super) ignoreregex: Vec<Pattern>,
+    pub(super) documents: Option<Documents>,
     pub(super) dates: Dates,
     pub(super) maxlines: usize,
     pub(super) wrapped: bool,
+    /// Who is believed when he says for whom he asks.
+    pub(super) proxies: PrefixSet,
     /// Rejects lines on their raw bytes; `None` if every line has to be looked at.
     pub(super) prefilter: Option<Prefilter>,
 }
@@ -54,21 +59,30 @@ impl Filter {
             .iter()
             .map(|source| pattern("ignoreregex", source, false))
             .collect::<Result<_, _>>()?;
+        let documents = spec.document.as_ref();
+        let documents = documents
+            .map(|document| Documents::compile(document, &spec.name, spec.usedns))
+            .transpose()?;
         let dates = dates(spec)?;
         // A pattern over several lines needs all of them; a date inside a word may split any text.
         let prefilter = if multiline || dates.unbounded() {
             None
         } else {
-            Prefilter::new(prefregex.as_ref(), &failregex)
+            let rules = documents.iter().flat_map(|documents| &documents.wanted);
+            let each = failregex.iter().map(|pattern| pattern.required.as_ref());
+            let each: Vec<_> = each.chain(rules.map(|rule| rule.required.as_ref())).collect();
+            Prefilter::new(prefregex.as_ref().and_then(|pattern| pattern.required.as_ref()), &each)
         };
         Ok(Filter {
             name: spec.name.clone(),
             prefregex,
             failregex,
             ignoreregex,
+            documents,
             dates,
             maxlines: spec.maxlines.max(1),
             wrapped: spec.wrapped && !multiline,
+            proxies: client::trusted(&spec.proxies),
             prefilter,
         })
     }

@@ -268,7 +268,7 @@ fn longest_piece(text: &[u8]) -> &[u8] {
 }
 
 /// How rare a text is thought to be.
-fn weight(text: &[u8]) -> usize {
+pub(super) fn weight(text: &[u8]) -> usize {
     let lower = text.to_ascii_lowercase();
     let words = lower.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let telling: usize = words

@@ -4,9 +4,11 @@
 //! Raw lines are searched for texts without which no pattern can match; only what remains is
 //! decoded, loses its time stamp and meets the patterns.
 
+mod client;
 mod compile;
 #[cfg(test)]
 mod dialect;
+mod document;
 mod groups;
 mod host;
 mod literals;
@@ -26,7 +28,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 
+use crate::net::IpNet;
+
 pub use compile::Filter;
+pub use document::{Conditions, Form, Spec as Document, Wanted};
 pub use scan::{Counts, MAX_LINE, Outcome, Scanner};
 
 /// A filter in fail2ban's words, before it is compiled. Tags and interpolation of fail2ban's own
@@ -41,6 +46,8 @@ pub struct Spec {
     pub failregex: Vec<String>,
     /// A line that one of these matches is no failure.
     pub ignoreregex: Vec<String>,
+    /// The lines are documents: which of them are failures. What is no document meets failregex.
+    pub document: Option<Document>,
     /// Date patterns in fail2ban's words (`%Y-%m-%d …`, `{^LN-BEG}`, `EPOCH`, `{NONE}`);
     /// empty: the default templates.
     pub datepattern: Vec<String>,
@@ -54,6 +61,43 @@ pub struct Spec {
     /// Take host names for addresses (the field `dns`; who resolves it is not decided here).
     /// Off: an attacker chooses what would be resolved.
     pub usedns: bool,
+    /// Whose `<F-XFF>` or `<F-FORWARDED>` is believed; whoever else is named so is the client himself.
+    pub proxies: Vec<IpNet>,
+}
+
+impl Spec {
+    /// Whether a pattern captures the chain of proxies through which a client came.
+    #[must_use]
+    pub fn asks_proxies(&self) -> bool {
+        let patterns = [&self.failregex, self.prefregex.as_slice()];
+        patterns.iter().any(|patterns| client::asks(patterns))
+            || self.document.as_ref().is_some_and(Document::asks_proxies)
+    }
+
+    /// Whether it counts nothing: for bans by hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.failregex.is_empty() && self.document.is_none()
+    }
+
+    /// Whether a pattern captures this field, or a document has a path for it.
+    #[must_use]
+    pub fn has_field(&self, name: &str) -> bool {
+        let tag = name.to_ascii_uppercase();
+        let forms = [format!("<F-{tag}>"), format!("_{tag}>"), format!("(?P<{name}>")];
+        let names = |pattern: &String| forms.iter().any(|form| pattern.contains(form));
+        let document = self.document.iter();
+        self.failregex.iter().chain(&self.prefregex).any(names)
+            || document.clone().any(|document| document.fields.contains_key(name))
+            || document.flat_map(Document::patterns).any(names)
+    }
+
+    /// What a failure can come of, as people read it, by the index that [`Failure::pattern`] has.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<String> {
+        let documents = self.document.iter().flat_map(|document| &document.wanted);
+        self.failregex.iter().cloned().chain(documents.map(document::said)).collect()
+    }
 }
 
 /// One failure that a line reports.
@@ -67,7 +111,7 @@ pub struct Failure {
     pub time: Option<Timestamp>,
     /// The `<F-NAME>` fields, lower-case names without `F-` (`user`, `mlfid` …).
     pub fields: BTreeMap<String, String>,
-    /// Index into [`Spec::failregex`].
+    /// Index into [`Spec::failregex`], and from its end on into the conditions of documents.
     pub pattern: usize,
 }
 
@@ -79,7 +123,7 @@ pub enum Error {
     Pattern {
         /// Name of the filter.
         filter: String,
-        /// `prefregex`, `failregex` or `ignoreregex`.
+        /// `prefregex`, `failregex` or `ignoreregex`, `where` or `unless`.
         key: &'static str,
         /// The pattern as written.
         pattern: String,

@@ -3,7 +3,7 @@
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind, Span, packed};
 
-use super::pattern::Pattern;
+use super::literals::Required;
 
 /// More patterns than this share the last bit of a [`Suspects`].
 const BITS: usize = 63;
@@ -46,11 +46,13 @@ pub(super) struct Prefilter {
 }
 
 impl Prefilter {
-    /// The prefilter of these patterns; `None` if one of them needs no text and `prefregex`
-    /// needs none either.
-    pub(super) fn new(prefregex: Option<&Pattern>, failregex: &[Pattern]) -> Option<Prefilter> {
-        let each: Option<Vec<_>> =
-            failregex.iter().map(|pattern| pattern.required.as_ref()).collect();
+    /// The prefilter of patterns that need these texts; `None` if one of them needs no text and
+    /// `prefregex` needs none either.
+    pub(super) fn new(
+        prefregex: Option<&Required>,
+        failregex: &[Option<&Required>],
+    ) -> Option<Prefilter> {
+        let each: Option<Vec<_>> = failregex.iter().copied().collect();
         let mut texts: Vec<(Vec<u8>, u64)> = Vec::new();
         let mut fold = false;
         let mut add = |text: &[u8], bits: u64| match texts.iter_mut().find(|known| known.0 == text)
@@ -58,7 +60,7 @@ impl Prefilter {
             Some(known) => known.1 |= bits,
             None => texts.push((text.to_vec(), bits)),
         };
-        match (each, prefregex.and_then(|pattern| pattern.required.as_ref())) {
+        match (each, prefregex) {
             (Some(each), _) => {
                 for (index, required) in each.iter().enumerate() {
                     fold |= required.fold;

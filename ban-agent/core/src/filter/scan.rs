@@ -12,12 +12,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Failure, Filter,
+    client::{self, Client},
+    document::{Documents, Read},
     groups::{self, Fields, Subject},
     multiline::Buffer,
     pattern::{Groups, Pattern},
     prefilter::Suspects,
     session::Sessions,
-    time::Detector,
+    time::{self, Detector, Stamp},
 };
 
 /// A line that is longer is skipped and counted: if it were cut, its writer would choose where a
@@ -41,7 +43,7 @@ pub struct Counts {
     pub lines: u64,
     /// Lines that reported a failure.
     pub matched: u64,
-    /// Lines that a pattern matched and an ignoreregex excused.
+    /// Lines that a pattern matched and an ignoreregex excused, or that name trusted proxies alone.
     pub ignored: u64,
     /// Lines that may become a failure with another line of their session.
     pub pending: u64,
@@ -53,6 +55,8 @@ pub struct Counts {
     pub unclear: u64,
     /// Times that a pattern hit its backtracking limit: the line counts as missed.
     pub limited: u64,
+    /// Lines with a document that is not whole, or says something twice: no evidence.
+    pub malformed: u64,
     /// Lines that were skipped because they are longer than [`MAX_LINE`].
     pub overlong: u64,
     /// Failures whose line was written now by a clock that shows another time: they are of now.
@@ -77,6 +81,7 @@ impl AddAssign for Counts {
         self.bad_address += other.bad_address;
         self.unclear += other.unclear;
         self.limited += other.limited;
+        self.malformed += other.malformed;
         self.overlong += other.overlong;
         self.other_clock += other.other_clock;
     }
@@ -87,7 +92,7 @@ impl AddAssign for Counts {
 pub enum Outcome {
     /// No pattern matches.
     Missed,
-    /// An ignoreregex excuses it.
+    /// An ignoreregex excuses it, or it names trusted proxies alone.
     Ignored,
     /// It belongs to a session whose failure is not complete, or reports none (`<F-NOFAIL>`).
     Pending,
@@ -136,7 +141,9 @@ impl Scanner {
     /// The same, with a clock at each failregex.
     #[must_use]
     pub fn timed(self) -> Scanner {
-        Scanner { spent: vec![Duration::ZERO; self.filter.failregex.len()], ..self }
+        let documents = self.filter.documents.as_ref().map_or(0, |all| all.wanted.len());
+        let patterns = self.filter.failregex.len() + documents;
+        Scanner { spent: vec![Duration::ZERO; patterns], ..self }
     }
 
     /// Time that each failregex took since [`Scanner::timed`], by monotonic time; one that a line
@@ -299,12 +306,51 @@ impl Scanner {
         }
         let text = String::from_utf8_lossy(line);
         self.simulated = false;
+        if let Some(documents) = &filter.documents
+            && let Some(outcome) = self.document(filter, documents, &text, stamped, suspects, now)
+        {
+            return outcome;
+        }
         let (time, text) = if stamped { split_stamp(&text) } else { self.cut_date(&text, now) };
         if time.is_some() {
             self.last = time;
         }
         let mut search = Search { scanner: self, filter, suspects, time, now };
         search.line(&text)
+    }
+
+    /// Reads a line that holds a document; `None`: it holds none.
+    fn document(
+        &mut self,
+        filter: &Filter,
+        documents: &Documents,
+        text: &str,
+        stamped: bool,
+        suspects: Suspects,
+        now: Timestamp,
+    ) -> Option<Outcome> {
+        let (mut time, line) = match text.split_once(' ') {
+            Some((stamp, rest)) if stamped => (stamp.parse().ok(), rest),
+            _ => (None, text),
+        };
+        let start = documents.start(line)?;
+        let (header, inside) = line.split_at_checked(start)?;
+        let Ok(document) = documents.read(inside) else {
+            self.counts.malformed += 1;
+            return Some(Outcome::Missed);
+        };
+        // who carries lines stamps them with a clock that this host knows
+        if time.is_none() && !header.is_empty() {
+            time = self.stamp(header, now).time;
+        }
+        if let (None, Some(text)) = (time, documents.time(&document)) {
+            time = time::number(text).or_else(|| self.stamp(text, now).time);
+        }
+        if time.is_some() {
+            self.last = time;
+        }
+        let mut search = Search { scanner: self, filter, suspects, time, now };
+        Some(search.document(documents, &document))
     }
 
     /// Learns the date of the last of `lines`, which nobody asked about, that has one.
@@ -319,14 +365,20 @@ impl Scanner {
         }
     }
 
-    /// The time of the line, and the line as patterns see it: without its date, with a newline.
-    fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
+    /// What a text says of its time, unless its clock is another one.
+    fn stamp(&mut self, text: &str, now: Timestamp) -> Stamp {
         let mut stamp = self.detector.find(text, now).unwrap_or_default();
         let off = |time: Timestamp| now.duration_since(time).abs() > SAME_CLOCK;
         self.simulated = self.live && !stamp.absolute && stamp.time.is_some_and(off);
         if self.simulated {
             stamp.time = Some(now);
         }
+        stamp
+    }
+
+    /// The time of the line, and the line as patterns see it: without its date, with a newline.
+    fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
+        let stamp = self.stamp(text, now);
         let recent = self.last.filter(|last| self.backlog || now.duration_since(*last) < STALE);
         let whole = stamp.time.is_none() && recent.is_some();
         let cut = if whole { 0..0 } else { stamp.cut };
@@ -427,6 +479,32 @@ impl Search<'_> {
         Outcome::Missed
     }
 
+    fn document(&mut self, documents: &Documents, document: &Read) -> Outcome {
+        let first = self.filter.failregex.len();
+        for (index, rule) in (first..).zip(&documents.wanted) {
+            if !self.suspects.holds(index) {
+                continue;
+            }
+            let start = (!self.scanner.spent.is_empty()).then(Instant::now);
+            let fields = documents.meets(document, rule);
+            if let (Some(start), Some(spent)) = (start, self.scanner.spent.get_mut(index)) {
+                *spent += start.elapsed();
+            }
+            let excused = matches!(fields, Ok(Some(_))).then(|| documents.excuses(document));
+            match (fields, excused) {
+                (Ok(Some(_)), Some(Ok(true))) => return Outcome::Ignored,
+                (Ok(Some(fields)), Some(Ok(false))) => {
+                    if let Some(outcome) = self.judge(fields, index) {
+                        return outcome;
+                    }
+                }
+                (Ok(None), _) => {}
+                _ => self.scanner.counts.limited += 1,
+            }
+        }
+        Outcome::Missed
+    }
+
     /// What a match means; `None` if it names somebody who cannot be.
     fn judge(&mut self, mut fields: Fields, pattern: usize) -> Option<Outcome> {
         let session = fields.get("mlfid").cloned();
@@ -437,7 +515,17 @@ impl Search<'_> {
             return Some(Outcome::Pending);
         }
         match groups::subject(&fields) {
-            Subject::Known(address, id) => {
+            Subject::Known(mut address, id) => {
+                if let Some(peer) = address {
+                    address = match client::find(peer, &mut fields, &self.filter.proxies) {
+                        Client::Is(client) => Some(client),
+                        Client::Nobody => return Some(Outcome::Ignored),
+                        Client::Bad => {
+                            self.scanner.counts.bad_address += 1;
+                            return None;
+                        }
+                    };
+                }
                 let time = self.time;
                 let failure = groups::failure(fields, address, id, time, pattern);
                 Some(Outcome::Matched(failure))

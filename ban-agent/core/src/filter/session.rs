@@ -5,14 +5,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::groups::Fields;
+use super::{client, groups::Fields};
 
 /// Sessions remembered at once; beyond it the oldest is forgotten.
 const MAX_SESSIONS: usize = 1024;
 /// A session that is this old is forgotten.
 const MAX_AGE: SignedDuration = SignedDuration::from_mins(5);
 /// The fields that say whose failure it is.
-const WHO: [&str; 6] = ["fid", "ip4", "ip6", "dns", "cidr", "glued"];
+const WHO: [&str; 8] =
+    ["fid", "ip4", "ip6", "dns", "cidr", "glued", client::XFF, client::FORWARDED];
 
 #[derive(Debug)]
 struct Session {

@@ -493,3 +493,35 @@ fn lines_of_a_container_are_tried_as_text_and_as_they_are_wrapped() {
         assert_eq!((counts.lines, counts.matched), (2, 2 * expected as u64), "{pattern}");
     }
 }
+
+#[test]
+fn behind_a_trusted_proxy_the_chain_names_the_client() {
+    let nginx = r#"^<ADDR> \S+ \S+ \[\] "[^"]*" 401 \d+ "[^"]*" "[^"]*" "<F-XFF>[^"]*</F-XFF>"$"#;
+    let mut spec = spec(&[nginx]);
+    assert!(spec.asks_proxies());
+    let line = |peer: &str, chain: &str| {
+        let request = r#""GET / HTTP/1.1" 401 2 "-" "x""#;
+        format!(r#"{peer} - - [20/Nov/2026:11:59:00 +0000] {request} "{chain}""#)
+    };
+    let time = " 2026-11-20T11:59:00Z";
+    let victim = "198.51.100.66, 203.0.113.7";
+    let read = |spec: &Spec, peer: &str, chain: &str| {
+        let mut scanner = scanner(spec);
+        let said = verdict(&mut scanner, line(peer, chain).as_bytes());
+        (said.replace(time, ""), scanner.counts().bad_address)
+    };
+    // nobody is trusted: the peer it is
+    assert_eq!(read(&spec, "192.0.2.1", victim), ("192.0.2.1".into(), 0));
+    spec.proxies = vec!["192.0.2.0/24".parse().unwrap()];
+    for (peer, chain, expected) in [
+        ("192.0.2.1", victim, ("203.0.113.7", 0)),
+        ("203.0.113.9", victim, ("203.0.113.9", 0)),
+        ("192.0.2.1", "-", ("Ignored", 0)),
+        ("192.0.2.1", "198.51.100.66, somebody", ("Missed", 1)),
+    ] {
+        assert_eq!(read(&spec, peer, chain), (expected.0.into(), expected.1), "{peer} {chain}");
+    }
+    let outcome = scanner(&spec).line(line("192.0.2.1", victim).as_bytes(), false, now());
+    let Outcome::Matched(failure) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((&*failure.fields["proxy"], &*failure.fields["xff"]), ("192.0.2.1", victim));
+}

@@ -3,6 +3,7 @@
 
 mod breaker;
 mod count;
+mod distinct;
 mod escalate;
 mod ignore;
 mod offence;
@@ -11,7 +12,7 @@ mod offenders;
 mod tests;
 mod track;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     filter,
@@ -23,7 +24,7 @@ pub use self::{
     count::Count,
     escalate::Formula,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
-    offence::{Decision, Jail, Named, Sentence, Stats},
+    offence::{ADDRESS, Decision, Jail, Named, Sentence, Stats},
     offenders::{Offenders, REMEMBERED, Record},
 };
 
@@ -34,8 +35,14 @@ pub struct Rules {
     pub name: Arc<str>,
     /// What counts as a failure.
     pub filter: Arc<filter::Spec>,
-    /// Failures within `findtime`, by log time, at which the address is banned; at least 1.
-    pub maxretry: u32,
+    /// Failures within `findtime`, by log time, at which the address is banned; at least 1. `None`:
+    /// no number of them alone is too many.
+    pub maxretry: Option<u32>,
+    /// Different values of these fields within `findtime` at which it is banned as well.
+    pub distinct: BTreeMap<Arc<str>, u32>,
+    /// The field that failures are counted by in place of the address: when there are too many, the
+    /// addresses behind them are banned. `None`: by address.
+    pub count_by: Option<Arc<str>>,
     /// The window.
     pub findtime: Duration,
     /// How long; `None`: permanent.
@@ -118,7 +125,9 @@ pub fn rules(maxretry: u32, findtime: u64) -> Rules {
     Rules {
         name: "test".into(),
         filter: Arc::new(filter::Spec::default()),
-        maxretry,
+        maxretry: Some(maxretry),
+        distinct: BTreeMap::new(),
+        count_by: None,
         findtime: Duration::from_secs(findtime),
         bantime: Some(Duration::from_secs(600)),
         increment: None,

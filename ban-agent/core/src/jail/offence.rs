@@ -1,15 +1,16 @@
 //! A jail at work: takes failures, says who has reached `maxretry`.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hash::RandomState, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     Rules,
     count::{Count, millis},
+    distinct,
     escalate::weight,
     offenders::Offenders,
-    track::{Suspects, Who},
+    track::{Behind, Suspect, Suspects, Who},
 };
 use crate::{
     clock::Now,
@@ -23,6 +24,12 @@ const EVIDENCE_BYTES: usize = 512;
 const ID_BYTES: usize = 512;
 /// The field that holds the id of a failure, as actions know it.
 const ID: &str = "fid";
+/// The field that says of what there were too many different ones.
+const DISTINCT: &str = "distinct";
+/// Names the address among the fields of `distinct`.
+pub const ADDRESS: &str = "address";
+/// Addresses that are banned together, at most.
+const MAX_BEHIND: usize = 256;
 /// Idle suspects forgotten per failure: twice what a failure can add.
 const FORGET_PER_FAILURE: usize = 2;
 /// The widest prefix that a log line may name (`<CIDR>`): nothing it says bans a continent.
@@ -42,8 +49,22 @@ pub enum Decision {
     },
     /// It was the one too many.
     Ban(Sentence),
+    /// It was the one too many of those that several addresses share: they are banned, each for itself.
+    Group(Vec<Sentence>),
     /// So it was, of an id: no packet bears that, so that nothing can be dropped.
     Named(Named),
+}
+
+impl Decision {
+    /// Who is to be banned.
+    #[must_use]
+    pub fn sentences(self) -> Vec<Sentence> {
+        match self {
+            Decision::Ban(sentence) => vec![sentence],
+            Decision::Group(sentences) => sentences,
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// What is no address has failed too often.
@@ -108,6 +129,8 @@ pub struct Jail {
     ignored: PrefixSet,
     neighbours: PrefixSet,
     suspects: Suspects,
+    /// Of the hashes of values.
+    key: RandomState,
     offenders: Offenders,
     stats: Stats,
 }
@@ -121,6 +144,7 @@ impl Jail {
             neighbours: PrefixSet::default(),
             rules: rules.clone(),
             suspects: Suspects::new(),
+            key: RandomState::new(),
             offenders: Offenders::default(),
             stats: Stats::default(),
         }
@@ -129,6 +153,12 @@ impl Jail {
     /// The same jail under a changed specification: what it counted so far stays.
     pub fn set_rules(&mut self, rules: &Rules) {
         self.ignored = ignored(rules, &[]);
+        if self.rules.count_by != rules.count_by {
+            self.forgive(None);
+        }
+        if self.rules.distinct != rules.distinct {
+            self.suspects.each().for_each(|suspect| suspect.distinct.clear());
+        }
         self.rules = rules.clone();
         while self.suspects.len() > self.rules.max_tracked && self.evict() {}
     }
@@ -198,10 +228,17 @@ impl Jail {
             self.stats.ignored += 1;
             return Decision::Ignored;
         };
-        let who = match (&id, nets) {
-            (Some(id), _) => Who::Id(Arc::clone(id)),
-            (None, Some((_, prefix))) => Who::Net(prefix),
-            (None, None) => return Decision::Ignored,
+        let group = self.rules.count_by.as_ref().map(|field| failure.fields.get(&**field));
+        let who = match (group, &id, nets) {
+            (Some(Some(value)), _, Some(_)) if !value.is_empty() => Who::Id(cut(value)),
+            // nothing says to whom this belongs
+            (Some(_), ..) => {
+                self.stats.ignored += 1;
+                return Decision::Ignored;
+            }
+            (None, Some(id), _) => Who::Id(Arc::clone(id)),
+            (None, None, Some((_, prefix))) => Who::Net(prefix),
+            (None, None, None) => return Decision::Ignored,
         };
         let time = failure.time.unwrap_or(now.wall).min(now.wall);
         let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
@@ -219,17 +256,42 @@ impl Jail {
         if suspect.count.is_over(now_ms, findtime) {
             suspect.count = Count::new(time_ms);
             suspect.evidence.clear();
+            suspect.distinct.clear();
+            suspect.behind.clear();
         }
         let count = suspect.count.add(time_ms, weight, findtime);
         keep(&mut suspect.evidence, line, self.rules.maxmatches);
-        if count < self.rules.maxretry {
+        let mut tried = Tried { rules: &self.rules, key: &self.key, failure, time_ms, now_ms };
+        let varied = tried.count(suspect);
+        if let (Some(_), Some((address, prefix))) = (group, nets) {
+            stand_behind(&mut suspect.behind, Behind { address, prefix, last: time_ms });
+        }
+        if varied.is_none() && self.rules.maxretry.is_none_or(|maxretry| count < maxretry) {
             return Decision::Counted { count };
         }
         self.stats.banned += 1;
-        let evidence = self.suspects.remove(&who).map(|gone| gone.evidence).unwrap_or_default();
+        let gone = self.suspects.remove(&who);
+        let (evidence, behind) = gone.map(|gone| (gone.evidence, gone.behind)).unwrap_or_default();
         let (duration, failures) = (self.rules.bantime, count);
         let mut fields = failure.fields.clone();
         fields.extend(id.as_ref().map(|id| (ID.to_owned(), id.to_string())));
+        fields.extend(varied.map(|field| (DISTINCT.to_owned(), field.to_string())));
+        if group.is_some() {
+            let since = now_ms.saturating_sub(millis(findtime));
+            let recent = behind.iter().filter(|one| one.last >= since);
+            let banned = recent.filter(|one| self.ignored.overlap(one.address).is_none());
+            let sentences = banned.map(|one| Sentence {
+                prefix: one.prefix,
+                address: one.address,
+                duration,
+                ports: self.rules.ports.clone(),
+                evidence: evidence.clone(),
+                fields: fields.clone(),
+                time,
+                failures,
+            });
+            return Decision::Group(sentences.collect());
+        }
         match (nets, id) {
             (None, Some(id)) => {
                 Decision::Named(Named { id, duration, evidence, fields, time, failures })
@@ -259,6 +321,10 @@ impl Jail {
             }
             return;
         };
+        if self.rules.count_by.is_some() {
+            let inside = |one: &Behind| prefix.contains(&one.prefix);
+            self.suspects.each().for_each(|suspect| suspect.behind.retain(|one| !inside(one)));
+        }
         // most are single addresses: no need to look at all
         self.suspects.remove(&Who::Net(prefix));
         if prefix.prefix_len() == prefix.max_prefix_len() {
@@ -310,7 +376,8 @@ impl Jail {
             return 1;
         }
         let record = self.offenders.of(&self.rules.name, prefix).unwrap_or_default();
-        if time <= record.last { 1 } else { weight(record.bans, self.rules.maxretry) }
+        let maxretry = self.rules.maxretry.unwrap_or(1);
+        if time <= record.last { 1 } else { weight(record.bans, maxretry) }
     }
 
     fn widen(&self, address: IpNet) -> IpNet {
@@ -357,6 +424,53 @@ impl Jail {
 /// Whom a jail ignores: `ignoreip`, and what was looked up.
 fn ignored(rules: &Rules, nets: &[IpNet]) -> PrefixSet {
     rules.translators.expand(rules.ignoreip.iter().chain(nets)).into_iter().collect()
+}
+
+/// A failure whose values are counted.
+struct Tried<'f> {
+    rules: &'f Rules,
+    key: &'f RandomState,
+    failure: &'f Failure,
+    time_ms: i64,
+    now_ms: i64,
+}
+
+impl Tried<'_> {
+    /// Counts them; the first field of which there are too many.
+    fn count(&mut self, suspect: &mut Suspect) -> Option<Arc<str>> {
+        suspect.distinct.resize_with(self.rules.distinct.len(), Default::default);
+        let mut varied = None;
+        for ((field, wanted), values) in self.rules.distinct.iter().zip(&mut suspect.distinct) {
+            let address = self.failure.address.filter(|_| **field == *ADDRESS);
+            let value = match address {
+                Some(address) => address.to_string(),
+                None => self.failure.fields.get(&**field).cloned().unwrap_or_default(),
+            };
+            if value.is_empty() {
+                continue;
+            }
+            let hash = distinct::hash(self.key, &value);
+            let findtime = self.rules.findtime;
+            if values.add(hash, self.time_ms, self.now_ms, findtime, *wanted) {
+                varied.get_or_insert(Arc::clone(field));
+            }
+        }
+        varied
+    }
+}
+
+/// Notes who failed; of too many, those that were quiet longest are forgotten.
+fn stand_behind(behind: &mut Vec<Behind>, one: Behind) {
+    if let Some(known) = behind.iter_mut().find(|known| known.prefix == one.prefix) {
+        known.last = known.last.max(one.last);
+        return;
+    }
+    if behind.len() >= MAX_BEHIND
+        && let Some((quietest, _)) = behind.iter().enumerate().min_by_key(|(_, one)| one.last)
+    {
+        behind.swap_remove(quietest);
+    }
+    behind.push(one);
 }
 
 /// Whom a failure is of.

@@ -349,3 +349,91 @@ fn an_id_is_counted_whatever_address_it_comes_from() {
     // none of them is written down
     assert!(jail.take_changes().is_empty());
 }
+
+/// A failure of `address` with this field.
+fn try_value(jail: &mut Jail, address: &str, field: &str, value: &str, second: i64) -> Decision {
+    let mut failure = failure(address, Some(second));
+    failure.fields.insert(field.to_owned(), value.to_owned());
+    jail.offence(&failure, value.as_bytes(), now(second))
+}
+
+#[test]
+fn different_values_are_counted_beside_or_instead_of_failures() {
+    let distinct = BTreeMap::from([("path".into(), 9), ("user".into(), 3)]);
+    let mut jail = Jail::new(&Rules { distinct, maxretry: None, ..rules(1, 180) });
+    // any number of tries of one name, none, or two that come and go
+    for second in 0..100 {
+        let user = ["a", "a", ""][second as usize % 3];
+        let decision = try_value(&mut jail, "192.0.2.1", "user", user, second);
+        assert!(matches!(decision, Decision::Counted { .. }));
+    }
+    assert!(matches!(
+        try_value(&mut jail, "192.0.2.2", "user", "b", 100),
+        Decision::Counted { .. }
+    ));
+    try_value(&mut jail, "192.0.2.1", "user", "b", 100);
+    let last = sentence(try_value(&mut jail, "192.0.2.1", "user", "c", 101));
+    assert_eq!((last.failures, &*last.fields["distinct"]), (102, "user"));
+    // it starts again, and what is older than findtime is gone
+    for (user, second) in [("a", 101), ("b", 102), ("c", 282), ("a", 283)] {
+        let decision = try_value(&mut jail, "192.0.2.1", "user", user, second);
+        assert!(matches!(decision, Decision::Counted { .. }), "{user}");
+    }
+    sentence(try_value(&mut jail, "192.0.2.1", "user", "d", 284));
+    // both
+    jail.set_rules(&Rules { maxretry: Some(2), ..jail.rules().clone() });
+    try_value(&mut jail, "192.0.2.3", "user", "a", 300);
+    let last = sentence(try_value(&mut jail, "192.0.2.3", "user", "a", 300));
+    assert!(!last.fields.contains_key("distinct"));
+}
+
+#[test]
+fn failures_counted_by_a_field_ban_the_addresses_behind_it() {
+    let rules = Rules {
+        maxretry: None,
+        distinct: BTreeMap::from([("address".into(), 3)]),
+        count_by: Some("user".into()),
+        prefix_v6: 64,
+        ..rules(1, 180)
+    };
+    let mut jail = Jail::new(&rules);
+    let banned = |decision: Decision| {
+        let mut all: Vec<_> =
+            decision.sentences().iter().map(|one| one.prefix.to_string()).collect();
+        all.sort();
+        all
+    };
+    let none: [String; 0] = [];
+    for (address, user, second, expected) in [
+        ("192.0.2.1", "root", 0, &[] as &[&str]),
+        ("192.0.2.9", "bob", 0, &[]),
+        ("192.0.2.2", "root", 1, &[]),
+        ("192.0.2.2", "root", 2, &[]),
+        // never who is ignored, and who fails for nobody
+        ("127.0.0.1", "root", 3, &[]),
+        ("192.0.2.8", "", 3, &[]),
+        ("2001:db8::1", "root", 4, &["192.0.2.1/32", "192.0.2.2/32", "2001:db8::/64"]),
+        ("192.0.2.3", "root", 5, &[]),
+        ("192.0.2.4", "root", 6, &[]),
+    ] {
+        assert_eq!(
+            banned(try_value(&mut jail, address, "user", user, second)),
+            expected,
+            "{address}"
+        );
+    }
+    // one who was let go is not banned for what he did before
+    jail.forgive(Some(parse_prefix("192.0.2.3").unwrap()));
+    let last = try_value(&mut jail, "192.0.2.5", "user", "root", 7);
+    assert_eq!(banned(last), ["192.0.2.4/32", "192.0.2.5/32"]);
+    // the memory of one name is bounded
+    jail.set_rules(&Rules { distinct: BTreeMap::new(), maxretry: Some(2000), ..rules });
+    for number in 0..2000_u32 {
+        let address = format!("198.18.{}.{}", number / 256, number % 256);
+        let decision = try_value(&mut jail, &address, "user", "root", 10);
+        match number {
+            1999 => assert_eq!(banned(decision).len(), 256),
+            _ => assert_eq!(banned(decision), none, "{number}"),
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::count::Count;
+use super::{count::Count, distinct::Distinct};
 use crate::net::IpNet;
 
 /// No neighbour in the list.
@@ -27,12 +27,26 @@ impl From<IpNet> for Who {
     }
 }
 
+/// An address that failed, where failures are not counted by address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    pub(super) address: IpNet,
+    /// What is banned of it.
+    pub(super) prefix: IpNet,
+    /// Its last failure, in milliseconds of log time.
+    pub(super) last: i64,
+}
+
 /// One who is tracked.
 #[derive(Debug)]
 pub(super) struct Suspect {
     who: Who,
     /// Its failures.
     pub(super) count: Count,
+    /// The values that it tried, for each field that is counted so; none before the first.
+    pub(super) distinct: Vec<Distinct>,
+    /// Whose failures these are, where they are counted by something else.
+    pub(super) behind: Vec<Behind>,
     /// Its last failures' lines, oldest first.
     pub(super) evidence: Vec<Box<[u8]>>,
     quieter: u32,
@@ -79,10 +93,16 @@ impl Suspects {
             }
             None => {
                 let at = u32::try_from(self.slots.len()).ok()?;
-                let evidence = Vec::new();
-                let who = who.clone();
                 self.index.insert(who.clone(), at);
-                self.slots.push(Suspect { who, count, evidence, quieter: NONE, louder: NONE });
+                self.slots.push(Suspect {
+                    who: who.clone(),
+                    count,
+                    distinct: Vec::new(),
+                    behind: Vec::new(),
+                    evidence: Vec::new(),
+                    quieter: NONE,
+                    louder: NONE,
+                });
                 at
             }
         };
@@ -100,6 +120,11 @@ impl Suspects {
     pub(super) fn within(&self, prefix: IpNet) -> Vec<Who> {
         let inside = |who: &&Who| matches!(who, Who::Net(net) if prefix.contains(net));
         self.slots.iter().map(|suspect| &suspect.who).filter(inside).cloned().collect()
+    }
+
+    /// All of them.
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Suspect> {
+        self.slots.iter_mut()
     }
 
     /// Forgets `who`, and returns what was known.

@@ -242,6 +242,20 @@ impl Detector {
     }
 }
 
+/// A time as a number since 1970: of seconds, or of milli-, micro- or nanoseconds, by its size.
+/// `None`: the text is no number, or none of a time in 1973 to 5138.
+pub(super) fn number(text: &str) -> Option<Timestamp> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || b"eE+".contains(&byte)) {
+        return None;
+    }
+    let value: f64 = text.parse().ok().filter(|value| *value >= 1e8)?;
+    let scale = [1e11, 1e14, 1e17].iter().filter(|limit| value >= **limit).count();
+    let millis = value * [1e3, 1.0, 1e-3, 1e-6].get(scale)?;
+    #[expect(clippy::cast_possible_truncation, reason = "far below 2^63, and checked by the type")]
+    let millis = millis.round() as i64;
+    Timestamp::from_millisecond(millis).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
