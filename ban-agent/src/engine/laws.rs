@@ -886,6 +886,22 @@ fn the_fullest_network_makes_room() {
     }
 }
 
+/// One batch may push out a ban, and make it anew.
+#[test]
+fn who_made_room_and_comes_back_is_recorded() {
+    let side = |folder| Double::new(1, SIZES[0], folder);
+    let mut world = World::new(side, start(), true);
+    world.take(&Step::Resize(5), None);
+    let offence =
+        |at: usize, time| Word::Offence(parse_prefix(HOSTS[at]).unwrap(), 1, Some(time));
+    for (at, time) in (0..5).zip([10_000, 20_000, 30_000, 40_000, 50_000]) {
+        world.take(&Step::Batch(vec![offence(at, time)]), None);
+    }
+    world.take(&Step::Batch(vec![offence(5, 60_000), offence(0, 70_000)]), None);
+    assert_eq!(world.evicted, 2);
+    world.take(&Step::Restart, None);
+}
+
 /// Bans of a family lie in several maps, and those that come may all lie in one.
 #[test]
 fn a_lower_bound_overfills_no_map() {

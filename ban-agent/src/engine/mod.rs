@@ -73,6 +73,8 @@ use crate::{
 
 /// Messages handled together: their bans reach the kernel in one batch.
 const BATCH: usize = 1024;
+/// Bans of one batch that may have made room before their end is told.
+const ENDED: usize = 64;
 /// How long a failed kernel step waits for its next try.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often interfaces and pins are looked at.
@@ -397,6 +399,12 @@ impl Engine {
                 }
                 Command::Sentence { jail, sentence, read, ack } => {
                     acks.extend(ack);
+                    let again = |ended: &Ended| ended.claim.prefix.contains(&sentence.prefix);
+                    // the end of a ban is recorded and told before it is made anew
+                    if plan.ended.len() > ENDED || plan.ended.iter().any(again) {
+                        let (plan, events) = (std::mem::take(&mut plan), std::mem::take(&mut events));
+                        self.commit(plan, events, None, now);
+                    }
                     self.latency.begin(read);
                     self.sentence(jail, sentence, read, now, &mut plan, &mut events);
                     look = true;
