@@ -14,11 +14,11 @@ mod socket;
 
 pub mod action;
 pub mod control;
+#[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
+pub mod dataplane;
 pub mod event;
 pub mod hook;
 pub mod jail;
-#[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
-pub mod kernel;
 pub mod metrics;
 pub mod protect;
 pub mod source;

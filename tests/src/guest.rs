@@ -4,7 +4,7 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use ban_agent::kernel::{Mode, Options, Xdp};
+use ban_agent::dataplane::{Mode, Options, Xdp};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{

@@ -26,7 +26,7 @@ pub fn lack(what: &str, reason: &str) {
 /// The running kernel's version: its first two numbers.
 #[must_use]
 pub fn kernel() -> Option<(u32, u32)> {
-    let release = ban_agent::kernel::release();
+    let release = ban_agent::dataplane::release();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().ok());
     numbers.next()?.zip(numbers.next()?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{Options, Xdp},
+    dataplane::{Options, Xdp},
 };
 use ban_common::Verdict;
 use tests::{

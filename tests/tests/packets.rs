@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::Enforcer as _,
+    dataplane::Enforcer as _,
     ledger::{Enforced, Op},
     net::{IpNet, parse_ports, parse_prefix},
 };

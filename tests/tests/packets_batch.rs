@@ -6,7 +6,7 @@
 use aya::maps::MapData;
 use ban_agent::{
     clock::Boot,
-    kernel::{Error, batch::Table, memory},
+    dataplane::{Error, batch::Table, memory},
 };
 use ban_common::Ban;
 use tests::{

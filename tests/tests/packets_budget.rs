@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
 
-use ban_agent::kernel::{Loaded, ProgramSize, release};
+use ban_agent::dataplane::{Loaded, ProgramSize, release};
 use tests::{process::Pins, require_root};
 
 const BUDGET: &str = include_str!("../budget.txt");

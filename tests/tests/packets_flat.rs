@@ -2,7 +2,7 @@
 //! frames in one buffer only (newer ones load it too), and the one for interfaces without an
 //! Ethernet header.
 
-use ban_agent::kernel::Loaded;
+use ban_agent::dataplane::Loaded;
 use tests::{
     bench::{Bench, scoped, set},
     packet::{Frame, TCP},

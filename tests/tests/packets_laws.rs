@@ -15,7 +15,7 @@ use std::{
 
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::Enforcer as _,
+    dataplane::Enforcer as _,
     ledger::{Enforced, Op},
     net::{IpNet, PortRange, Proto},
 };

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config,
     control::{CallError, Document, Request, SCHEMA, Text, call_within},
-    kernel,
+    dataplane,
 };
 
 /// How long a running agent may take.
@@ -32,7 +32,7 @@ pub(super) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             config::shipped()?.agent
         }
     };
-    let detach = if hangs.is_some() { kernel::detach_by_force } else { kernel::detach };
+    let detach = if hangs.is_some() { dataplane::detach_by_force } else { dataplane::detach };
     let removed = detach(&agent.pins).map_err(|error| {
         let hint = error.hint().unwrap_or_default();
         Failure::new(if error.is_permission() { 4 } else { 2 }, chain(&error)).hint(hint)

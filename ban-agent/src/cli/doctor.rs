@@ -10,7 +10,7 @@ use crate::{
     alarm::{Alarm, Name},
     config::{self, Agent},
     control::{CallError, Document, Drift, Request, SCHEMA, Status, call},
-    kernel::{self, interface::Interface},
+    dataplane::{self, interface::Interface},
     protect::{self, Group},
 };
 
@@ -175,15 +175,15 @@ fn capabilities() -> Check {
 }
 
 fn bpffs(pins: &Path) -> Check {
-    match kernel::check_bpffs(pins) {
+    match dataplane::check_bpffs(pins) {
         Ok(()) => good("bpffs", pins.display().to_string()),
         Err(error) => bad("bpffs", error.to_string(), &error.hint().unwrap_or_default()),
     }
 }
 
 fn interfaces(agent: &Agent) -> Vec<Check> {
-    let names = kernel::protected(&agent.interfaces, &agent.unprotected);
-    match names.and_then(|names| Ok((names, kernel::interface::list()?))) {
+    let names = dataplane::protected(&agent.interfaces, &agent.unprotected);
+    match names.and_then(|names| Ok((names, dataplane::interface::list()?))) {
         Ok((names, _)) if names.is_empty() => {
             let hint = "name one: ban-agent run -i IFACE, or [agent] interfaces";
             vec![bad("interface", "no interface leads to the outside".into(), hint)]
@@ -236,7 +236,7 @@ fn pins(folder: &Path) -> Check {
 
 /// What the maps cost; nothing to say where there are none.
 fn memory(folder: &Path) -> Option<Check> {
-    let maps = match kernel::memory::footprints(folder) {
+    let maps = match dataplane::memory::footprints(folder) {
         Ok(maps) if maps.is_empty() => return None,
         Ok(maps) => maps,
         Err(error) => return Some(warning("memory", error.to_string(), "run doctor as root")),
@@ -253,8 +253,8 @@ fn memory(folder: &Path) -> Option<Check> {
         "{} in the kernel ({}, …); a ban takes {} bytes of it, an IPv6 ban {}",
         mebibytes(all),
         largest.join(", "),
-        kernel::memory::per_ban(4),
-        kernel::memory::per_ban(16),
+        dataplane::memory::per_ban(4),
+        dataplane::memory::per_ban(16),
     );
     Some(good("memory", detail))
 }

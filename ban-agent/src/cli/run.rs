@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config,
     daemon::{self, Grace, Options},
-    kernel, protect,
+    dataplane, protect,
 };
 
 /// As many as this host lets us have: each log that a glob finds is one.
@@ -24,7 +24,7 @@ fn allow_open_files() {
 }
 
 pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
-    kernel::few_arenas();
+    dataplane::few_arenas();
     allow_open_files();
     // while it has every right, and before anything is read that others wrote
     let sessions = protect::Sessions::start();

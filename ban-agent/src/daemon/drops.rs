@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use crate::{
+    dataplane::{self, Events},
     engine::command::Command,
     event::{Bus, Dropped, Event, What},
-    kernel::{self, Events},
 };
 
 /// How often the ring is looked into while packets are dropped: a flood must not wake us for each.
@@ -46,7 +46,7 @@ pub(super) async fn relay(events: Events, bus: Bus, core: mpsc::Sender<Command>)
 async fn pass_on(events: &mut AsyncFd<Events>, bus: &Bus) {
     let mut names = Names::default();
     while let Ok(mut ready) = events.readable_mut().await {
-        let some: Vec<kernel::Dropped> = ready.get_inner_mut().by_ref().take(AT_ONCE).collect();
+        let some: Vec<dataplane::Dropped> = ready.get_inner_mut().by_ref().take(AT_ONCE).collect();
         if some.len() < AT_ONCE {
             ready.clear_ready();
         }
@@ -55,7 +55,7 @@ async fn pass_on(events: &mut AsyncFd<Events>, bus: &Bus) {
     }
 }
 
-fn told(dropped: kernel::Dropped, names: &mut Names) -> Event {
+fn told(dropped: dataplane::Dropped, names: &mut Names) -> Event {
     Event::now(What::Dropped(Dropped {
         address: dropped.address,
         interface: names.of(dropped.ifindex),
@@ -75,7 +75,7 @@ impl Names {
             return name.clone();
         }
         // an index is not used twice; a name may change, which nobody protects against
-        let all = kernel::interface::list().unwrap_or_default();
+        let all = dataplane::interface::list().unwrap_or_default();
         self.0.extend(all.into_iter().map(|interface| (interface.index, interface.name)));
         self.0.entry(index).or_insert_with(|| index.to_string()).clone()
     }

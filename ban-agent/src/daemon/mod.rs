@@ -26,23 +26,23 @@ use crate::{
     clock::Now,
     config,
     control::{Access, Queues, Server, ServerError},
+    dataplane::{self, Xdp},
     engine::{ASKING, Engine, QUEUE, command::Command, probation, tell_systemd, trial::Trial},
     event::{Bus, Geo, Observer},
-    kernel::{self, Xdp},
     metrics,
     pipeline::Pipeline,
     protect,
     store::{self, Store},
 };
 
-fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> kernel::Options {
-    kernel::Options {
+fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> dataplane::Options {
+    dataplane::Options {
         interfaces: agent.interfaces.clone(),
         unprotected: agent.unprotected.clone(),
         mode: match agent.mode {
-            config::Mode::Auto => kernel::Mode::Auto,
-            config::Mode::Native => kernel::Mode::Native,
-            config::Mode::Generic => kernel::Mode::Generic,
+            config::Mode::Auto => dataplane::Mode::Auto,
+            config::Mode::Native => dataplane::Mode::Native,
+            config::Mode::Generic => dataplane::Mode::Generic,
         },
         pins: agent.pins.clone(),
         max_bans: agent.max_bans,
@@ -91,7 +91,7 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
     }
     let (sender, messages) = mpsc::channel(QUEUE);
     tokio::spawn(drops::relay(xdp.events()?, bus.clone(), sender.clone()));
-    tokio::spawn(hear_of_interfaces(kernel::interface::Changes::subscribe()?, sender.clone()));
+    tokio::spawn(hear_of_interfaces(dataplane::interface::Changes::subscribe()?, sender.clone()));
     let now = Now::read();
     let pipeline = Pipeline::new(sender.clone(), store.positions().clone(), bus.clone());
     let mut core = Engine::new(options, Box::new(xdp), store, trial, pipeline, bus.clone(), now);
@@ -114,7 +114,7 @@ pub async fn run(options: Options, sessions: protect::Sessions) -> Result<(), Er
     let recall = Some(core.store.recall());
     let serving = tokio::spawn(server.serve(queues, bus.clone(), recall));
     // what reading the configuration, compiling and restoring took
-    kernel::give_back();
+    dataplane::give_back();
     tell_systemd(&[NotifyState::Ready]);
     log::info!("ready");
     let result = core.run(messages, requests, questions).await;
@@ -161,7 +161,7 @@ async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
 }
 
 /// Tells the core whenever an interface came, went or changed.
-async fn hear_of_interfaces(changes: kernel::interface::Changes, sender: mpsc::Sender<Command>) {
+async fn hear_of_interfaces(changes: dataplane::interface::Changes, sender: mpsc::Sender<Command>) {
     #[expect(deprecated, reason = "it owns its descriptor, and the successor is unsafe")]
     let changes = AsyncFd::with_interest(changes, Interest::READABLE);
     let Ok(changes) = changes.inspect_err(|error| log::warn!("interfaces: {error}")) else {

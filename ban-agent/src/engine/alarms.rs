@@ -18,10 +18,9 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Disk},
     control::SourceStatus,
+    dataplane::{Hold, Place},
     event::{Event, What, escape},
-    jail,
-    kernel::{Hold, Place},
-    source,
+    jail, source,
 };
 
 /// How long after the last time something that merely happens, like an eviction, is an alarm.

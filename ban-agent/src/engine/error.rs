@@ -2,14 +2,14 @@
 
 use std::io;
 
-use crate::{config, control::ServerError, filter, kernel, metrics, protect, store};
+use crate::{config, control::ServerError, dataplane, filter, metrics, protect, store};
 
 /// Why the agent could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel's side.
     #[error(transparent)]
-    Kernel(#[from] kernel::Error),
+    Kernel(#[from] dataplane::Error),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ServerError),

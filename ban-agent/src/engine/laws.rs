@@ -30,9 +30,9 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Config},
     control::{Call, Reply, Request, Term},
+    dataplane::{Card, Double, Options, To, Wire, Xdp, check_bpffs},
     event::Bus,
     jail::{self, Sentence, Widen},
-    kernel::{Card, Double, Options, To, Wire, Xdp, check_bpffs},
     ledger::{Holder, Plan, Protected},
     net::{IpNet, Ports, Proto, parse_ports, parse_prefix},
     protect::Surroundings,
@@ -892,8 +892,7 @@ fn who_made_room_and_comes_back_is_recorded() {
     let side = |folder| Double::new(1, SIZES[0], folder);
     let mut world = World::new(side, start(), true);
     world.take(&Step::Resize(5), None);
-    let offence =
-        |at: usize, time| Word::Offence(parse_prefix(HOSTS[at]).unwrap(), 1, Some(time));
+    let offence = |at: usize, time| Word::Offence(parse_prefix(HOSTS[at]).unwrap(), 1, Some(time));
     for (at, time) in (0..5).zip([10_000, 20_000, 30_000, 40_000, 50_000]) {
         world.take(&Step::Batch(vec![offence(at, time)]), None);
     }

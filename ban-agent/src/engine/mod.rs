@@ -58,10 +58,10 @@ use crate::{
     clock::Now,
     config::{self, Config, Disk},
     control::{Access, Asked, Refusal, Reply},
+    dataplane::Card,
     event::{Action, Bus, Event, What},
     hook,
     jail::Breaker,
-    kernel::Card,
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
@@ -402,7 +402,8 @@ impl Engine {
                     let again = |ended: &Ended| ended.claim.prefix.contains(&sentence.prefix);
                     // the end of a ban is recorded and told before it is made anew
                     if plan.ended.len() > ENDED || plan.ended.iter().any(again) {
-                        let (plan, events) = (std::mem::take(&mut plan), std::mem::take(&mut events));
+                        let (plan, events) =
+                            (std::mem::take(&mut plan), std::mem::take(&mut events));
                         self.commit(plan, events, None, now);
                     }
                     self.latency.begin(read);

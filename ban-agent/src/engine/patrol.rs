@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::{
     clock::Now,
+    dataplane::{self, Sweep},
     event::{Event, What},
-    kernel::{self, Sweep},
     ledger::{Enforced, Op},
     net::IpNet,
 };
@@ -69,7 +69,7 @@ impl Engine {
         } else {
             self.xdp.look()
         };
-        if matches!(changes, Err(kernel::Error::Detached)) {
+        if matches!(changes, Err(dataplane::Error::Detached)) {
             return self.end_detached();
         }
         self.tell_interfaces(before, changes);
@@ -166,7 +166,7 @@ impl Engine {
     pub(super) fn tell_interfaces(
         &mut self,
         before: Vec<(String, bool)>,
-        changes: Result<Vec<String>, kernel::Error>,
+        changes: Result<Vec<String>, dataplane::Error>,
     ) {
         match changes {
             Ok(changes) => {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Engine, Options, command::Command, trial::Trial};
 use crate::{
-    clock::Now, config::Config, event::Bus, kernel::Card, pipeline::Pipeline, store::Store,
+    clock::Now, config::Config, dataplane::Card, event::Bus, pipeline::Pipeline, store::Store,
 };
 
 /// xorshift64* (Vigna 2016).

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Engine;
 use crate::{
     clock::Now,
-    kernel::Verdicts,
+    dataplane::Verdicts,
     metrics::{Jail, Snapshot},
 };
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     clock::{Boot, Now},
-    kernel::Hold,
+    dataplane::Hold,
     store::trial::Record,
 };
 

@@ -17,7 +17,7 @@ pub use self::{
     serve::{Listen, Server, ServerError},
     text::text,
 };
-use crate::{kernel::Verdicts, source};
+use crate::{dataplane::Verdicts, source};
 
 /// The agent at one instant.
 #[derive(Clone, Debug, Default, PartialEq)]

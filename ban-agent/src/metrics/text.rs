@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 
 use super::{Histogram, Jail, Snapshot};
-use crate::{event::escape, kernel::Hits};
+use crate::{dataplane::Hits, event::escape};
 
 /// The whole exposition.
 #[must_use]
@@ -216,7 +216,7 @@ impl Out<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{kernel::Verdicts, source::Counters};
+    use crate::{dataplane::Verdicts, source::Counters};
 
     #[test]
     fn labels_are_inert_and_numbers_are_those_of_the_snapshot() {

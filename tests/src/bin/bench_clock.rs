@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{Enforcer as _, Options, Xdp},
+    dataplane::{Enforcer as _, Options, Xdp},
     ledger::Op,
     net::host,
 };
@@ -71,7 +71,10 @@ fn main() -> Result<()> {
 }
 
 /// How far `first` is off when `now` is measured, in milliseconds.
-fn drift_ms(first: &ban_agent::kernel::JiffyClock, now: &ban_agent::kernel::JiffyClock) -> f64 {
+fn drift_ms(
+    first: &ban_agent::dataplane::JiffyClock,
+    now: &ban_agent::dataplane::JiffyClock,
+) -> f64 {
     let ticks = i128::from(now.jiffies) - i128::from(first.jiffies);
     let predicted = i128::from(first.boot_ns) + ticks * i128::from(first.tick_ns);
     let error = i128::from(now.boot_ns) - predicted;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{Enforcer as _, Loaded, Options, Xdp},
+    dataplane::{Enforcer as _, Loaded, Options, Xdp},
     ledger::Op,
     net::{IpNet, host},
 };
@@ -218,8 +218,7 @@ fn report(bans: u32, cases: &mut [Case]) -> Result<()> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
     fs::create_dir_all(&folder)?;
     let path = folder.join(format!("datapath-{bans}.json"));
-    let report =
-        json!({"schema": 1, "bans": bans, "kernel": ban_agent::kernel::release(), "cases": rows});
+    let report = json!({"schema": 1, "bans": bans, "kernel": ban_agent::dataplane::release(), "cases": rows});
     fs::write(&path, serde_json::to_string_pretty(&report)?)?;
     println!("written to {}", path.display());
     Ok(())

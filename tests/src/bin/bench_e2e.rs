@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{Enforcer as _, Loaded, Mode, Options, Xdp},
+    dataplane::{Enforcer as _, Loaded, Mode, Options, Xdp},
     ledger::Op,
     net::host,
 };
@@ -147,7 +147,7 @@ fn flood(stage: &Stage) -> Result<Duration> {
     let mut sender = Loaded::new(&folder, 64, 0)?.named("bench_send");
     sender.size()?;
     within(&stage.outside, move || {
-        let links = ban_agent::kernel::interface::list()?;
+        let links = ban_agent::dataplane::interface::list()?;
         let link = links.iter().find(|link| link.name == DEVICE).context("no link")?;
         frame.extend_from_slice(&link.index.to_ne_bytes());
         let since = Instant::now();

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use ban_agent::kernel::{Options, Xdp};
+use ban_agent::dataplane::{Options, Xdp};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;

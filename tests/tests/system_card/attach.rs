@@ -19,7 +19,7 @@ use std::{
 
 use ban_agent::{
     clock::{Boot, Now},
-    kernel::{self, Enforcer as _, Error, Mode, Options, Place, Xdp},
+    dataplane::{self, Enforcer as _, Error, Mode, Options, Place, Xdp},
     ledger::Op,
     net::parse_prefix,
 };
@@ -137,7 +137,7 @@ fn it_starts_stays_and_goes() {
     assert_eq!(stage.program_on("edge0"), None);
     assert!(!stage.pins.path().exists());
     assert!(ping().status.success(), "nothing is enforced any more");
-    assert_eq!(kernel::detach(stage.pins.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(dataplane::detach(stage.pins.path()).unwrap(), Vec::<String>::new());
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn pins_of_another_version_are_refused() {
     let error = stage.start(stage.options(&["edge0"])).unwrap_err();
     assert!(matches!(&error, Error::OtherVersion { path } if *path == theirs), "{error}");
     assert!(stage.program_on("edge0").is_some(), "it stays in force");
-    assert_eq!(kernel::detach(stage.pins.path()).unwrap(), ["edge0"]);
+    assert_eq!(dataplane::detach(stage.pins.path()).unwrap(), ["edge0"]);
     assert_eq!(stage.program_on("edge0"), None);
 }
 
