@@ -1,12 +1,14 @@
 //! Alarms of the real agent: they begin and end, and every way of asking shows them.
 
-use std::{fs, process::Command};
+use std::{fs, io::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::{
     agent::{Agent, LIMIT, binary, configure},
+    host::within,
     net::run,
+    ordeal::trouble::SmallDisk,
     privilege,
     process::eventually,
     stage::Stage,
@@ -128,7 +130,6 @@ fn an_action_and_a_hook_that_fail_until_they_do_not() -> Result<()> {
     let log = stage.write("door.log", "")?;
     let mut agent = Agent::start(&stage, &configuration(&stage))?;
     let knock = |address: &str| -> Result<()> {
-        use std::io::Write as _;
         let mut file = fs::File::options().append(true).open(&log)?;
         Ok(writeln!(file, "{address} knocks")?)
     };
@@ -157,6 +158,10 @@ fn await_alarms(agent: &Agent<'_>, expected: &[String]) -> Result<()> {
     let standing = || alarms(&agent.json(&["status"])?);
     eventually("these alarms stand", LIMIT, || Ok(standing()? == expected))
         .with_context(|| format!("expected {expected:?}, not {:?}", standing()))
+}
+
+fn append(log: &Path, lines: &str) -> Result<()> {
+    Ok(fs::File::options().append(true).open(log)?.write_all(lines.as_bytes())?)
 }
 
 /// What is missing on this host: a log, a list of friends, a file that was read before it changed.
@@ -218,11 +223,7 @@ fn what_has_no_room_is_said_until_there_is_room() -> Result<()> {
     ensure!(ban.output()?.status.success(), "{}", agent.log());
     await_alarms(&agent, &["map_full IPv4".to_owned()])?;
     // an attacker comes by a log: what was banned by hand yields, as docs/operations.md says
-    let knock = |lines: String| -> Result<()> {
-        use std::io::Write as _;
-        Ok(fs::File::options().append(true).open(&log)?.write_all(lines.as_bytes())?)
-    };
-    knock("203.0.113.1 knocks\n".to_owned())?;
+    append(&log, "203.0.113.1 knocks\n")?;
     agent.await_holders("203.0.113.1", &["door"])?;
     let full = ["map_full IPv4", "ban_evicted "].map(str::to_owned);
     await_alarms(&agent, &full)?;
@@ -236,7 +237,9 @@ fn what_has_no_room_is_said_until_there_is_room() -> Result<()> {
     ensure!(doctor.status.code() == Some(1), "{diagnosis}");
     ensure!(diagnosis.contains("BAD   alarm          map_full: "), "{diagnosis}");
     // more than wait for an action that sleeps
-    knock(addresses(0x0a00, 40_000).map(|address| format!("{address} knocks\n")).collect())?;
+    let knocks: String =
+        addresses(0x0a00, 40_000).map(|address| format!("{address} knocks\n")).collect();
+    append(&log, &knocks)?;
     let lost = "actions_lost door/slow".to_owned();
     await_alarms(&agent, &[&full[..], std::slice::from_ref(&lost)].concat())?;
     // the action is given up, and what it lost is nobody's any more
@@ -247,6 +250,94 @@ fn what_has_no_room_is_said_until_there_is_room() -> Result<()> {
     // that bans had to go is said for an hour
     await_alarms(&agent, &["ban_evicted ".to_owned()])?;
     agent.kill()
+}
+
+/// A port of syslog that another has, a jail that makes no sense, and one whose daemon writes something
+/// else than its filter expects.
+#[test]
+fn what_does_not_fit_is_said_until_it_does() -> Result<()> {
+    if !privilege::ready("alarms of what does not fit") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let port = "127.0.0.1:5514";
+    let other = within(&stage.edge, || Ok(std::net::UdpSocket::bind(port)?))?;
+    let jails = |slip: &str| {
+        format!(
+            "[filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+             [jails.door]\nlogpath = {log:?}\nsyslog = \"udp://{port}\"\n\
+             [jails.slip]\nfilter = \"door\"\nlogpath = {log:?}\n{slip}\n"
+        )
+    };
+    let mut agent = Agent::idle(&stage);
+    configure(&stage, &jails("maxretri = 3"))?;
+    // at once, and not a day later
+    let path = stage.file("config.toml");
+    let text = fs::read_to_string(&path)?;
+    fs::write(&path, text.replace("[agent]\n", "[agent]\nunmatched_after = \"1s\"\n"))?;
+    agent.run()?;
+    let [refused, failed] =
+        ["part_refused jail slip".to_owned(), format!("source_failed udp://{port}")];
+    await_alarms(&agent, &[refused.clone(), failed.clone()])?;
+    append(&log, &"nobody knocks\n".repeat(100))?;
+    let silent = "patterns_match_nothing door".to_owned();
+    await_alarms(&agent, &[refused.clone(), failed.clone(), silent])?;
+    append(&log, "203.0.113.1 knocks\n")?;
+    await_alarms(&agent, &[refused, failed.clone()])?;
+    configure(&stage, &jails(""))?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, std::slice::from_ref(&failed))?;
+    drop(other);
+    await_alarms(&agent, &[])?;
+    agent.terminate()
+}
+
+/// More suspects than a jail keeps, and events for which the disk has no room. Both are over at
+/// once: that they are said for an hour and no longer is tested beside the code.
+#[test]
+fn what_was_lost_is_said() -> Result<()> {
+    if !privilege::ready("alarms of what was lost") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("door.log", "")?;
+    let disk = SmallDisk::mount(stage.file("disk"), 1)?;
+    let events = stage.file("disk/events.ndjson");
+    let jails = |crowd: &str| {
+        format!(
+            "[events]\nfile = {events:?}\n\
+             [filters.door]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+             [jails.door]\nlogpath = {log:?}\nmaxretry = 2\n{crowd}\n"
+        )
+    };
+    let crowd = format!("[jails.crowd]\nfilter = \"door\"\nlogpath = {log:?}\nmax_tracked = 100");
+    let mut agent = Agent::start(&stage, &jails(&crowd))?;
+    let some: String = (0..200).map(|number| format!("198.51.100.{number} knocks\n")).collect();
+    append(&log, &some)?;
+    await_alarms(&agent, &["suspects_forgotten crowd".to_owned()])?;
+    let metrics = agent.json(&["status", "crowd"])?;
+    ensure!(metrics["alarms"].to_string().contains("forgot 100 addresses"), "{metrics}");
+    // the jail is given up, and whom it forgot is nobody's any more
+    configure(&stage, &jails(""))?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &[])?;
+    disk.fill()?;
+    // more than what the last page of the file has room for
+    let knocks: String = (0..100).map(|number| format!("203.0.113.{number} knocks\n")).collect();
+    append(&log, &knocks.repeat(2))?;
+    await_alarms(&agent, &["events_lost file".to_owned()])?;
+    // what is told once there is room
+    disk.clear()?;
+    ensure!(agent.verb(&["ban", "198.51.100.9", "--for", "1h"])?.status.success(), "ban");
+    eventually("the next event is written", LIMIT, || {
+        Ok(fs::read_to_string(&events)?.contains("198.51.100.9"))
+    })?;
+    // a new agent has lost nothing
+    agent.terminate()?;
+    agent.run()?;
+    await_alarms(&agent, &[])?;
+    agent.terminate()
 }
 
 #[test]

@@ -205,8 +205,11 @@ fn the_agents_own_trouble_is_told() -> Result<()> {
     stage.edge.ip(&format!("link del {DEVICE}"))?;
     let interface = "/observer/ingress/interface/name";
     told("interface-lost", interface, DEVICE)?;
+    let alarms = ["detached", "interface_missing"];
+    alarms.into_iter().try_for_each(|name| told("alarm-begun", "/ban_agent/alarm", name))?;
     join(&stage.edge, DEVICE, &stage.outside, DEVICE)?;
     told("interface-attached", interface, DEVICE)?;
+    alarms.into_iter().try_for_each(|name| told("alarm-ended", "/ban_agent/alarm", name))?;
 
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-c", LOCK]).arg(stage.file("state.sqlite"));

@@ -222,6 +222,7 @@ fn maps_that_drift_are_mended() -> Result<()> {
     drop_entry()?;
     eventually("the entry is back", LIMIT, || Ok(!passes(&stage)?))?;
     ensure!(agent.log().contains("were not what the ledger says"), "{}", agent.log());
+    ensure!(alarms(&agent)?.contains("\"drift\""), "{}", alarms(&agent)?);
     // by a reload
     let mended = |what: &str, broken: &dyn Fn() -> Result<()>| -> Result<()> {
         broken()?;
