@@ -12,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Servers, servers};
+use super::{Servers, ntpd, openntpd, servers};
 
 /// How often: chronyd asks its servers no more often (chrony.conf(5), minpoll).
 const PERIOD: Duration = Duration::from_secs(64);
 /// Names are looked up in every so manieth round: fail2ban's five minutes.
 const NAMES: u32 = 5;
 /// How long a daemon of this host may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Sources that chronyd is asked for; it rarely has more than ten.
 const MAX_SOURCES: u32 = 64;
 
@@ -51,6 +51,9 @@ pub(super) fn start(
                 }
                 now.extend(&named);
                 now.extend(CHRONYD.iter().filter_map(|daemon| chrony(*daemon).ok()).flatten());
+                now.extend(ntpd::NTPD.iter().filter_map(|at| ntpd::sources(*at).ok()).flatten());
+                let sockets = openntpd::SOCKETS.iter().map(Path::new);
+                now.extend(sockets.filter_map(|at| openntpd::sources(at).ok()).flatten());
                 now.extend(timesyncd(SYSTEM_BUS.as_ref()).ok().flatten());
             }
             let Some(found) = Weak::upgrade(&found) else { return };
@@ -251,7 +254,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(|v6| IpAddr::from(v6).to_canonical())
 }
 
-fn odd() -> io::Error {
+pub(super) fn odd() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "an odd answer")
 }
 

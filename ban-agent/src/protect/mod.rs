@@ -4,6 +4,8 @@
 mod clocks;
 mod helper;
 mod netlink;
+mod ntpd;
+mod openntpd;
 mod route;
 mod servers;
 mod sessions;

@@ -10,8 +10,18 @@ use std::{
 
 use crate::ledger::Protected;
 
-/// Files with `nameserver ADDRESS` (resolv.conf(5)): the second has what systemd-resolved asks.
-const RESOLVERS: [&str; 2] = ["etc/resolv.conf", "run/systemd/resolve/resolv.conf"];
+/// Files with `nameserver ADDRESS` (resolv.conf(5)): the first may name a resolver on this host, the
+/// others have whom systemd-resolved, NetworkManager's dnsmasq and resolvconf(8)'s ask.
+const RESOLVERS: [&str; 4] = [
+    "etc/resolv.conf",
+    "run/systemd/resolve/resolv.conf",
+    "run/NetworkManager/no-stub-resolv.conf",
+    "run/dnsmasq/resolv.conf",
+];
+/// Files with `server=ADDRESS` or `server=/DOMAIN/ADDRESS` (dnsmasq(8)), or with
+/// `forward-addr: ADDRESS` (unbound.conf(5)).
+const FORWARDERS: [&str; 2] = ["etc/dnsmasq.conf", "etc/unbound/unbound.conf"];
+const FORWARDER_FOLDERS: [&str; 2] = ["etc/dnsmasq.d", "etc/unbound/unbound.conf.d"];
 /// Files with `server`, `pool` or `peer ADDRESS` (chrony.conf(5), ntp.conf(5)).
 const TIME: [&str; 5] = [
     "etc/chrony/chrony.conf",
@@ -33,6 +43,7 @@ const MAX: u64 = 1 << 20;
 pub(super) fn servers(root: &Path) -> Vec<(IpAddr, Protected)> {
     let mut resolvers = Vec::new();
     collect(&files(root, &RESOLVERS, &[]), |line| after(line, &["nameserver"]), &mut resolvers);
+    collect(&files(root, &FORWARDERS, &FORWARDER_FOLDERS), forwarders, &mut resolvers);
     let found = |words: &[String], why| {
         words.iter().filter_map(|word| Some((address(word)?, why))).collect::<Vec<_>>()
     };
@@ -85,6 +96,13 @@ fn after<'l>(line: &'l str, keys: &[&str]) -> Vec<&'l str> {
     words.next().filter(|_| known).into_iter().collect()
 }
 
+/// Whom `server=/DOMAIN/ADDRESS#PORT` and `forward-addr: ADDRESS@PORT#NAME` name.
+fn forwarders(line: &str) -> Vec<&str> {
+    let dnsmasq = line.trim().strip_prefix("server=").and_then(|word| word.rsplit('/').next());
+    let unbound = after(line, &["forward-addr:"]);
+    unbound.into_iter().chain(dnsmasq).filter_map(|word| word.split(['#', '@']).next()).collect()
+}
+
 /// The words behind `NTP=` and `FallbackNTP=`.
 fn timesyncd(line: &str) -> Vec<&str> {
     let value = line.split_once('=');
@@ -109,6 +127,12 @@ mod tests {
         for (name, text) in [
             (RESOLVERS[0], "# nameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch a.b\n"),
             (RESOLVERS[1], "nameserver 2001:db8::53\nnameserver fe80::1%eth0\noptions edns0\n"),
+            ("run/NetworkManager/no-stub-resolv.conf", "nameserver 192.0.2.54\n"),
+            (FORWARDERS[0], "server=192.0.2.55#5353\n#server=192.0.2.99\nserver=/x.y/192.0.2.56\n"),
+            (
+                "etc/unbound/unbound.conf.d/a.conf",
+                "forward-zone:\n  name: \".\"\n  forward-addr: 2001:db8::54@853#dns.example.org\n",
+            ),
             (TIME[0], "pool 2.debian.pool.ntp.org iburst\nserver 192.0.2.123 iburst\n"),
             ("etc/chrony/sources.d/a.sources", "peer 192.0.2.124\n"),
             (TIMESYNCD[0], "[Time]\n#NTP=192.0.2.9\nNTP=192.0.2.125 ntp.example.org\n"),
@@ -122,7 +146,18 @@ mod tests {
             let found = found.iter().filter(|(_, why)| *why == wanted);
             found.map(|(address, _)| address.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(of(Protected::Resolver), ["192.0.2.2", "2001:db8::53", "fe80::1"]);
+        assert_eq!(
+            of(Protected::Resolver),
+            [
+                "192.0.2.2",
+                "192.0.2.54",
+                "192.0.2.55",
+                "192.0.2.56",
+                "2001:db8::53",
+                "2001:db8::54",
+                "fe80::1"
+            ]
+        );
         assert_eq!(of(Protected::TimeServer), ["192.0.2.123", "192.0.2.124", "192.0.2.125"]);
         let names: Vec<_> = time_names(root.path()).into_iter().collect();
         assert_eq!(names, ["2.debian.pool.ntp.org", "ntp.example.org"]);
