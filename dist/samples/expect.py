@@ -100,6 +100,21 @@ def nginx_http_auth(line):
         yield "nginx-http-auth", found[0], found[2], found[1]
 
 
+def apache_http_auth(line):
+    """Apache, combined: all before the first quote that has no backslash is address, user and time."""
+    at = 0
+    while line[at:at + 1] not in ("", '"'):
+        at += 2 if line[at] == "\\" else 1
+    address, _, rest = line[:at].split(" ", 2)
+    user, stamp = rest.rstrip().rsplit(" [", 1)
+    end = at + 1
+    while line[end:end + 1] not in ("", '"'):
+        end += 2 if line[end] == "\\" else 1
+    time = datetime.datetime.strptime(stamp.rstrip("]"), "%d/%b/%Y:%H:%M:%S %z")
+    if line[end + 1:].split()[0] == "401" and user != "-":
+        yield "apache-http-auth", address, time.astimezone(datetime.timezone.utc), user
+
+
 def ceph(line):
     time, tag, text = syslog(line)
     words = text.split(" ")
@@ -115,6 +130,13 @@ def ceph(line):
         cut = not request.endswith('"')
         if cut or request.startswith("POST ") and path.endswith("/api/auth"):
             yield "ceph-dashboard", address, time, None
+
+
+def haproxy(line):
+    time, tag, text = syslog(line)
+    words = text.split(" ")
+    if tag == "haproxy" and len(words) > 9 and words[3].endswith("/<NOSRV>") and words[9][:2] in ("PR", "PT"):
+        yield "haproxy-denied", words[0].rsplit(":", 1)[0], time, None
 
 
 def beast(line):
@@ -192,8 +214,14 @@ MEANING = {
     "platform/ceph": [ceph],
     "platform/ceph.beast": [beast],
     "web/apache": [apache],
+    "web/nginx.tls": [nginx_http_auth],
+    "web/apache.access": [apache_http_auth],
+    "web/apache.cgi": [apache],
+    "proxy/haproxy.tls": [haproxy],
     "mail/dovecot": [dovecot, dovecot_auth],
+    "mail/dovecot.sieve": [dovecot, dovecot_auth],
     "mail/postfix": [postfix],
+    "mail/postfix.tls": [postfix],
 }
 
 

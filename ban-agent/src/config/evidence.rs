@@ -2,7 +2,7 @@
 //! that `check` and `status` make about a jail that trusts one of them. Forbids nothing: the
 //! operator may know that nobody but his own hosts can write there.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use crate::{jail, source};
 
@@ -20,6 +20,20 @@ struct Log {
     mark: &'static str,
     /// What to read instead.
     better: &'static str,
+    /// Whether it is so on the host whose files are below this folder.
+    here: fn(&Path) -> bool,
+}
+
+/// Whether its Apache has mod_cgid, which hands CGI programs the error log as their standard error
+/// (modules/generators/mod_cgid.c): where Debian's a2enmod and the RHEL family's package put that.
+fn has_cgid(root: &Path) -> bool {
+    let loaded = |text: &str| {
+        let mut lines = text.lines().map(str::trim_start);
+        lines.any(|line| line.starts_with("LoadModule cgid_module"))
+    };
+    ["etc/apache2/mods-enabled/cgid.load", "etc/httpd/conf.modules.d/01-cgi.conf"]
+        .iter()
+        .any(|file| fs::read_to_string(root.join(file)).is_ok_and(|text| loaded(&text)))
 }
 
 const LOGS: &[Log] = &[
@@ -30,6 +44,7 @@ const LOGS: &[Log] = &[
         names: &["error.log", "site.error.log", "site-error.log"],
         mark: r"\d+#\d+",
         better: "read nginx's access log, as the shipped jails nginx-http-auth and nginx-401 do",
+        here: |_| true,
     },
     Log {
         name: "the log of Ceph's manager",
@@ -38,6 +53,7 @@ const LOGS: &[Log] = &[
         names: &["ceph-mgr.x.log"],
         mark: r"\[dashboard INFO request\]",
         better: "read the log of the HAProxy in front of it, as the shipped jail ceph-dashboard does",
+        here: |_| true,
     },
     // DefaultLoginAPIAuthenticatorCmd.java, getDomainName: the parameter `domain` as it came
     Log {
@@ -47,6 +63,17 @@ const LOGS: &[Log] = &[
         names: &["apilog.log"],
         mark: r"ApiServlet\]",
         better: "read the access log of the nginx in front of it, as the shipped jails nginx-401 and nginx-531 do",
+        here: |_| true,
+    },
+    Log {
+        name: "Apache's error log, into which mod_cgid has CGI programs write,",
+        daemon: "apache",
+        word: "error",
+        names: &["error.log", "site.error.log", "site-error.log"],
+        mark: r"\[client <",
+        better: "read Apache's access log, as the shipped jail apache-http-auth does, or run CGI programs by \
+                 mod_cgi, which escapes what they write",
+        here: has_cgid,
     },
 ];
 
@@ -62,11 +89,17 @@ const BLAMING: &[(&str, &str)] = &[
 
 /// What is to be said of `jail`; `theirs`: it is one of fail2ban's. At most one remark a jail.
 pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
+    remark_on(Path::new("/"), jail, theirs)
+}
+
+/// The same of the host whose files are below `root`.
+fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
     let paths: Vec<&Path> = jail.sources.iter().filter_map(file).collect();
     let patterns = || jail.rules.filter.failregex.iter().chain(&jail.rules.filter.prefregex);
     let log = LOGS.iter().find(|log| {
-        paths.iter().any(|path| log.is_at(path))
-            || (!paths.is_empty() && patterns().any(|pattern| pattern.contains(log.mark)))
+        let meant = paths.iter().any(|path| log.is_at(path))
+            || (!paths.is_empty() && patterns().any(|pattern| pattern.contains(log.mark)));
+        meant && (log.here)(root)
     });
     let name = &jail.rules.name;
     if let Some(Log { name: log, better, .. }) = log {
@@ -139,13 +172,42 @@ mod tests {
             ("/var/log/cloudstack/management/*.log", true),
             ("/var/log/cloudstack/agent/agent.log", false),
         ] {
-            let remark = remark(&jail("own", "^<ADDR> ", path), false);
+            let nowhere = Path::new("/nonexistent");
+            let remark = remark_on(nowhere, &jail("own", "^<ADDR> ", path), false);
             assert_eq!(remark.is_some(), told, "{path}: {remark:?}");
         }
         // wherever the log lies, its patterns are told by what they spell
         let by_pattern = jail("own", r"^ \[error\] \d+#\d+: .* client: <HOST>", "/srv/web.log");
         let text = remark(&by_pattern, false).unwrap();
         assert!(text.contains("nginx's error log") && text.contains("access log"), "{text}");
+    }
+
+    #[test]
+    fn apaches_error_log_is_told_where_mod_cgid_is_loaded() {
+        let root = tempfile::TempDir::new().unwrap();
+        let shipped = config::shipped().unwrap();
+        let theirs = jail("apache", r"^\[\S+ \S+ .*\] \[client <HOST>", "/srv/web.log");
+        let mut ours = jail("own", "^<ADDR> ", "/var/log/httpd/error_log");
+        ours.rules.filter = shipped.filters["apache-auth"].clone();
+        let told = || [&theirs, &ours].map(|jail| remark_on(root.path(), jail, false).is_some());
+        assert_eq!(told(), [false, false]);
+        for (file, text, expected) in [
+            ("etc/httpd/conf.modules.d/01-cgi.conf", "#LoadModule cgid_module x\n", false),
+            ("etc/httpd/conf.modules.d/01-cgi.conf", "<If>\n  LoadModule cgid_module x\n", true),
+            ("etc/httpd/conf.modules.d/01-cgi.conf", "LoadModule cgi_module x\n", false),
+            ("etc/apache2/mods-enabled/cgid.load", "LoadModule cgid_module x\n", true),
+        ] {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+            assert_eq!(told(), [expected, expected], "{text}");
+        }
+        let text = remark_on(root.path(), &ours, false).unwrap();
+        assert!(text.contains("apache-http-auth"), "{text}");
+        let mut access = ours.clone();
+        access.rules.filter = shipped.filters["apache-http-auth"].clone();
+        access.sources = jail("x", "x", "/var/log/apache2/access.log").sources;
+        assert_eq!(remark_on(root.path(), &access, false), None);
     }
 
     #[test]
@@ -165,11 +227,16 @@ mod tests {
         let all: String = names.iter().map(|name| format!("[jails.{name}]\n")).collect();
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("config.toml");
-        std::fs::write(&path, all).unwrap();
+        fs::write(&path, all).unwrap();
         let config = config::load(&path).unwrap();
         assert_eq!(config.jails.len(), names.len());
         for jail in &config.jails {
-            assert_eq!(remark(jail, false), None, "{}", jail.rules.name);
+            assert_eq!(
+                remark_on("/nonexistent".as_ref(), jail, false),
+                None,
+                "{}",
+                jail.rules.name
+            );
         }
     }
 }
