@@ -84,11 +84,15 @@ impl Spec {
     /// Whether the end of a ban, or a later one, is told with more than whom it is about.
     #[must_use]
     pub fn looks_back(&self) -> bool {
-        let whom = ["<ip>", "<fid>", "<F-ID>", "<family>", "<ip-rev>", "<ip-host>"];
-        [&self.v4, &self.v6].into_iter().flat_map(|all| [&all.prolong, &all.unban]).any(|command| {
-            let rest = whom.iter().fold(command.clone(), |rest, tag| rest.replace(tag, ""));
-            rest.contains('<')
-        })
+        let commands = [&self.v4, &self.v6].into_iter().flat_map(|all| [&all.prolong, &all.unban]);
+        commands.into_iter().any(|command| asks_more(command, &[]))
+    }
+
+    /// Whether a command that tells of a ban says why, or which one it is.
+    #[must_use]
+    pub fn tells_why(&self) -> bool {
+        let rest = ["<time>", "<bantime>", "<restored>"];
+        [&self.v4, &self.v6].into_iter().any(|all| asks_more(&all.ban, &rest))
     }
 
     /// Whether a command that tells of a ban mentions this tag.
@@ -100,6 +104,13 @@ impl Spec {
             .flat_map(|commands| [&commands.ban, &commands.prolong, &commands.unban])
             .any(|command| command.contains(&tag))
     }
+}
+
+/// Whether a command has other tags than those of whom it is about, and these.
+fn asks_more(command: &str, these: &[&str]) -> bool {
+    let whom = ["<ip>", "<fid>", "<F-ID>", "<family>", "<ip-rev>", "<ip-host>"];
+    let known = whom.iter().chain(these);
+    known.fold(command.to_owned(), |rest, tag| rest.replace(tag, "")).contains('<')
 }
 
 /// An address family, for commands that differ.
@@ -132,7 +143,7 @@ pub struct Ticket {
     pub past: Past,
     /// The ban was made by an earlier run of the agent.
     pub restored: bool,
-    /// The ban has ended, and what it was is known from the past alone.
+    /// The ban has ended, and when and for how long it was is known from the past alone.
     pub ended: bool,
 }
 
@@ -206,6 +217,11 @@ impl Ticket {
     /// For a command that is about nobody.
     fn nobody() -> Ticket {
         Ticket { time: Timestamp::now(), ..Ticket::default() }
+    }
+
+    /// What is on record of this ban, if an earlier run of the agent made it.
+    fn recorded(&self) -> Option<&Evidence> {
+        (self.ended || self.restored).then(|| self.past.of(Of::Jail).last()).flatten()
     }
 
     /// Failures that are known, those of this ban included.

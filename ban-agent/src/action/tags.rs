@@ -116,14 +116,21 @@ fn value<'t>(tag: &str, family: Family, ticket: &'t Ticket) -> Option<Cow<'t, st
         "fid" => field("ID", ticket).unwrap_or_else(|| address().into()),
         "family" => if family == Family::V4 { "inet4" } else { "inet6" }.into(),
         "ip-rev" => ticket.prefix.map(|prefix| reversed(prefix.addr())).unwrap_or_default().into(),
-        "time" => ticket.time.as_second().to_string().into(),
-        "bantime" => ticket.bantime.map_or("-1".into(), |time| time.as_secs().to_string().into()),
+        "time" => {
+            let recorded = ticket.recorded().filter(|_| ticket.ended);
+            recorded.map_or(ticket.time, |ban| ban.at).as_second().to_string().into()
+        }
+        "bantime" => {
+            let recorded = ticket.recorded().filter(|_| ticket.ended);
+            let bantime = recorded.and_then(|ban| ban.bantime).or(ticket.bantime);
+            bantime.map_or("-1".into(), |time| time.as_secs().to_string().into())
+        }
         "bancount" => ticket.bancount.to_string().into(),
-        "failures" if ticket.ended => ticket.failures(Of::Jail).to_string().into(),
+        "failures" if ticket.recorded().is_some() => ticket.failures(Of::Jail).to_string().into(),
         "failures" => ticket.failures.to_string().into(),
         "ipfailures" => ticket.failures(Of::All).to_string().into(),
         "ipjailfailures" => ticket.failures(Of::Jail).to_string().into(),
-        "matches" if ticket.ended => joined(ticket.lines(Of::Jail)).into(),
+        "matches" if ticket.recorded().is_some() => joined(ticket.lines(Of::Jail)).into(),
         "matches" => joined(ticket.matches.iter().map(|line| &**line)).into(),
         "ipmatches" => joined(ticket.lines(Of::All)).into(),
         "ipjailmatches" => joined(ticket.lines(Of::Jail)).into(),
@@ -147,7 +154,8 @@ fn field<'t>(name: &str, ticket: &'t Ticket) -> Option<Cow<'t, str>> {
         "port" => "fport".to_owned(),
         other => other.to_owned(),
     };
-    ticket.fields.get(&name).map(|text| text.as_str().into())
+    let recorded = || ticket.recorded()?.fields.get(&name);
+    ticket.fields.get(&name).or_else(recorded).map(|text| text.as_str().into())
 }
 
 fn joined<'t>(lines: impl Iterator<Item = &'t [u8]>) -> String {
@@ -239,6 +247,8 @@ mod tests {
             failures,
             reason: None,
             lines: vec![line.as_bytes().to_vec()],
+            bantime: Some(Duration::from_secs(3600)),
+            fields: [("user".to_owned(), format!("{name}'s"))].into(),
         };
         let past = Past::default();
         let ticket = Ticket {
@@ -254,6 +264,14 @@ mod tests {
         let known = vec![before("sshd", 3, "here"), before("web", 4, "there")];
         ticket.past.evidence.set(known).unwrap();
         assert_eq!(said(&ticket), "12 8|here,there,now|here,now");
+        // one of an earlier run: what is on record of it
+        let earlier = Ticket { matches: Vec::new(), fields: Default::default(), ..ticket.clone() };
+        let of =
+            |ticket| text("<time> <bantime> <F-USER> <failures> <matches>", Family::V4, &ticket);
+        let ended = Ticket { ended: true, restored: false, failures: 0, ..earlier.clone() };
+        assert_eq!(of(ended), "0 3600 sshd's 3 here");
+        let restored = Ticket { ended: false, restored: true, failures: 0, ..earlier };
+        assert_eq!(of(restored), "1790000000 600 sshd's 3 here");
         let past = ticket.past.shortened();
         assert_eq!(said(&Ticket { past, matches: Vec::new(), ..ticket }), "12 8||");
     }

@@ -197,13 +197,18 @@ impl Engine {
     /// A claim of an earlier run goes on.
     pub(super) fn tell_restored(&mut self, claim: &Claim, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        let ticket = || Arc::new(Ticket { restored: true, ..plain(claim, now) });
-        let orders: Vec<Order> = self
-            .actions
-            .of(jail)
-            .filter(|action| !action.spec().norestored)
-            .map(|action| action.order(Job::Ban(ticket())))
-            .collect();
+        let told = || self.actions.of(jail).filter(|action| !action.spec().norestored);
+        if told().next().is_none() {
+            return;
+        }
+        let mut ticket = Ticket { restored: true, ..plain(claim, now) };
+        if told().any(|action| action.spec().tells_why()) {
+            self.recall(jail, claim, &mut ticket, now);
+        }
+        let ticket = Arc::new(ticket);
+        let told = self.actions.of(jail).filter(|action| !action.spec().norestored);
+        let orders: Vec<Order> =
+            told.map(|action| action.order(Job::Ban(Arc::clone(&ticket)))).collect();
         self.actions.orders.extend(orders);
     }
 
@@ -233,11 +238,16 @@ impl Engine {
         }
         let mut ticket = Ticket { ended: true, ..plain(claim, now) };
         if self.actions.of(jail).any(|action| action.spec().looks_back()) {
-            ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
-            let evidence = self.store.past(claim.prefix);
-            ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
+            self.recall(jail, claim, &mut ticket, now);
         }
         ticket
+    }
+
+    /// Adds what is on record of a ban of an earlier run.
+    fn recall(&mut self, jail: &str, claim: &Claim, ticket: &mut Ticket, now: Now) {
+        ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
+        let evidence = self.store.past(claim.prefix);
+        ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
     }
 
     /// What is no address has failed too often in a jail: its actions are told, once in a bantime.

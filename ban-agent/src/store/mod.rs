@@ -20,7 +20,7 @@ pub mod trial;
 mod writer;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt, io,
     path::{Path, PathBuf},
     sync::{
@@ -183,6 +183,10 @@ pub struct Evidence {
     pub reason: Option<String>,
     /// The lines, as the attacker wrote them: escape to show.
     pub lines: Vec<Vec<u8>>,
+    /// How long; `None`: for ever, or recorded by a version that did not keep it.
+    pub bantime: Option<Duration>,
+    /// Fields of the last failure, as the attacker wrote them.
+    pub fields: BTreeMap<String, String>,
 }
 
 /// Why a prefix was banned before; empty until the store has looked ([`Store::past`]).
@@ -383,7 +387,10 @@ impl Store {
                 lines.push(b'\n');
             }
             let at = sentence.time.as_millisecond();
-            Ground { at, failures: sentence.failures, reason: None, lines }
+            let span = now.wall_of(claim.until).map(|until| until.duration_since(sentence.time));
+            let bantime = span.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+            let fields = serde_json::to_string(&sentence.fields).unwrap_or_default();
+            Ground { at, failures: sentence.failures, reason: None, lines, bantime, fields }
         });
         self.record(|pending| {
             pending.claim(key, span);
@@ -404,7 +411,7 @@ impl Store {
         self.record(|pending| {
             pending.claim(key, span);
             pending.banned(who.clone(), 1, at);
-            pending.ground(who, Ground { at, failures: 0, reason, lines: Vec::new() });
+            pending.ground(who, Ground { at, reason, ..Ground::default() });
         });
     }
 
@@ -419,7 +426,7 @@ impl Store {
         let who = (former.prefix, holder(former));
         let at = former.at.as_millisecond();
         let lines = former.lines.iter().flat_map(|line| line.bytes().chain([b'\n'])).collect();
-        let ground = Ground { at, failures: former.failures, reason: None, lines };
+        let ground = Ground { at, failures: former.failures, lines, ..Ground::default() };
         self.record(|pending| {
             pending.banned(who.clone(), more, at);
             pending.ground(who, ground);

@@ -33,13 +33,24 @@ pub(super) const MAX_POSITIONS: usize = 1 << 16;
 pub(super) const MAX_BARRIERS: usize = 1 << 14;
 
 /// Why a prefix was banned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ground {
     pub(super) at: i64,
     pub(super) failures: u32,
     pub(super) reason: Option<String>,
     /// The lines, each ended by `\n`.
     pub(super) lines: Vec<u8>,
+    /// How long, in ms; `None`: for ever.
+    pub(super) bantime: Option<i64>,
+    /// A JSON object.
+    pub(super) fields: String,
+}
+
+impl Ground {
+    /// What an attacker can make long.
+    fn size(&self) -> usize {
+        self.lines.len() + self.fields.len()
+    }
 }
 
 /// Changes that wait to be written.
@@ -147,8 +158,8 @@ impl Pending {
     }
 
     pub(super) fn ground(&mut self, who: (IpNet, Holder), ground: Ground) {
-        let known = self.grounds.get(&who).map(|known| known.lines.len());
-        let lines = self.lines - known.unwrap_or(0) + ground.lines.len();
+        let known = self.grounds.get(&who).map(Ground::size);
+        let lines = self.lines - known.unwrap_or(0) + ground.size();
         if lines <= MAX_LINES && (known.is_some() || self.grounds.len() < MAX_GROUNDS) {
             self.lines = lines;
             self.grounds.insert(who, ground);
@@ -358,13 +369,14 @@ impl Pending {
 
     fn write_grounds(&self, db: &Connection) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached(
-            "INSERT OR REPLACE INTO evidence (prefix, holder, at, failures, reason, lines)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO evidence
+             (prefix, holder, at, failures, reason, lines, bantime, fields)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         for ((prefix, holder), ground) in &self.grounds {
-            let Ground { at, failures, reason, lines } = ground;
+            let Ground { at, failures, reason, lines, bantime, fields } = ground;
             let (prefix, holder) = (prefix.to_string(), holder_text(holder));
-            put.execute(params![prefix, holder, at, failures, reason, lines])?;
+            put.execute(params![prefix, holder, at, failures, reason, lines, bantime, fields])?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Reads the database: everything at start, single prefixes later. Writes nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use ban_core::jail::{Count, Record};
 use jiff::Timestamp;
@@ -133,10 +133,13 @@ pub(super) fn former(
 /// Why each holder banned `prefix` last.
 pub(super) fn evidence(db: &Connection, prefix: IpNet) -> rusqlite::Result<Vec<Evidence>> {
     let mut statement = db.prepare_cached(
-        "SELECT holder, at, failures, reason, lines FROM evidence WHERE prefix = ?1 ORDER BY at",
+        "SELECT holder, at, failures, reason, lines, bantime, fields FROM evidence
+         WHERE prefix = ?1 ORDER BY at",
     )?;
     let rows = statement.query_map([prefix.to_string()], |row| {
         let lines: Vec<u8> = row.get(4)?;
+        let bantime: Option<i64> = row.get(5)?;
+        let fields: String = row.get(6)?;
         Ok(Evidence {
             prefix,
             holder: holder_of(&row.get::<_, String>(0)?).unwrap_or(Holder::Manual),
@@ -147,6 +150,8 @@ pub(super) fn evidence(db: &Connection, prefix: IpNet) -> rusqlite::Result<Vec<E
                 .split_inclusive(|byte| *byte == b'\n')
                 .map(|line| line.strip_suffix(b"\n").unwrap_or(line).to_vec())
                 .collect(),
+            bantime: bantime.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0))),
+            fields: serde_json::from_str(&fields).unwrap_or_default(),
         })
     })?;
     rows.collect()

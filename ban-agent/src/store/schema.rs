@@ -21,7 +21,7 @@ const WAL_LIMIT: i64 = 16 << 20;
 /// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
 /// released: add another. Each makes or changes a table: a number that the tables do not bear out
 /// is taken for damage.
-const MIGRATIONS: &[&str] = &[FIRST, COUNTS];
+const MIGRATIONS: &[&str] = &[FIRST, COUNTS, GROUNDS];
 
 const FIRST: &str = "
     CREATE TABLE boots (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE);
@@ -62,6 +62,13 @@ const COUNTS: &str = "
         prefix TEXT NOT NULL, holder TEXT NOT NULL, at INTEGER NOT NULL,
         PRIMARY KEY (prefix, holder)
     ) WITHOUT ROWID;
+";
+
+const GROUNDS: &str = "
+    -- How long that ban was to last, in ms (NULL: for ever, or not known), and the fields of its last
+    -- failure as the attacker wrote them: a JSON object.
+    ALTER TABLE evidence ADD COLUMN bantime INTEGER;
+    ALTER TABLE evidence ADD COLUMN fields TEXT NOT NULL DEFAULT '{}';
 ";
 
 /// An open database that is ours and up to date.
