@@ -174,7 +174,7 @@ def dovecot(line):
     service, _, rest = text.partition(": ")
     if tag != "dovecot" or not service.endswith("-login") or rest.startswith("ID sent: "):
         return
-    if "(auth failed, " in text.split("user=<")[0]:
+    if any(word in text.split("user=<")[0] for word in ("(auth failed, ", "(tried to use ")):
         user, rest = text.split(": user=<", 1)[1].rsplit(", rip=", 1)
         user = user.rsplit(">", 1)[0]
         yield "dovecot", rest.split(",")[0], time, user
