@@ -67,7 +67,7 @@ use crate::{
     net::PrefixSet,
     pipeline::Pipeline,
     protect::{Group, Sessions, Watcher},
-    source::Looked,
+    source::{self, Looked},
     store::{Pardons, Store},
 };
 
@@ -633,7 +633,20 @@ impl Engine {
     pub(crate) fn start_jails(&mut self, looked: &Looked) -> Result<(), Error> {
         self.pipeline.apply(&self.config.jails, looked).map_err(Error::Filter)?;
         self.watch_hits();
+        // a jail that was left out goes on where it was, once it is mended
+        if self.config.refused.is_empty() {
+            self.forget_positions();
+        }
         Ok(())
+    }
+
+    /// A source that no jail of the configuration reads begins anew, should it ever come back. What it
+    /// still has under way may be recorded once more, until the next time.
+    fn forget_positions(&mut self) {
+        let sources = self.config.jails.iter().flat_map(|jail| &jail.sources);
+        let positions = self.store.positions();
+        let left = source::unclaimed(sources, &positions.known());
+        positions.handled(left.into_iter().map(|key| (key, None)), []);
     }
 
     /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
@@ -651,6 +664,7 @@ impl Engine {
         self.watch_hits();
         let former = std::mem::replace(&mut self.config, config);
         self.note_files();
+        self.forget_positions();
         let commands = former.runs_commands();
         self.resize();
         self.store.set_purge_age(self.config.agent.dbpurgeage);

@@ -268,6 +268,35 @@ impl Resume {
     }
 }
 
+/// The keys of the positions that a source goes on from.
+struct Keys {
+    group: Option<String>,
+    origin: String,
+    former: Option<Former>,
+}
+
+impl Keys {
+    /// The origin of a position of its own.
+    fn own<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(self.group.as_deref()?)
+    }
+
+    /// Whether it takes a position that others may take as well.
+    fn shares(&self, key: &str) -> bool {
+        *key == *self.origin || self.former.as_ref().is_some_and(|former| former.matches(key))
+    }
+}
+
+/// Those of the stored positions from which none of `sources` goes on.
+pub fn unclaimed<'s>(
+    sources: impl Iterator<Item = &'s Spec>,
+    stored: &HashMap<Arc<str>, Position>,
+) -> Vec<Arc<str>> {
+    let keys: Vec<Keys> = sources.map(Spec::keys).collect();
+    let claimed = |key: &str| keys.iter().any(|keys| keys.own(key).is_some() || keys.shares(key));
+    stored.keys().filter(|key| !claimed(key)).map(Arc::clone).collect()
+}
+
 /// Keys of positions that were not stored by source.
 enum Former {
     Glob(glob::Pattern),
@@ -360,14 +389,12 @@ impl Spec {
     /// What of the stored positions this source goes on from, by origin.
     #[must_use]
     pub fn resume(&self, stored: &HashMap<Arc<str>, Position>) -> Resume {
-        let origin = self.origin();
-        let (group, former) = (self.group(""), self.former());
+        let keys = self.keys();
         let (mut found, mut older) = (HashMap::new(), HashMap::new());
         for (key, position) in stored {
-            if let Some(own) = group.as_deref().and_then(|group| key.strip_prefix(group)) {
+            if let Some(own) = keys.own(key) {
                 found.insert(Arc::from(own), position.clone());
-            } else if **key == *origin || former.as_ref().is_some_and(|former| former.matches(key))
-            {
+            } else if keys.shares(key) {
                 older.insert(Arc::clone(key), position.clone());
             }
         }
@@ -375,6 +402,10 @@ impl Spec {
             found.entry(origin).or_insert(position);
         }
         Resume::new(found)
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { group: self.group(""), origin: self.origin(), former: self.former() }
     }
 
     /// What stands before an origin in the key of its position; `None`: nothing.
@@ -477,6 +508,10 @@ mod tests {
             assert_eq!(resume.get("/log/a.log"), Some(at(&spec.origin())), "{key}");
             assert_eq!(resume.origins().len(), 1, "{key}: {resume:?}");
         }
+        assert_eq!(unclaimed(specs.into_iter(), &stored), Vec::<Arc<str>>::new());
+        let mut left = unclaimed([&literal, &auto].into_iter(), &stored);
+        left.sort();
+        assert_eq!(left, [all.key("/log/a.log"), tail.key("/log/a.log")]);
         let journal = Spec::Journal { matches: vec!["_COMM=a".into()] };
         stored.insert(auto.key("journal _COMM=a"), at("auto"));
         assert_eq!(journal.resume(&stored).origins().len(), 0);

@@ -590,3 +590,42 @@ async fn sources_that_fail_and_lines_and_events_that_are_lost() {
     bench.later(RECENT);
     assert!(!bench.stands(Name::EventsLost, "file"));
 }
+
+/// Not an alarm, but of the same bench: what is read no more has no place in the state.
+#[tokio::test]
+async fn positions_go_with_their_sources() {
+    let mut bench = Bench::new(Trial::Over);
+    let log = |name: &str| bench.folder.path().join(name);
+    let [one, two] = [log("one.log"), log("two.log")];
+    let jail = |path: &Path| {
+        let filter = "[filters.door]\nfailregex = ['^<ADDR> knocks$']\n";
+        format!("[agent]\ninterfaces = [\"lo\"]\n{filter}[jails.door]\nlogpath = {path:?}\n")
+    };
+    let path = bench.agent.core.path.clone();
+    fs::write(&path, jail(&one)).unwrap();
+    bench.agent.core.reload().unwrap();
+    let key = |path: &Path| Arc::<str>::from(path.display().to_string());
+    let position = Some(source::Position::File { files: Vec::new() });
+    let known = |bench: &mut Bench| {
+        let positions = [&one, &two].map(|path| (key(path), position.clone()));
+        bench.agent.core.store.positions().handled(positions, []);
+    };
+    let left = |bench: &Bench| {
+        let keys = bench.agent.core.store.positions().known().into_keys();
+        keys.map(|key| key.rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    known(&mut bench);
+    bench.agent.core.start_jails(&mpsc::channel(1).0).unwrap();
+    assert_eq!(left(&bench), ["one.log"]);
+    known(&mut bench);
+    let why = String::new();
+    bench.agent.core.config.refused = vec![config::Refused { part: "jail x".to_owned(), why }];
+    bench.agent.core.start_jails(&mpsc::channel(1).0).unwrap();
+    assert_eq!(left(&bench).len(), 2, "one that was left out may come back");
+    fs::write(&path, jail(&two)).unwrap();
+    bench.agent.core.reload().unwrap();
+    assert_eq!(left(&bench), ["two.log"]);
+    fs::write(&path, "[agent]\ninterfaces = [\"lo\"]\n").unwrap();
+    bench.agent.core.reload().unwrap();
+    assert!(left(&bench).is_empty());
+}
