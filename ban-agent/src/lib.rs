@@ -4,6 +4,8 @@
 //! the data types of earlier stages, never their engines. `daemon` joins them.
 #![deny(unsafe_code)]
 
+pub use report::{action, event, hook};
+
 pub use ban_core::{arithmetic, clock, duration, filter, ledger, net};
 
 pub mod alarm;
@@ -12,15 +14,13 @@ mod children;
 mod circles;
 mod socket;
 
-pub mod action;
 pub mod control;
 #[expect(unsafe_code, reason = "bpf(2), mmap(2) and the layouts that both sides share")]
 pub mod dataplane;
-pub mod event;
-pub mod hook;
 pub mod jail;
 pub mod metrics;
 pub mod protect;
+pub mod report;
 pub mod source;
 pub mod store;
 

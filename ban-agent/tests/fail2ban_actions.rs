@@ -7,7 +7,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -103,7 +103,7 @@ impl Lab {
         }
         let stats = action.shared_stats();
         action.finish().await;
-        assert_eq!(stats.failed.load(Ordering::Relaxed), 0, "{:?}", stats.error());
+        assert_eq!(stats.failed(), 0, "{:?}", stats.error());
         let left: Vec<_> = fs::read_dir(self.path("inert")).unwrap().flatten().collect();
         assert!(left.is_empty(), "a name was run: {left:?}");
         fs::read_to_string(self.path("log")).unwrap_or_default()

@@ -6,6 +6,7 @@ use super::{Error, Options};
 use crate::{
     event::{Bus, Documents, Fail2banLog, Interest, Journal, Running, SOCKET, Wanted, start},
     hook,
+    report::Deliveries,
 };
 
 /// How long an end waits for the last message of a hook.
@@ -45,7 +46,7 @@ impl Sinks {
     }
 
     /// What the hooks count.
-    pub(super) fn hooks(&self) -> Vec<(Arc<str>, hook::Stats)> {
+    pub(super) fn hooks(&self) -> Vec<(Arc<str>, Arc<Deliveries>)> {
         self.hooks.iter().map(hook::Running::stats).collect()
     }
 

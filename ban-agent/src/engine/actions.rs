@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -96,9 +96,9 @@ impl Actions {
             let stats = action.stats();
             ActionStatus {
                 name: action.spec().name.to_string(),
-                done: stats.done.load(Ordering::Relaxed),
-                failed: stats.failed.load(Ordering::Relaxed),
-                dropped: stats.dropped.load(Ordering::Relaxed),
+                done: stats.done(),
+                failed: stats.failed(),
+                dropped: stats.dropped(),
                 error: stats.error(),
             }
         };

@@ -16,7 +16,6 @@ mod extend;
 mod latency;
 #[cfg(test)]
 mod laws;
-mod listeners;
 mod outbox;
 mod patrol;
 pub(crate) mod probation;
@@ -24,9 +23,8 @@ mod requests;
 mod restore;
 #[cfg(test)]
 mod rig;
-mod survey;
+mod snapshot;
 pub(crate) mod trial;
-mod view;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -60,13 +58,13 @@ use crate::{
     control::{Access, Asked, Refusal, Reply},
     dataplane::Card,
     event::{Action, Bus, Event, What},
-    hook,
     jail::Breaker,
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
     pipeline::Pipeline,
     protect::{Group, Sessions, Watcher},
+    report::Deliveries,
     source::{self, Looked},
     store::{Pardons, Store},
 };
@@ -133,7 +131,7 @@ pub(crate) struct Engine {
     /// Why the operator banned whom he did, as long as the ban lasts; not more than so many.
     reasons: HashMap<(IpNet, Holder), Arc<str>>,
     /// What the hooks count, by name.
-    pub(crate) hooks: Vec<(Arc<str>, hook::Stats)>,
+    pub(crate) hooks: Vec<(Arc<str>, Arc<Deliveries>)>,
     /// Somebody listens for dropped packets.
     sampling: bool,
     /// Who asks for what is being done, by user id; `None`: nobody does.
@@ -349,11 +347,11 @@ impl Engine {
         let ops: Vec<Op> =
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
         self.enforce(&ops, now);
-        self.snapshot(now);
+        self.rewrite_store(now);
     }
 
     /// Has the store write everything anew.
-    fn snapshot(&mut self, now: Now) {
+    fn rewrite_store(&mut self, now: Now) {
         let claims: Vec<Claim> =
             self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
         self.store.snapshot(claims.into_iter(), now);
@@ -415,7 +413,7 @@ impl Engine {
                     self.sample();
                 }
                 // a reader that gave up needs no answer
-                Command::Survey(reader) => drop(reader.send(self.survey())),
+                Command::Survey(reader) => drop(reader.send(self.snapshot(Now::read()))),
                 Command::Call(call) if call.reply.is_closed() => {}
                 Command::Roll(roll) => drop(roll.reply.send(self.roll(roll.jail.as_deref(), now))),
                 Command::Page(page) => drop(page.reply.send(self.bans(&page.prefixes, now))),
@@ -575,7 +573,7 @@ impl Engine {
     /// Tries again what failed, as the ledger has it now.
     fn retry(&mut self, now: Now) {
         if self.store.wants_snapshot() {
-            self.snapshot(now);
+            self.rewrite_store(now);
         }
         if self.pending.is_empty() && !self.allow_due && self.kernel_error.is_none() {
             return;
@@ -708,6 +706,11 @@ impl Engine {
         if let Some(watcher) = &self.watcher {
             watcher.want(self.config.agent.protect.clone());
         }
+    }
+
+    /// The program tells of dropped packets only while somebody listens.
+    fn sample(&self) {
+        self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });
     }
 
     /// Makes room for as many bans as the configuration says.

@@ -113,7 +113,7 @@ impl Engine {
             }
         });
         if self.store.wants_snapshot() {
-            self.snapshot(now);
+            self.rewrite_store(now);
         }
     }
 

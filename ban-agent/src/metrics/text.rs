@@ -10,8 +10,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Histogram, Jail, Snapshot};
-use crate::{dataplane::Hits, event::escape};
+use super::{Histogram, Snapshot};
+use crate::{
+    control::{Fill, JailStatus},
+    dataplane::Hits,
+};
 
 /// The whole exposition.
 #[must_use]
@@ -33,7 +36,7 @@ impl Collector for Exposition {
         agent(&mut out, &self.0)?;
         bans(&mut out, &self.0)?;
         packets(&mut out, &self.0)?;
-        jails(&mut out, &self.0.jails)?;
+        jails(&mut out, &self.0)?;
         sources(&mut out, &self.0)?;
         events(&mut out, &self.0)
     }
@@ -44,9 +47,9 @@ const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 fn agent(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     out.info("build", "The agent that runs", &version)?;
-    let started = snapshot.started.as_millisecond() as f64 / 1e3;
+    let started = snapshot.status.since.as_millisecond() as f64 / 1e3;
     out.gauge("start_time_seconds", "When the agent started, in Unix time", &started)?;
-    let dry_run = u64::from(snapshot.dry_run);
+    let dry_run = u64::from(snapshot.status.dry_run);
     out.gauge("dry_run", "1: packets are counted, none is dropped", &dry_run)?;
     let alarms = snapshot.alarms.iter().map(|(name, count)| ([("name", *name)], *count));
     out.gauges("alarm", "Things that are wrong; `ban-agent status` tells more", alarms)?;
@@ -63,10 +66,11 @@ fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
         })
     });
     out.gauges("bans", "Live bans, by the jail that holds them", held)?;
-    let family = |(family, count): (&&'static str, &usize)| ([("family", *family)], *count as u64);
-    let fill = FAMILIES.iter().zip(&snapshot.bans).map(family);
+    let Fill { v4, v6, max } = snapshot.status.bans;
+    let fill = FAMILIES.iter().zip([v4, v6]);
+    let fill = fill.map(|(family, count)| ([("family", *family)], count as u64));
     out.gauges("map_entries", "Banned addresses and prefixes", fill)?;
-    let capacity = FAMILIES.map(|family| ([("family", family)], u64::from(snapshot.capacity)));
+    let capacity = FAMILIES.map(|family| ([("family", family)], u64::from(max)));
     out.gauges("map_capacity", "How many of them fit", capacity)?;
     let help = "Bans that ended early to make room for others";
     out.counter("bans_evicted", help, snapshot.evicted)?;
@@ -97,27 +101,35 @@ fn packets(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     out.counters("drop_events_lost", "Sampled drops that nobody read in time", lost)
 }
 
-fn jails(out: &mut Out<'_>, jails: &[Jail]) -> fmt::Result {
-    let each = |value: fn(&Jail) -> u64| {
+fn jails(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let jails = &snapshot.status.jails;
+    let each = |value: fn(&JailStatus) -> u64| {
         jails.iter().map(move |jail| ([("jail", jail.name.as_str())], value(jail)))
     };
+    let offences = |which: usize| {
+        let counts = jails.iter().zip(&snapshot.offences);
+        counts.map(move |(jail, counts)| {
+            ([("jail", jail.name.as_str())], counts.get(which).copied().unwrap_or_default())
+        })
+    };
     out.counters("jail_lines", "Lines read", each(|jail| jail.lines))?;
-    out.counters("jail_matches", "Lines that were failures", each(|jail| jail.matches))?;
+    out.counters("jail_matches", "Lines that were failures", each(|jail| jail.matched))?;
     out.counters("jail_ignored", "Failures of ignored addresses", each(|jail| jail.ignored))?;
     let help = "Times that an address failed too often";
-    out.counters("jail_offences", help, each(|jail| jail.offences))?;
-    out.counters("jail_bans", "Bans made", each(|jail| jail.bans))?;
-    out.gauges("jail_watched", "Addresses under observation", each(|jail| jail.watched))?;
+    out.counters("jail_offences", help, offences(0))?;
+    out.counters("jail_bans", "Bans made", each(|jail| jail.total))?;
+    out.gauges("jail_watched", "Addresses under observation", each(|jail| jail.failed))?;
     let help = "Addresses forgotten because max_tracked was reached";
-    out.counters("jail_forgotten", help, each(|jail| jail.forgotten))?;
+    out.counters("jail_forgotten", help, offences(1))?;
     let help = "1: the jail stopped banning, `ban-agent resume` lets it go on";
-    out.gauges("jail_stopped", help, each(|jail| jail.stopped.into()))?;
+    out.gauges("jail_stopped", help, each(|jail| jail.stopped.is_some().into()))?;
     let commands = jails.iter().flat_map(|jail| {
-        jail.actions.iter().flat_map(|(action, counts)| {
-            ["done", "failed", "dropped"].iter().zip(counts).map(|(outcome, count)| {
-                let labels =
-                    [("jail", jail.name.as_str()), ("action", action), ("outcome", outcome)];
-                (labels, *count)
+        jail.actions.iter().flat_map(|action| {
+            let counts =
+                [("done", action.done), ("failed", action.failed), ("dropped", action.dropped)];
+            counts.map(|(outcome, count)| {
+                let (jail, action) = (jail.name.as_str(), action.name.as_str());
+                ([("jail", jail), ("action", action), ("outcome", outcome)], count)
             })
         })
     });
@@ -126,14 +138,9 @@ fn jails(out: &mut Out<'_>, jails: &[Jail]) -> fmt::Result {
 
 fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     type Counters = crate::source::Counters;
-    let sources: Vec<(String, &Counters)> = snapshot
-        .sources
-        .iter()
-        .map(|(origin, counters)| (escape(origin.as_bytes()), counters))
-        .collect();
     let each = |value: fn(&Counters) -> u64| {
-        let values = sources.iter();
-        values.map(move |(origin, counters)| ([("source", origin.as_str())], value(counters)))
+        let sources = snapshot.status.sources.iter();
+        sources.map(move |source| ([("source", source.origin.as_str())], value(&source.counters)))
     };
     out.counters("source_lines", "Lines read", each(|counters| counters.lines))?;
     out.counters("source_bytes", "Bytes read", each(|counters| counters.bytes))?;
@@ -149,12 +156,13 @@ fn sources(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn events(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
-    out.counter("events", "Events told: bans, their ends, trouble", snapshot.events)?;
-    let lost = snapshot.events_lost.iter().map(|(kind, lost)| ([("listener", *kind)], *lost));
+    out.counter("events", "Events told: bans, their ends, trouble", snapshot.status.events.told)?;
+    let lost = snapshot.status.events.lost.iter();
+    let lost = lost.map(|(kind, lost)| ([("listener", kind.as_str())], *lost));
     out.counters("events_lost", "Events that a listener did not get", lost)?;
-    let messages = snapshot.hooks.iter().flat_map(|(hook, sent, failed)| {
-        [("sent", *sent), ("failed", *failed)]
-            .map(|(outcome, count)| ([("hook", hook.as_str()), ("outcome", outcome)], count))
+    let messages = snapshot.status.hooks.iter().flat_map(|hook| {
+        [("sent", hook.sent), ("failed", hook.failed)]
+            .map(|(outcome, count)| ([("hook", hook.name.as_str()), ("outcome", outcome)], count))
     });
     out.counters("hook_messages", "Messages of hooks", messages)
 }
@@ -216,7 +224,7 @@ impl Out<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dataplane::Verdicts, source::Counters};
+    use crate::{control::SourceStatus, dataplane::Verdicts, event::escape, source::Counters};
 
     #[test]
     fn labels_are_inert_and_numbers_are_those_of_the_snapshot() {
@@ -226,11 +234,14 @@ mod tests {
         };
         let mut snapshot = Snapshot {
             held: vec![("sshd".into(), [2, 1])],
-            capacity: 1024,
             interfaces: vec![("eth0".into(), verdicts)],
-            sources: vec![("/log/\u{1b}\"}\n evil 1\\".into(), Counters::default())],
             ..Snapshot::default()
         };
+        snapshot.status.bans.max = 1024;
+        snapshot.status.sources = vec![SourceStatus {
+            origin: escape("/log/\u{1b}\"}\n evil 1\\".as_bytes()),
+            counters: Counters::default(),
+        }];
         snapshot.latency.observe(0.003);
         let text = text(snapshot);
         assert!(text.ends_with("# EOF\n"));

@@ -20,8 +20,7 @@ pub use self::{
     },
 };
 
-/// Version of the documents.
-pub const SCHEMA: u32 = 1;
+pub use crate::report::SCHEMA;
 
 /// What the daemon answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

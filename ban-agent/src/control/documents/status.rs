@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{alarm::Alarm, protect::Group, source::Counters};
 
 /// `status`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// [`SCHEMA`](super::SCHEMA).
     pub schema: u32,
@@ -88,7 +88,7 @@ pub struct SourceStatus {
 }
 
 /// How full the maps are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fill {
     /// Banned IPv4 addresses and prefixes.
     pub v4: usize,

@@ -2,19 +2,12 @@
 //! commands one after the other, in the order in which fail2ban would. Of all tasks together no
 //! more commands run at once than there are permits.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fmt, sync::Arc};
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{
-    Commands, Family, Spec, Ticket,
-    queue::{Job, Stats},
-    shell, tags,
-};
-use crate::event::Shown;
+use super::{Commands, Family, Spec, Ticket, queue::Job, shell, tags};
+use crate::{event::Shown, report::Deliveries};
 
 /// Which command of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +53,7 @@ pub(super) struct Runner {
     spec: Arc<Spec>,
     title: Arc<str>,
     permits: Arc<Semaphore>,
-    stats: Arc<Stats>,
+    stats: Arc<Deliveries>,
     /// By family, as in [`FAMILIES`].
     started: [bool; 2],
 }
@@ -71,7 +64,7 @@ impl Runner {
         spec: Arc<Spec>,
         title: Arc<str>,
         permits: Arc<Semaphore>,
-        stats: Arc<Stats>,
+        stats: Arc<Deliveries>,
     ) -> Runner {
         Runner { spec, title, permits, stats, started: [false; 2] }
     }
@@ -199,14 +192,12 @@ impl Runner {
         let result = shell::run(&script, self.spec.timeout).await;
         drop(permit);
         let Err(error) = result else {
-            self.stats.done.fetch_add(1, Ordering::Relaxed);
-            self.stats.set_error(None);
+            self.stats.count(Ok(()));
             return true;
         };
         let whom = ticket.prefix.map(|prefix| format!(" of {}", Shown(prefix))).unwrap_or_default();
         log::error!("{}: {step}{whom} failed: {error}", self.title);
-        self.stats.failed.fetch_add(1, Ordering::Relaxed);
-        self.stats.set_error(Some(format!("{step}{whom} failed: {error}")));
+        self.stats.count(Err(format!("{step}{whom} failed: {error}")));
         false
     }
 }

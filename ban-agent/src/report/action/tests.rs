@@ -1,10 +1,6 @@
 //! Actions at work: what is run, in which order, and what becomes of too much.
 
-use std::{
-    fs,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -12,6 +8,7 @@ use super::{
     queue::{DETAILED, QUEUE},
     *,
 };
+use crate::report::Deliveries;
 
 /// Commands that write down what they are, each with a failure on request.
 fn spec(log: &std::path::Path) -> Spec {
@@ -161,7 +158,7 @@ async fn a_full_queue_drops_and_counts() {
     for _ in 0..QUEUE + 3 {
         action.order(Job::Reload).give();
     }
-    assert_eq!(action.stats().dropped.load(Ordering::Relaxed), 3);
+    assert_eq!(action.stats().dropped(), 3);
 }
 
 #[tokio::test]
@@ -186,7 +183,7 @@ async fn behind_many_others_only_the_lines_are_left_out() {
     job.shorten();
     let Job::Ban(short) = job else { panic!("another job") };
     assert_eq!((short.matches.len(), short.failures, short.prefix), (0, 5, long.prefix));
-    assert_eq!(action.stats().dropped.load(Ordering::Relaxed), 0);
+    assert_eq!(action.stats().dropped(), 0);
 }
 
 #[tokio::test]
@@ -200,15 +197,13 @@ async fn no_more_at_once_than_there_are_permits() {
     let permits = Arc::new(Semaphore::new(1));
     let actions: Vec<Action> =
         (0..5).map(|_| Action::start(spec.clone(), "door", Arc::clone(&permits), None)).collect();
-    let stats: Vec<Arc<Stats>> = actions.iter().map(|action| action.shared_stats()).collect();
+    let stats: Vec<Arc<Deliveries>> = actions.iter().map(|action| action.shared_stats()).collect();
     for action in &actions {
         action.order(Job::Ban(ticket("192.0.2.1/32"))).give();
     }
     for action in actions {
         action.finish().await;
     }
-    let count = |of: fn(&Stats) -> &AtomicU64| -> u64 {
-        stats.iter().map(|stats| of(stats).load(Ordering::Relaxed)).sum()
-    };
-    assert_eq!((count(|stats| &stats.done), count(|stats| &stats.failed)), (5, 0));
+    let count = |of: fn(&Deliveries) -> u64| -> u64 { stats.iter().map(|stats| of(stats)).sum() };
+    assert_eq!((count(Deliveries::done), count(Deliveries::failed)), (5, 0));
 }

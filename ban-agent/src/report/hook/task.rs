@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
-    Format, Spec, Stats, Target,
+    Format, Spec, Target,
     deliver::{post, run},
     gather::Gathered,
     message::body,
 };
-use crate::event::{Bus, Observer, Subscription};
+use crate::report::{
+    Deliveries,
+    event::{Bus, Observer, Subscription},
+};
 
 /// How long the first event waits for others to join it.
 const GATHER: Duration = Duration::from_millis(500);
@@ -19,25 +22,25 @@ const GATHER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Running {
     name: Arc<str>,
-    stats: Stats,
+    stats: Arc<Deliveries>,
     task: JoinHandle<()>,
 }
 
 /// Starts a hook; it works until the bus is closed.
 #[must_use]
 pub fn start(spec: Spec, bus: &Bus) -> Running {
-    let (name, stats) = (Arc::clone(&spec.name), Stats::default());
+    let (name, stats) = (Arc::clone(&spec.name), Arc::new(Deliveries::default()));
     let events = bus.subscribe("hook");
     let hook =
-        Hook { spec: Arc::new(spec), stats: stats.clone(), observer: bus.observer().clone() };
+        Hook { spec: Arc::new(spec), stats: Arc::clone(&stats), observer: bus.observer().clone() };
     Running { name, stats, task: tokio::spawn(hook.work(events)) }
 }
 
 impl Running {
     /// Its name and what it counted.
     #[must_use]
-    pub fn stats(&self) -> (Arc<str>, Stats) {
-        (Arc::clone(&self.name), self.stats.clone())
+    pub fn stats(&self) -> (Arc<str>, Arc<Deliveries>) {
+        (Arc::clone(&self.name), Arc::clone(&self.stats))
     }
 
     /// Waits for the last message, but not for long; a command that still runs ends with the agent.
@@ -51,7 +54,7 @@ impl Running {
 
 struct Hook {
     spec: Arc<Spec>,
-    stats: Stats,
+    stats: Arc<Deliveries>,
     observer: Observer,
 }
 
@@ -87,16 +90,16 @@ impl Hook {
 
     async fn tell(&self, gathered: Gathered, events: &Subscription) {
         let result = self.deliver(&gathered).await;
-        if let Err(error) = &result {
+        if result.is_err() {
             events.lose(gathered.count());
-            // once, and again when it is over
-            if self.stats.error().is_none() {
-                log::warn!("hook {}: {error}", self.spec.name);
-            }
-        } else if self.stats.error().is_some() {
-            log::info!("hook {} delivers again", self.spec.name);
         }
-        self.stats.count(result);
+        // once, and again when it is over
+        if self.stats.count(result) {
+            match self.stats.error() {
+                Some(error) => log::warn!("hook {}: {error}", self.spec.name),
+                None => log::info!("hook {} delivers again", self.spec.name),
+            }
+        }
     }
 
     async fn deliver(&self, gathered: &Gathered) -> Result<(), String> {
@@ -149,7 +152,7 @@ mod tests {
         let hook = start(spec(&words, Duration::from_secs(3600)), &bus);
         let (_, stats) = hook.stats();
         bus.publish(vec![resumed("a"), resumed("other"), resumed("b")]);
-        while stats.sent() == 0 {
+        while stats.done() == 0 {
             assert_eq!(stats.error(), None);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -158,7 +161,7 @@ mod tests {
         // the next message is an hour away, unless the agent ends
         bus.close();
         hook.finish(Duration::from_secs(20)).await;
-        assert_eq!((stats.sent(), stats.failed()), (2, 0));
+        assert_eq!((stats.done(), stats.failed()), (2, 0));
         let said = std::fs::read_to_string(&path).unwrap();
         let numbers: Vec<Vec<u64>> = said
             .lines()
@@ -186,7 +189,7 @@ mod tests {
             bus.publish(vec![resumed("a")]);
             bus.close();
             hook.finish(Duration::from_secs(20)).await;
-            assert_eq!((stats.sent(), stats.failed()), (0, 1), "{words:?}");
+            assert_eq!((stats.done(), stats.failed()), (0, 1), "{words:?}");
             assert!(stats.error().unwrap().contains(said), "{:?}", stats.error());
             assert_eq!(bus.lost(), [("hook", 1)]);
         }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Format, gather::Gathered};
-use crate::event::{Action, Observer, What, document};
+use crate::{
+    event::{Action, Observer, What, document},
+    report::SCHEMA,
+};
 
 /// Lines in a text for people.
 const LINES: usize = 15;
@@ -16,7 +19,7 @@ pub(super) fn body(gathered: &Gathered, format: Format, observer: &Observer) -> 
         // mrkdwn: without it asterisks and the like would act
         Format::Slack => json!({ "text": plain(&text(gathered, observer)), "mrkdwn": false }),
         Format::Json => json!({
-            "schema": crate::control::SCHEMA,
+            "schema": SCHEMA,
             "text": text(gathered, observer),
             "events": gathered
                 .events

@@ -7,14 +7,7 @@ mod gather;
 mod message;
 mod task;
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use task::{Running, start};
 
@@ -117,42 +110,5 @@ impl Spec {
         };
         let of_ours = jail.is_none_or(|jail| self.jails.is_empty() || self.jails.contains(&jail));
         of_ours && Tell::of(what).is_some_and(|kind| self.tell.contains(&kind))
-    }
-}
-
-/// What a hook has done; clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Stats(Arc<Counted>);
-
-#[derive(Debug, Default)]
-struct Counted {
-    sent: AtomicU64,
-    failed: AtomicU64,
-    error: Mutex<Option<String>>,
-}
-
-impl Stats {
-    /// Messages that arrived.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.0.sent.load(Ordering::Relaxed)
-    }
-
-    /// Messages that did not.
-    #[must_use]
-    pub fn failed(&self) -> u64 {
-        self.0.failed.load(Ordering::Relaxed)
-    }
-
-    /// Why the last one did not, if it did not.
-    #[must_use]
-    pub fn error(&self) -> Option<String> {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn count(&self, result: Result<(), String>) {
-        let counter = if result.is_ok() { &self.0.sent } else { &self.0.failed };
-        *self.0.error.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 }

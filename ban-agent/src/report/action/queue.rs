@@ -1,10 +1,7 @@
 //! The way to an action: what it can be told, its bounded queue, what became of it. Whoever tells
 //! waits for nothing.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -12,6 +9,7 @@ use tokio::{
 };
 
 use super::{Of, Spec, Ticket, runner::Runner};
+use crate::report::Deliveries;
 
 /// What may wait for one action; more is dropped, and counted.
 pub(super) const QUEUE: usize = 65_536;
@@ -45,39 +43,13 @@ impl Job {
     }
 }
 
-/// What became of an action's commands since the start.
-#[derive(Debug, Default)]
-pub struct Stats {
-    /// Commands that ended well.
-    pub done: AtomicU64,
-    /// Commands that failed, or were killed.
-    pub failed: AtomicU64,
-    /// What it was not told, because its queue was full.
-    pub dropped: AtomicU64,
-    /// The queue was full when it was last told something.
-    full: AtomicBool,
-    error: Mutex<Option<String>>,
-}
-
-impl Stats {
-    /// Why the last command failed, escaped; `None` if it did not.
-    #[must_use]
-    pub fn error(&self) -> Option<String> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn set_error(&self, error: Option<String>) {
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    }
-}
-
 /// A running action. Dropping it lets it work off what it was told, and stop.
 #[derive(Debug)]
 pub struct Action {
     spec: Arc<Spec>,
     title: Arc<str>,
     queue: mpsc::Sender<Job>,
-    stats: Arc<Stats>,
+    stats: Arc<Deliveries>,
     task: JoinHandle<()>,
 }
 
@@ -86,7 +58,7 @@ pub struct Action {
 pub struct Order {
     title: Arc<str>,
     queue: mpsc::Sender<Job>,
-    stats: Arc<Stats>,
+    stats: Arc<Deliveries>,
     job: Job,
 }
 
@@ -96,14 +68,9 @@ impl Order {
         if self.queue.max_capacity() - self.queue.capacity() >= DETAILED {
             self.job.shorten();
         }
-        let full = self.queue.try_send(self.job).is_err();
-        if full {
-            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        if full && !self.stats.full.swap(full, Ordering::Relaxed) {
+        let dropped = self.queue.try_send(self.job).is_err();
+        if self.stats.queued(dropped) {
             log::error!("{}: {QUEUE} jobs wait, more are dropped and counted", self.title);
-        } else if !full {
-            self.stats.full.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -118,7 +85,7 @@ impl Action {
         former: Option<Action>,
     ) -> Action {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let (spec, stats) = (Arc::new(spec), Arc::new(Stats::default()));
+        let (spec, stats) = (Arc::new(spec), Arc::new(Deliveries::default()));
         let title: Arc<str> = format!("[{jail}] action {}", spec.name).into();
         let runner =
             Runner::new(Arc::clone(&spec), Arc::clone(&title), permits, Arc::clone(&stats));
@@ -145,13 +112,13 @@ impl Action {
 
     /// What became of its commands.
     #[must_use]
-    pub fn stats(&self) -> &Stats {
+    pub fn stats(&self) -> &Deliveries {
         &self.stats
     }
 
     /// The same, for longer than it runs.
     #[must_use]
-    pub fn shared_stats(&self) -> Arc<Stats> {
+    pub fn shared_stats(&self) -> Arc<Deliveries> {
         Arc::clone(&self.stats)
     }
 

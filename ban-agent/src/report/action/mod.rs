@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 pub use self::{
     ask::{Answers, ask, question},
-    queue::{Action, Job, Order, Stats},
+    queue::{Action, Job, Order},
 };
 use crate::{
     filter::Failure,

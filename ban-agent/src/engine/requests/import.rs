@@ -1,0 +1,47 @@
+//! `import`: takes over what fail2ban remembers.
+
+use std::sync::Arc;
+
+use crate::{
+    clock::{Boot, Now},
+    control::Changes,
+    engine::Engine,
+    event::{Action, Event},
+    ledger::{Change, Claim, Holder, Plan},
+    store::import::Former,
+};
+
+impl Engine {
+    /// History and evidence of all, and the claims of those whose ban still runs. The socket's end has
+    /// taken off the bans that were taken over before.
+    pub(super) fn import(&mut self, formers: &[Former], now: Now) -> (Plan, Vec<Event>, Changes) {
+        let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
+        let mut past = Vec::new();
+        for former in formers {
+            self.store.former(former);
+            let jail: Arc<str> = former.jail.as_str().into();
+            let more = usize::try_from(former.bans).unwrap_or(usize::MAX);
+            let newest = former.times.iter().rev().take(more);
+            past.extend(newest.map(|at| (*at, Arc::clone(&jail), former.prefix)));
+            let until = former.until.map_or(Boot::NEVER, |until| now.boot_of(until));
+            if until <= now.boot {
+                continue;
+            }
+            let holder = Holder::named(&former.jail);
+            // as wide as the jail would ban; fail2ban's database does not tell
+            let ports = self.pipeline.jail(&former.jail).map(|spec| spec.rules.ports.clone());
+            let ports = ports.unwrap_or_default();
+            let claim = Claim { prefix: former.prefix, holder, until, ports, derived: false };
+            let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
+            if matches!(change, Change::New | Change::Joined | Change::Extended) {
+                self.tell_restored(&claim, now);
+                self.store.claim(&claim, None, now);
+                events.push(Event::of(Action::Restore, &claim, now));
+            }
+            changes.push(self.changed(&claim, &change, now));
+        }
+        self.pipeline.tell_bans(past);
+        let alarms = self.alarms(now);
+        (plan, events, Changes::new(changes, alarms))
+    }
+}
