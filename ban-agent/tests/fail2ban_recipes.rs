@@ -107,7 +107,10 @@ fn failed_logins_at_an_api_behind_nginx() {
     let now = Timestamp::now();
     for status in [401, 531] {
         let spec = jail(&jails, &format!("nginx-{status}"));
-        assert_eq!((spec.rules.maxretry, spec.rules.findtime), (Some(25), Duration::from_secs(600)));
+        assert_eq!(
+            (spec.rules.maxretry, spec.rules.findtime),
+            (Some(25), Duration::from_secs(600))
+        );
         assert_eq!(spec.rules.bantime, Some(Duration::from_secs(3600)));
         // All ports, although the jail names some: its action does not look at them.
         assert!(spec.rules.ports.is_empty());
