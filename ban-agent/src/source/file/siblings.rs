@@ -239,8 +239,11 @@ struct Listing {
 /// Device, inode, and when it changed last.
 type Stamp = (FileId, SystemTime);
 
-/// A change that comes so soon after another may leave the time of the directory as it is.
-const SETTLED: Duration = Duration::from_secs(1);
+/// A change that comes so soon after another may leave the time of the directory as it is: the kernel's
+/// clock for files stands still for a tick of at most 10 ms, that of some file systems for up to two
+/// seconds, of which they keep no fractions.
+const SETTLED: Duration = Duration::from_millis(100);
+const SETTLED_IN_SECONDS: Duration = Duration::from_secs(2);
 /// Directories that are remembered.
 const SHELVES: usize = 16;
 
@@ -303,6 +306,8 @@ fn of_log(dir: &Path, base: &str, stem: &[u8], names: &[OsString]) -> Option<Vec
 
 fn read(dir: &Path) -> Vec<OsString> {
     seam();
+    #[cfg(test)]
+    tests::READ.set(tests::READ.get() + 1);
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
     names.sort_unstable();
@@ -316,7 +321,9 @@ fn stamp(dir: &Path) -> Option<Stamp> {
 
 /// A change since `then` would show; where other machines write, nobody knows.
 fn is_settled(dir: &Path, then: Stamp) -> bool {
-    let quiet = SystemTime::now().duration_since(then.1).is_ok_and(|age| age > SETTLED);
+    let since = then.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let settled = if since.subsec_nanos() == 0 { SETTLED_IN_SECONDS } else { SETTLED };
+    let quiet = SystemTime::now().duration_since(then.1).is_ok_and(|age| age > settled);
     quiet && stamp(dir) == Some(then) && !fs::File::open(dir).is_ok_and(tail::is_remote)
 }
 
@@ -325,6 +332,39 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::*;
+
+    thread_local! {
+        /// How often a directory was read.
+        pub(super) static READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// As after a deployment that has just made ten thousand of them.
+    #[test]
+    fn a_directory_with_many_logs_is_read_once_a_tick_after_its_last_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs: Vec<PathBuf> = (0..100).map(|n| dir.path().join(format!("{n}.log"))).collect();
+        logs.iter().for_each(|log| fs::write(log, "").unwrap());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let whole = Duration::from_secs(now.as_secs());
+        let odd = Duration::from_nanos(1);
+        let ago = |ms| now - Duration::from_millis(ms);
+        for (changed, reads) in [
+            (ago(200) + odd * u32::from(ago(200).subsec_nanos() == 0), 1),
+            (ago(3000), 1),
+            // of a file system that counts seconds
+            (whole + Duration::from_secs(1), 100),
+            // who knows what that clock does
+            (whole + Duration::from_secs(100), 100),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + changed;
+            fs::File::open(dir.path()).unwrap().set_modified(time).unwrap();
+            let (shelf, before) = (Shelf::default(), READ.get());
+            for log in &logs {
+                assert_eq!(shelf.list(log).unwrap().len(), 1);
+            }
+            assert_eq!(READ.get() - before, reads, "changed at {changed:?}, now {now:?}");
+        }
+    }
 
     #[test]
     fn a_name_need_not_be_text() {
