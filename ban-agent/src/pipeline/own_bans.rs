@@ -37,6 +37,7 @@ impl Bans {
             live: true,
             position: None,
             gone: false,
+            torn: false,
             read: Instant::now(),
         };
         let lost = self.batches.try_send(batch).is_err();

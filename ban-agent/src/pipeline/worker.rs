@@ -294,6 +294,10 @@ impl Verdict {
         now: Now,
     ) {
         let batch = &delivery.batch;
+        // patterns that are pinned to the end of a line know this one's end from nobody but the client
+        if batch.torn {
+            return;
+        }
         // in what was there before anybody followed the log, nothing says that it is of now
         if batch.backlog && failure.time.is_none() {
             self.undated += 1;
@@ -408,6 +412,7 @@ mod tests {
                 live: true,
                 position: None,
                 gone: false,
+                torn: false,
                 read,
             };
             Delivery { batch, guard: AckQueue::guard(&self.order, None) }
@@ -431,6 +436,17 @@ mod tests {
         assert!(bench.acks.try_recv().is_err(), "a crash now would lose the ban");
         assert_eq!(bench.sentences(), 1);
         assert!(bench.acks.try_recv().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_line_without_its_end_is_no_evidence() {
+        let (mut worker, mut bench) = Bench::new();
+        for (torn, sentences) in [(true, 0), (false, 1)] {
+            let mut delivery = bench.lines(1, 3, Instant::now());
+            delivery.batch.torn = torn;
+            worker.handle(delivery).await;
+            assert_eq!(bench.sentences(), sentences, "torn: {torn}");
+        }
     }
 
     #[tokio::test]

@@ -156,6 +156,9 @@ pub struct Batch {
     pub position: Option<Position>,
     /// The log is gone: once what came of it was handled, its position is of no use.
     pub gone: bool,
+    /// It is the beginning of a line whose end never came: what the client wrote may stand last in it,
+    /// where the daemon's own words should.
+    pub torn: bool,
     /// When they were read.
     pub read: Instant,
 }

@@ -59,6 +59,7 @@ fn read(
             live: false,
             position: None,
             gone: false,
+            torn: false,
             read: Instant::now(),
         };
         if !batch.lines.is_empty() && out.blocking_send(batch).is_err() || chunk.is_empty() {

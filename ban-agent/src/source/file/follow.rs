@@ -338,7 +338,11 @@ impl Follow {
                     let (last, gone) = self.retire(index, around);
                     index += usize::from(!gone);
                     if !last.is_empty() {
-                        return Some(self.batch(index, last, stats));
+                        let origin = &self.origin;
+                        log::warn!(
+                            "{origin}: the last line before a rotation is torn: no evidence"
+                        );
+                        return Some(Batch { torn: true, ..self.batch(index, last, stats) });
                     }
                 }
                 Read::End => {
@@ -452,6 +456,7 @@ impl Follow {
             live: false,
             position: None,
             gone: true,
+            torn: false,
             read: Instant::now(),
         }
     }
@@ -647,7 +652,18 @@ impl Follow {
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
         let (live, read) = (self.live, Instant::now());
         let position = Some(position);
-        Batch { origin, lines, stamped, raw, backlog, live, position, gone: false, read }
+        Batch {
+            origin,
+            lines,
+            stamped,
+            raw,
+            backlog,
+            live,
+            position,
+            gone: false,
+            torn: false,
+            read,
+        }
     }
 
     fn unwrap(&mut self, lines: &Bytes, stats: &Stats) -> (Bytes, Bytes) {

@@ -33,6 +33,8 @@ struct Bench {
     rest: Vec<String>,
     /// Lines that were there before, in the order of `rest`.
     backlog: Vec<bool>,
+    /// Lines whose end never came.
+    torn: Vec<String>,
     /// Logs that are gone.
     gone: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl Bench {
             task,
             rest: Vec::new(),
             backlog: Vec::new(),
+            torn: Vec::new(),
             gone: Vec::new(),
         };
         if !bench.pattern.to_string_lossy().contains('*') {
@@ -102,6 +105,7 @@ impl Bench {
         let text = String::from_utf8_lossy(&batch.lines).into_owned();
         self.rest.extend(text.lines().map(str::to_owned));
         self.backlog.extend(text.lines().map(|_| batch.backlog));
+        self.torn.extend(text.lines().filter(|_| batch.torn).map(str::to_owned));
     }
 
     async fn expect(&mut self, expected: &[&str]) {
@@ -157,6 +161,23 @@ async fn follows_from_the_end_and_through_a_rename() {
     bench.expect(&["late"]).await;
     let counters = bench.stats.snapshot()[&*bench.pattern.to_string_lossy()].clone();
     assert_eq!((counters.rotations, counters.lines, counters.waiting), (1, 5, false));
+}
+
+#[tokio::test]
+async fn a_line_whose_end_never_came_is_marked() {
+    let mut bench = Bench::new("log", |dir| drop(append(&dir.join("log"), ""))).await;
+    drop(bench.append("log", "one\nuser=<x> rip=192.0.2.1"));
+    bench.expect(&["one"]).await;
+    bench.rename("log", "log.1");
+    bench.append("log", "two\n");
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        bench.receive().await;
+        lines.append(&mut bench.rest);
+    }
+    lines.sort();
+    assert_eq!(lines, ["two", "user=<x> rip=192.0.2.1"]);
+    assert_eq!(bench.torn, ["user=<x> rip=192.0.2.1"]);
 }
 
 #[tokio::test]

@@ -229,6 +229,7 @@ impl Journal {
             live: true,
             position: Some(Position::Journal { cursor: cursor.clone() }),
             gone: false,
+            torn: false,
             read: Instant::now(),
         };
         self.resume.sent(&batch);
