@@ -133,6 +133,7 @@ struct Summary {
     overlong: u64,
     unclear: u64,
     malformed: u64,
+    succeeded: u64,
     patterns: Vec<Pattern>,
     seconds: f64,
 }
@@ -179,6 +180,7 @@ impl<'a> Tester<'a> {
                 overlong: 0,
                 unclear: 0,
                 malformed: 0,
+                succeeded: 0,
                 patterns,
                 seconds: 0.0,
             },
@@ -222,6 +224,10 @@ impl<'a> Tester<'a> {
             Outcome::Ignored => {
                 self.summary.ignored += 1;
                 self.args.print_ignored
+            }
+            Outcome::Succeeded(_) => {
+                self.summary.succeeded += 1;
+                false
             }
             Outcome::Missed | Outcome::Pending => {
                 self.summary.missed += 1;
@@ -313,6 +319,9 @@ fn human(summary: &Summary) -> String {
         let unclear = summary.unclear;
         let _ =
             writeln!(text, "{unclear} of the missed name an IPv6 address that may end in a port");
+    }
+    if summary.succeeded > 0 {
+        let _ = writeln!(text, "{} say that a user came in", summary.succeeded);
     }
     if summary.malformed > 0 {
         let malformed = summary.malformed;

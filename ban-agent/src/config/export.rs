@@ -44,6 +44,7 @@ fn filter(spec: &filter::Spec) -> Table {
             table.insert(key.into(), texts(values));
         }
     };
+    list("successregex", &spec.successregex);
     list("ignoreregex", &spec.ignoreregex);
     list("datepattern", &spec.datepattern);
     if let Some(prefregex) = &spec.prefregex {

@@ -14,6 +14,7 @@ mod proxies;
 mod raw;
 mod resolve;
 mod shipped;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -27,6 +27,7 @@ pub(super) struct Raw {
     pub(super) hooks: BTreeMap<String, Hook>,
     pub(super) geoip: Geoip,
     pub(super) defaults: Jail,
+    pub(super) words: BTreeMap<String, OneOrMany>,
     pub(super) filters: BTreeMap<String, Filter>,
     pub(super) jails: BTreeMap<String, Jail>,
     pub(super) actions: BTreeMap<String, Action>,
@@ -87,6 +88,7 @@ pub enum Mode {
 pub(super) struct Filter {
     pub(super) prefregex: Option<String>,
     pub(super) failregex: Option<OneOrMany>,
+    pub(super) successregex: Option<OneOrMany>,
     pub(super) ignoreregex: Option<OneOrMany>,
     pub(super) datepattern: Option<OneOrMany>,
     pub(super) maxlines: Option<usize>,

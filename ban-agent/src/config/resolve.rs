@@ -12,6 +12,7 @@ use super::{
     layer::{self, Fault, Layer},
     listen, proxies,
     raw::{self, OneOrMany, Raw},
+    words,
 };
 use crate::{
     fail2ban,
@@ -49,15 +50,15 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         layer::invalid(layers, &[], error.message().into(), None)
     })?;
 
+    let mut files: Vec<_> =
+        layers.iter().filter(|layer| !layer.builtin).map(|layer| layer.path.clone()).collect();
     let mut filters = BTreeMap::new();
     for (name, section) in &raw.filters {
-        match filter(layers, name, section) {
+        match filter(layers, name, section, &raw.words, &mut files) {
             Ok(filter) => _ = filters.insert(name.clone(), Arc::new(filter)),
             Err(error) => faults.push(Fault { kind: "filters", name: name.clone(), error }),
         }
     }
-    let mut files: Vec<_> =
-        layers.iter().filter(|layer| !layer.builtin).map(|layer| layer.path.clone()).collect();
     let mut agent = agent(&raw.agent);
     if let Some(trusted) = &raw.agent.trusted_proxies {
         let keys = ["agent", "trusted_proxies"];
@@ -279,12 +280,19 @@ fn list(value: Option<&OneOrMany>) -> Vec<String> {
     value.map(OneOrMany::list).unwrap_or_default()
 }
 
-fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spec, Error> {
-    let spec = filter::Spec {
+fn filter(
+    layers: &[Layer],
+    name: &str,
+    raw: &raw::Filter,
+    lists: &BTreeMap<String, OneOrMany>,
+    files: &mut Vec<PathBuf>,
+) -> Result<filter::Spec, Error> {
+    let mut spec = filter::Spec {
         name: name.to_owned(),
         prefregex: raw.prefregex.clone(),
         failregex: list(raw.failregex.as_ref()),
         document: document(layers, name, raw)?,
+        successregex: list(raw.successregex.as_ref()),
         ignoreregex: list(raw.ignoreregex.as_ref()),
         datepattern: list(raw.datepattern.as_ref()),
         maxlines: raw.maxlines.unwrap_or(1),
@@ -292,7 +300,9 @@ fn filter(layers: &[Layer], name: &str, raw: &raw::Filter) -> Result<filter::Spe
         wrapped: false,
         usedns: raw.usedns.unwrap_or(false),
         proxies: Vec::new(),
+        words: filter::Words::new(),
     };
+    spec.words = words::of_filter(layers, &spec, lists, files)?;
     // an empty list is meant: nothing is counted, bans are made by hand
     if raw.failregex.is_none() && spec.document.is_none() {
         let message = format!("filter '{name}' has no failregex");
@@ -363,11 +373,13 @@ fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> 
     let (key, text) = match error {
         filter::Error::Pattern { key, pattern, .. } => (*key, pattern.as_str()),
         filter::Error::NoAddress { pattern, .. } => ("failregex", pattern.as_str()),
+        filter::Error::NoUser { pattern, .. } => ("successregex", pattern.as_str()),
         filter::Error::Date { pattern, .. } => ("datepattern", pattern.as_str()),
         filter::Error::Zone { zone, .. } => ("logtimezone", zone.as_str()),
     };
     let list = match key {
         "failregex" => spec.failregex.as_slice(),
+        "successregex" => &spec.successregex,
         "ignoreregex" => &spec.ignoreregex,
         "datepattern" => &spec.datepattern,
         _ => &[],

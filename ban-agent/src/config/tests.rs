@@ -532,6 +532,34 @@ fn proxies_are_named_by_address_by_list_and_in_files() {
 }
 
 #[test]
+fn lists_of_words_stand_in_the_configuration_in_files_or_in_the_binary() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, list) = (folder.path().join("config.toml"), folder.path().join("own.list"));
+    fs::write(&list, "# mine\n/a b\n\n/c\r\n").unwrap();
+    let filter = |name: &str| format!("[filters.{name}]\nfailregex = '^<ADDR> <LIST:{name}>$'\n");
+    let jail = |name: &str| format!("[jails.{name}]\nlogpath = \"/var/log/x\"\n");
+    let names = ["one", "two", "probe-paths"];
+    let parts: String = names.iter().map(|name| filter(name) + &jail(name)).collect();
+    let text = format!("[words]\none = [\"/x\", \"/y\"]\ntwo = {list:?}\n{parts}");
+    fs::write(&path, &text).unwrap();
+    let config = load(&path).unwrap();
+    let words = |name: &str| config.filters[name].words[name].to_vec();
+    assert_eq!(
+        (words("one"), words("two")),
+        (vec!["/x".into(), "/y".into()], vec!["/a b".into(), "/c".into()])
+    );
+    assert!(words("probe-paths").contains(&"/.env".to_owned()));
+    assert!(config.filters["sshd"].words.is_empty());
+    assert_eq!(config.files, [path.clone(), list.clone()]);
+    fs::remove_file(&list).unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("config.toml:3: list 'two': cannot read"), "{error}");
+    fs::write(&path, filter("three") + &jail("three")).unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("there is no list 'three'"), "{error}");
+}
+
+#[test]
 fn a_filter_that_asks_for_the_chain_knows_the_proxies_of_agent_and_jail() {
     let text = "[agent]\ntrusted_proxies = \"192.0.2.0/24\"\n\
         [jails.shop]\nlogpath = \"/var/log/shop\"\ntrusted_proxies = \"2001:db8::/48\"\n\

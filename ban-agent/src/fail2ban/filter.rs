@@ -119,6 +119,7 @@ pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<S
         name: resolved.name.clone(),
         prefregex: get("prefregex").filter(|text| !text.trim().is_empty()).map(str::to_owned),
         failregex: lines("failregex"),
+        successregex: Vec::new(),
         document: None,
         ignoreregex: lines("ignoreregex"),
         datepattern: lines("datepattern"),
@@ -127,5 +128,6 @@ pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<S
         wrapped: true,
         usedns: false,
         proxies: Vec::new(),
+        words: crate::filter::Words::new(),
     })
 }

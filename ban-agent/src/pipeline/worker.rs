@@ -232,7 +232,7 @@ impl Worker {
         let Worker { scanner, jail, inquiry, .. } = self;
         let mut asked = Vec::new();
         let mut sink = |failure: &Failure, line: &[u8]| {
-            if inquiry.is_some() && !jail.ignores(failure) {
+            if inquiry.is_some() && !failure.success && !jail.ignores(failure) {
                 asked.push((failure.clone(), line.to_vec()));
             } else {
                 verdict.weigh(jail, delivery, failure, line, now);
@@ -306,7 +306,8 @@ impl Verdict {
         let decision = jail.offence(failure, line, now);
         let name = || Arc::clone(&jail.rules().name);
         self.too_old += u64::from(batch.live && decision == Decision::Old);
-        let counts = !matches!(decision, Decision::Ignored | Decision::Old);
+        let counts =
+            !matches!(decision, Decision::Ignored | Decision::Old | Decision::Forgiven { .. });
         if let (true, true, Some(address)) = (self.wanted, counts, failure.address) {
             let time = failure.time.unwrap_or(now.wall);
             let what = What::Found { jail: name(), address: net::host(address), time };
@@ -333,7 +334,10 @@ impl Verdict {
                     Command::Sentence { jail: name(), sentence, read, ack }
                 }));
             }
-            Decision::Ignored | Decision::Old | Decision::Counted { .. } => {}
+            Decision::Ignored
+            | Decision::Old
+            | Decision::Forgiven { .. }
+            | Decision::Counted { .. } => {}
         }
     }
 }

@@ -18,6 +18,7 @@ pub struct Filter {
     name: String,
     pub(super) prefregex: Option<Pattern>,
     pub(super) failregex: Vec<Pattern>,
+    pub(super) successregex: Vec<Pattern>,
     pub(super) ignoreregex: Vec<Pattern>,
     pub(super) documents: Option<Documents>,
     pub(super) dates: Dates,
@@ -37,7 +38,12 @@ impl Filter {
     pub fn compile(spec: &Spec) -> Result<Filter, Error> {
         let multiline = spec.maxlines > 1;
         let pattern = |key: &'static str, source: &str, multiline: bool| {
-            Pattern::new(source, Place { filter: &spec.name, key }, spec.usedns, multiline)
+            Pattern::new(
+                source,
+                Place { filter: &spec.name, key, words: &spec.words },
+                spec.usedns,
+                multiline,
+            )
         };
         let prefregex = spec
             .prefregex
@@ -54,6 +60,19 @@ impl Filter {
             }
             failregex.push(pattern);
         }
+        let mut successregex = Vec::with_capacity(spec.successregex.len());
+        for source in &spec.successregex {
+            let pattern = pattern("successregex", source, multiline)?;
+            let has = |names: &[&str]| {
+                let before = prefregex.as_ref().is_some_and(|prefix| prefix.has_any(names));
+                before || pattern.has_any(names)
+            };
+            if !has(&["ip4", "ip6"]) || !has(&["user", "alt_user", "tuple_user"]) {
+                let (filter, pattern) = (spec.name.clone(), source.clone());
+                return Err(Error::NoUser { filter, pattern });
+            }
+            successregex.push(pattern);
+        }
         let ignoreregex = spec
             .ignoreregex
             .iter()
@@ -61,7 +80,7 @@ impl Filter {
             .collect::<Result<_, _>>()?;
         let documents = spec.document.as_ref();
         let documents = documents
-            .map(|document| Documents::compile(document, &spec.name, spec.usedns))
+            .map(|document| Documents::compile(document, &spec.name, &spec.words, spec.usedns))
             .transpose()?;
         let dates = dates(spec)?;
         // A pattern over several lines needs all of them; a date inside a word may split any text.
@@ -70,13 +89,16 @@ impl Filter {
         } else {
             let rules = documents.iter().flat_map(|documents| &documents.wanted);
             let each = failregex.iter().map(|pattern| pattern.required.as_ref());
-            let each: Vec<_> = each.chain(rules.map(|rule| rule.required.as_ref())).collect();
+            let each = each.chain(rules.map(|rule| rule.required.as_ref()));
+            let successes = successregex.iter().map(|pattern| pattern.required.as_ref());
+            let each: Vec<_> = each.chain(successes).collect();
             Prefilter::new(prefregex.as_ref().and_then(|pattern| pattern.required.as_ref()), &each)
         };
         Ok(Filter {
             name: spec.name.clone(),
             prefregex,
             failregex,
+            successregex,
             ignoreregex,
             documents,
             dates,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     pattern::{Pattern, Place},
     time::Dates,
+    words::Words,
 };
 use crate::filter::time::Detector;
 
@@ -182,7 +183,8 @@ fn judged(script: &str, python: &str, asked: &[Value]) -> Option<Vec<Value>> {
 
 /// The same of ours: where, in characters, and the text of the group `n`.
 fn ours(pattern: &str, text: &str) -> Result<Value, String> {
-    let place = Place { filter: "x", key: "failregex" };
+    let words = Words::new();
+    let place = Place { filter: "x", key: "failregex", words: &words };
     let pattern = Pattern::new(pattern, place, false, false).map_err(|error| error.to_string())?;
     let Some(groups) = pattern.captures(text).map_err(|_| "limit".to_owned())? else {
         return Ok(json!([]));

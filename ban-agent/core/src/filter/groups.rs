@@ -126,5 +126,5 @@ pub(super) fn failure(
             matches!(name.as_str(), "ip4" | "ip6" | "fid" | "cidr" | "glued" | "unclear");
         !internal && !name.starts_with("skiplines") && !name.starts_with('_')
     });
-    Failure { address, id, time, fields, pattern }
+    Failure { address, id, time, fields, pattern, success: false }
 }

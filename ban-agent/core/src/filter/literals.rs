@@ -3,6 +3,8 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::words::{self, Words};
+
 /// More members than this make a set useless.
 const MAX_SET: usize = 24;
 /// A literal longer than this is not made longer.
@@ -73,6 +75,29 @@ pub(super) fn required(pattern: &str) -> Option<Required> {
         (None, folded) => folded,
         (exact, _) => exact,
     }
+}
+
+/// The words of a list of which each match contains one, by a pattern with signs for its lists.
+pub(super) fn listed(pattern: &str, words: &Words) -> Option<Required> {
+    let hir = regex_syntax::Parser::new().parse(pattern).ok()?;
+    let info = walk(&hir, false);
+    // what stands beside a list may be of several kinds
+    let behind = |texts: &Vec<Vec<u8>>| {
+        let lists = texts.iter().map(|text| words::behind(text, words));
+        lists.collect::<Option<Vec<_>>>().filter(|lists| !lists.is_empty())
+    };
+    let lists = info.required.iter().chain(&info.exact).find_map(behind)?;
+    let mut texts: Vec<Vec<u8>> = lists
+        .into_iter()
+        .flat_map(|list| list.iter())
+        .filter(|word| !word.is_empty())
+        .map(|word| longest_piece(word.as_bytes()).to_ascii_lowercase())
+        .collect();
+    texts.sort();
+    texts.dedup();
+    let score = texts.iter().map(|text| weight(text)).min().filter(|score| *score > 1)?;
+    // the pattern around it may take either case
+    Some(Required { texts, fold: true, score })
 }
 
 fn best(info: Info, fold: bool) -> Option<Required> {

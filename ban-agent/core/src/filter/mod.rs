@@ -23,6 +23,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod time;
+mod words;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -33,6 +34,7 @@ use crate::net::IpNet;
 pub use compile::Filter;
 pub use document::{Conditions, Form, Spec as Document, Wanted};
 pub use scan::{Counts, MAX_LINE, Outcome, Scanner};
+pub use words::Words;
 
 /// A filter in fail2ban's words, before it is compiled. Tags and interpolation of fail2ban's own
 /// configuration files are already expanded; `<HOST>` and the `<F-…>` tags are not.
@@ -44,6 +46,9 @@ pub struct Spec {
     pub prefregex: Option<String>,
     /// One failure each; empty: nothing is found.
     pub failregex: Vec<String>,
+    /// A line that one of these matches and no failregex does says that a user came in: his failures
+    /// from that address are forgiven.
+    pub successregex: Vec<String>,
     /// A line that one of these matches is no failure.
     pub ignoreregex: Vec<String>,
     /// The lines are documents: which of them are failures. What is no document meets failregex.
@@ -63,6 +68,8 @@ pub struct Spec {
     pub usedns: bool,
     /// Whose `<F-XFF>` or `<F-FORWARDED>` is believed; whoever else is named so is the client himself.
     pub proxies: Vec<IpNet>,
+    /// What `<LIST:NAME>` stands for: those lists that the patterns name.
+    pub words: Words,
 }
 
 impl Spec {
@@ -72,6 +79,14 @@ impl Spec {
         let patterns = [&self.failregex, self.prefregex.as_slice()];
         patterns.iter().any(|patterns| client::asks(patterns))
             || self.document.as_ref().is_some_and(Document::asks_proxies)
+    }
+
+    /// The lists of words that its patterns name.
+    pub fn lists(&self) -> impl Iterator<Item = &str> {
+        let text = self.failregex.iter().chain(&self.successregex).chain(&self.ignoreregex);
+        let text = text.chain(&self.prefregex);
+        let documents = self.document.iter().flat_map(Document::all_patterns);
+        text.chain(documents).flat_map(|pattern| words::named(pattern))
     }
 
     /// Whether it counts nothing: for bans by hand.
@@ -113,6 +128,8 @@ pub struct Failure {
     pub fields: BTreeMap<String, String>,
     /// Index into [`Spec::failregex`], and from its end on into the conditions of documents.
     pub pattern: usize,
+    /// It is none: this user came in from there.
+    pub success: bool,
 }
 
 /// Why a filter cannot be used.
@@ -149,6 +166,16 @@ pub enum Error {
         pattern: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A success that names no user: it would forgive what others failed at.
+    #[error(
+        "filter {filter}: successregex '{pattern}' has to capture the address and <F-USER>: what is forgiven are that user's failures"
+    )]
+    NoUser {
+        /// Name of the filter.
+        filter: String,
+        /// The pattern as written.
+        pattern: String,
     },
     /// There is no such zone.
     #[error(

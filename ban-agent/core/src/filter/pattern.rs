@@ -7,6 +7,7 @@ use super::{
     Error,
     literals::{self, Required},
     port, python, tags,
+    words::{self, Words},
 };
 
 /// Steps that the backtracking engine may take on one line.
@@ -21,6 +22,8 @@ pub(super) struct Place<'a> {
     pub filter: &'a str,
     /// `failregex`, `ignoreregex`, `prefregex`.
     pub key: &'static str,
+    /// The lists that it may refer to.
+    pub words: &'a Words,
 }
 
 /// A compiled pattern.
@@ -65,17 +68,23 @@ impl Pattern {
         if source.trim().is_empty() {
             return Err(bad("the pattern is empty".to_owned()));
         }
-        let expanded = tags::expand(source, names);
+        let listed = words::expand(source, place.words).map_err(bad)?;
+        let expanded = tags::expand(&listed, names);
         let text = python::translate(&expanded, multiline).map_err(bad)?;
         let engine = if text.fancy {
             Engine::backtracking(&text.exact, Some(&text.loose))
         } else {
             Engine::linear(&text.exact)
         };
+        // a long list need not be taken apart for what surrounds it
+        let signed = with_signs(source, place.words, multiline);
         Ok(Pattern {
             engine: engine.map_err(bad)?,
-            required: literals::required(&text.loose),
-            optional_port: port::optional(&text.loose),
+            required: signed
+                .as_deref()
+                .and_then(|signed| literals::listed(signed, place.words))
+                .or_else(|| literals::required(&text.loose)),
+            optional_port: port::optional(signed.as_deref().unwrap_or(&text.loose)),
         })
     }
 
@@ -98,6 +107,13 @@ impl Pattern {
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         self.engine.captures(text)
     }
+}
+
+/// The pattern with a sign for each of its lists, as an engine would take it; `None`: it has none.
+fn with_signs(source: &str, words: &Words, multiline: bool) -> Option<String> {
+    let marked = words::marked(source, words).filter(|marked| marked != source)?;
+    let text = python::translate(&tags::expand(&marked, false), multiline).ok()?;
+    Some(text.loose)
 }
 
 /// What runs a pattern.

@@ -47,6 +47,8 @@ pub struct Counts {
     pub ignored: u64,
     /// Lines that may become a failure with another line of their session.
     pub pending: u64,
+    /// Lines that say that a user came in.
+    pub succeeded: u64,
     /// Lines that hold the fixed text of a pattern, and that no pattern matched.
     pub near: u64,
     /// Matches whose address is none.
@@ -67,7 +69,7 @@ impl Counts {
     /// Lines that meant nothing.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.lines.saturating_sub(self.matched + self.ignored + self.pending)
+        self.lines.saturating_sub(self.matched + self.ignored + self.pending + self.succeeded)
     }
 }
 
@@ -77,6 +79,7 @@ impl AddAssign for Counts {
         self.matched += other.matched;
         self.ignored += other.ignored;
         self.pending += other.pending;
+        self.succeeded += other.succeeded;
         self.near += other.near;
         self.bad_address += other.bad_address;
         self.unclear += other.unclear;
@@ -98,6 +101,8 @@ pub enum Outcome {
     Pending,
     /// A failure.
     Matched(Failure),
+    /// A user came in.
+    Succeeded(Failure),
 }
 
 /// A filter at work on one log.
@@ -207,7 +212,7 @@ impl Scanner {
             self.count(&outcome);
             // a text that only prefregex needs says nothing of the patterns
             self.counts.near += u64::from(outcome == Outcome::Missed && suspects != Suspects::ALL);
-            if let Outcome::Matched(failure) = outcome {
+            if let Outcome::Matched(failure) | Outcome::Succeeded(failure) = outcome {
                 sink(&failure, line.strip_suffix(b"\r").unwrap_or(line));
             }
         }
@@ -245,7 +250,7 @@ impl Scanner {
         for (line, raw) in lines.split_inclusive(|byte| *byte == b'\n').zip(raw) {
             let (outcome, line) = self.either(line, raw, now);
             sum += self.counts;
-            if let Outcome::Matched(failure) = outcome {
+            if let Outcome::Matched(failure) | Outcome::Succeeded(failure) = outcome {
                 sink(&failure, first_line(line).0);
             }
         }
@@ -281,6 +286,7 @@ impl Scanner {
             Outcome::Missed => {}
             Outcome::Ignored => self.counts.ignored += 1,
             Outcome::Pending => self.counts.pending += 1,
+            Outcome::Succeeded(_) => self.counts.succeeded += 1,
             Outcome::Matched(_) => {
                 self.counts.matched += 1;
                 self.counts.other_clock += u64::from(self.simulated);
@@ -474,6 +480,28 @@ impl Search<'_> {
             fields.append(&mut groups::collect(pattern, &found, text));
             if let Some(outcome) = self.judge(fields, index) {
                 return outcome;
+            }
+        }
+        self.success(before, text)
+    }
+
+    /// Whether a user came in. What is excused as a failure, or told in several lines, is none.
+    fn success(&mut self, before: &Fields, text: &str) -> Outcome {
+        let documents = self.filter.documents.as_ref().map_or(0, |all| all.wanted.len());
+        let first = self.filter.failregex.len() + documents;
+        for (index, pattern) in (first..).zip(&self.filter.successregex) {
+            if !self.suspects.holds(index) {
+                continue;
+            }
+            let Some(found) = self.captures(pattern, text) else { continue };
+            let mut fields = before.clone();
+            fields.append(&mut groups::collect(pattern, &found, text));
+            fields.remove("mlfid");
+            match self.judge(fields, index) {
+                Some(Outcome::Matched(failure)) if failure.address.is_some() => {
+                    return Outcome::Succeeded(Failure { success: true, ..failure });
+                }
+                _ => {}
             }
         }
         Outcome::Missed

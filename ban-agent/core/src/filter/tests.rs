@@ -525,3 +525,51 @@ fn behind_a_trusted_proxy_the_chain_names_the_client() {
     let Outcome::Matched(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!((&*failure.fields["proxy"], &*failure.fields["xff"]), ("192.0.2.1", victim));
 }
+
+#[test]
+fn a_line_may_say_that_a_user_came_in() {
+    let failregex = ["^Failed password for <F-USER>\\S+</F-USER> from <ADDR>$"];
+    let success = "^Accepted password for <F-USER>\\S+</F-USER> from <ADDR>$";
+    let mut spec = Spec { successregex: vec![success.to_owned()], ..spec(&failregex) };
+    let mut scanner = scanner(&spec);
+    assert!(scanner.filter().rejects_early());
+    let log = b"Failed password for bob from 203.0.113.7\nAccepted password for bob from 203.0.113.7\nx\n";
+    let mut found = Vec::new();
+    let counts = scanner.scan(log, false, now(), &mut |failure, _| {
+        found.push((failure.success, failure.fields["user"].clone()));
+    });
+    assert_eq!(found, [(false, "bob".to_owned()), (true, "bob".to_owned())]);
+    assert_eq!((counts.matched, counts.succeeded, counts.missed()), (1, 1, 1));
+    // without a name it would forgive everybody's
+    spec.successregex = vec!["^Accepted password from <ADDR>$".to_owned()];
+    let error = Filter::compile(&spec).unwrap_err();
+    assert!(error.to_string().contains("<F-USER>"), "{error}");
+}
+
+#[test]
+fn a_list_of_ten_thousand_words_is_one_pattern() {
+    let list: Vec<String> = (0..10_000).map(|number| format!("/probe/{number}.php")).collect();
+    let words = Words::from([("paths".to_owned(), list.into())]);
+    let pattern = r#"^<ADDR> \S+ \S+ \[\] "[A-Z]+ <F-PATH>(?i:<LIST:paths>)</F-PATH>[ ?]"#;
+    let spec = Spec { words, ..spec(&[pattern]) };
+    assert_eq!(spec.lists().collect::<Vec<_>>(), ["paths"]);
+    let mut scanner = scanner(&spec);
+    assert!(scanner.filter().rejects_early());
+    for (path, expected) in [
+        ("/probe/0.php", true),
+        ("/probe/9999.php?x", true),
+        ("/PROBE/77.PHP", true),
+        ("/probe/10000.php", false),
+        ("/probe/77.phpx", false),
+        ("/x/probe/77.php", false),
+    ] {
+        let line = format!(
+            r#"203.0.113.7 - - [20/Nov/2026:11:59:00 +0000] "GET {path} HTTP/1.1" 404 2 "-" "x""#
+        );
+        let outcome = scanner.line(line.as_bytes(), false, now());
+        assert_eq!(matches!(outcome, Outcome::Matched(_)), expected, "{path}");
+    }
+    let unknown = Spec { words: Words::new(), ..spec };
+    let error = Filter::compile(&unknown).unwrap_err().to_string();
+    assert!(error.contains("there is no list 'paths'"), "{error}");
+}

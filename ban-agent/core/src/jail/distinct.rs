@@ -73,6 +73,11 @@ impl Distinct {
         self.estimate() >= u64::from(wanted)
     }
 
+    /// One value less.
+    pub(super) fn forget(&mut self, hash: u32) {
+        self.values.retain(|value| value.0 != hash);
+    }
+
     /// How many there are, those that are out of date included.
     fn estimate(&self) -> u64 {
         let kept = u64::try_from(self.values.len()).unwrap_or(u64::MAX);

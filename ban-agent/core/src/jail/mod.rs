@@ -11,6 +11,7 @@ mod offenders;
 #[cfg(test)]
 mod tests;
 mod track;
+mod users;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

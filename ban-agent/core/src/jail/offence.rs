@@ -30,6 +30,8 @@ const DISTINCT: &str = "distinct";
 pub const ADDRESS: &str = "address";
 /// Addresses that are banned together, at most.
 const MAX_BEHIND: usize = 256;
+/// The field of the user.
+const USER: &str = "user";
 /// Idle suspects forgotten per failure: twice what a failure can add.
 const FORGET_PER_FAILURE: usize = 2;
 /// The widest prefix that a log line may name (`<CIDR>`): nothing it says bans a continent.
@@ -42,6 +44,11 @@ pub enum Decision {
     Ignored,
     /// It is older than `findtime`.
     Old,
+    /// A user came in: so many failures count no more.
+    Forgiven {
+        /// What they counted; 0 if there were none of that user.
+        count: u32,
+    },
     /// It counts; this many do now.
     Counted {
         /// Failures of this prefix within `findtime`.
@@ -118,6 +125,8 @@ pub struct Stats {
     pub old: u64,
     /// Prefixes forgotten because `max_tracked` was reached.
     pub evicted: u64,
+    /// What was forgiven because a user came in.
+    pub forgiven: u64,
     /// Sentences since start.
     pub banned: u64,
 }
@@ -131,6 +140,8 @@ pub struct Jail {
     suspects: Suspects,
     /// Of the hashes of values.
     key: RandomState,
+    /// Its filter knows who came in.
+    forgives: bool,
     offenders: Offenders,
     stats: Stats,
 }
@@ -145,6 +156,7 @@ impl Jail {
             rules: rules.clone(),
             suspects: Suspects::new(),
             key: RandomState::new(),
+            forgives: !rules.filter.successregex.is_empty(),
             offenders: Offenders::default(),
             stats: Stats::default(),
         }
@@ -159,6 +171,7 @@ impl Jail {
         if self.rules.distinct != rules.distinct {
             self.suspects.each().for_each(|suspect| suspect.distinct.clear());
         }
+        self.forgives = !rules.filter.successregex.is_empty();
         self.rules = rules.clone();
         while self.suspects.len() > self.rules.max_tracked && self.evict() {}
     }
@@ -240,6 +253,9 @@ impl Jail {
             (None, None, Some((_, prefix))) => Who::Net(prefix),
             (None, None, None) => return Decision::Ignored,
         };
+        if failure.success {
+            return self.succeed(&who, nets, failure);
+        }
         let time = failure.time.unwrap_or(now.wall).min(now.wall);
         let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
         if time_ms < now_ms.saturating_sub(millis(self.rules.findtime)) {
@@ -257,9 +273,19 @@ impl Jail {
             suspect.count = Count::new(time_ms);
             suspect.evidence.clear();
             suspect.distinct.clear();
+            suspect.users.clear();
             suspect.behind.clear();
         }
+        let since = suspect.count.first;
         let count = suspect.count.add(time_ms, weight, findtime);
+        if suspect.count.first != since {
+            // the count is an average now, in which no user has a share
+            suspect.users.clear();
+        }
+        let user = failure.fields.get(USER).filter(|user| !user.is_empty());
+        if let (true, Some(user)) = (self.forgives, user) {
+            suspect.users.add(distinct::hash(&self.key, user), weight);
+        }
         keep(&mut suspect.evidence, line, self.rules.maxmatches);
         let mut tried = Tried { rules: &self.rules, key: &self.key, failure, time_ms, now_ms };
         let varied = tried.count(suspect);
@@ -311,6 +337,35 @@ impl Jail {
                 })
             }
         }
+    }
+
+    /// A user came in from an address: his failures from there count no more, and nobody else's.
+    fn succeed(&mut self, who: &Who, nets: Option<(IpNet, IpNet)>, failure: &Failure) -> Decision {
+        let user = failure.fields.get(USER).filter(|user| !user.is_empty());
+        let Some((user, suspect)) = user.zip(self.suspects.get(who)) else {
+            return Decision::Forgiven { count: 0 };
+        };
+        let hash = distinct::hash(&self.key, user);
+        if let (true, Some((_, prefix))) = (self.rules.count_by.is_some(), nets) {
+            suspect.behind.retain(|one| one.prefix != prefix);
+            return Decision::Forgiven { count: 0 };
+        }
+        let count = suspect.users.take(hash).min(suspect.count.failures);
+        if count == 0 {
+            return Decision::Forgiven { count };
+        }
+        suspect.count.failures -= count;
+        for (field, values) in self.rules.distinct.keys().zip(&mut suspect.distinct) {
+            if **field == *USER {
+                values.forget(hash);
+            }
+        }
+        if suspect.count.failures == 0 {
+            self.suspects.remove(who);
+        }
+        self.suspects.note(who);
+        self.stats.forgiven += u64::from(count);
+        Decision::Forgiven { count }
     }
 
     /// Forgets what this jail counted for everything inside `prefix`, or for everybody, as an unban does.

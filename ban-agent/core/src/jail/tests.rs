@@ -23,6 +23,7 @@ fn failure(address: &str, time: Option<i64>) -> Failure {
         time: time.map(|second| now(second).wall),
         fields: BTreeMap::new(),
         pattern: 0,
+        success: false,
     }
 }
 
@@ -434,6 +435,78 @@ fn failures_counted_by_a_field_ban_the_addresses_behind_it() {
         match number {
             1999 => assert_eq!(banned(decision).len(), 256),
             _ => assert_eq!(banned(decision), none, "{number}"),
+        }
+    }
+}
+
+#[test]
+fn a_user_who_comes_in_is_forgiven_his_own_failures_and_nobody_elses() {
+    let filter = crate::filter::Spec {
+        successregex: vec!["^in <F-USER>\\w+</F-USER> <ADDR>$".to_owned()],
+        ..Default::default()
+    };
+    let filter = std::sync::Arc::new(filter);
+    let distinct = BTreeMap::from([("user".into(), 3)]);
+    let mut jail = Jail::new(&Rules { filter, distinct, maxretry: Some(4), ..rules(4, 180) });
+    let come_in = |jail: &mut Jail, address: &str, user: &str, second: i64| {
+        let mut failure = failure(address, Some(second));
+        failure.success = true;
+        failure.fields.insert("user".to_owned(), user.to_owned());
+        jail.offence(&failure, b"", now(second))
+    };
+    let mistype = |jail: &mut Jail, user: &str, second: i64| {
+        try_value(jail, "192.0.2.1", "user", user, second)
+    };
+    for second in 0..20 {
+        for _ in 0..3 {
+            assert!(matches!(mistype(&mut jail, "bob", second), Decision::Counted { .. }));
+        }
+        let forgiven = come_in(&mut jail, "192.0.2.1", "bob", second);
+        assert_eq!(forgiven, Decision::Forgiven { count: 3 });
+    }
+    assert_eq!((jail.stats().forgiven, jail.stats().failing), (60, 0));
+    // an account of one's own buys no guesses: at others' names, from elsewhere, without a name
+    mistype(&mut jail, "eve", 30);
+    mistype(&mut jail, "root", 30);
+    assert_eq!(come_in(&mut jail, "192.0.2.1", "eve", 31), Decision::Forgiven { count: 1 });
+    assert_eq!(come_in(&mut jail, "192.0.2.1", "eve", 31), Decision::Forgiven { count: 0 });
+    assert_eq!(come_in(&mut jail, "192.0.2.9", "root", 31), Decision::Forgiven { count: 0 });
+    assert_eq!(come_in(&mut jail, "192.0.2.1", "", 31), Decision::Forgiven { count: 0 });
+    assert_eq!(mistype(&mut jail, "root", 32), Decision::Counted { count: 2 });
+    mistype(&mut jail, "eve", 32);
+    assert_eq!(come_in(&mut jail, "192.0.2.1", "eve", 33), Decision::Forgiven { count: 1 });
+    mistype(&mut jail, "root", 33);
+    assert_eq!(sentence(mistype(&mut jail, "root", 34)).failures, 4);
+}
+
+proptest::proptest! {
+    /// Against a plain list of failures within one findtime.
+    #[test]
+    fn forgiving_is_as_if_that_user_had_not_failed(
+        steps in proptest::collection::vec((0u8..4, proptest::bool::ANY), 1..60),
+    ) {
+        let filter = crate::filter::Spec { successregex: vec![String::new()], ..Default::default() };
+        let filter = std::sync::Arc::new(filter);
+        let mut jail = Jail::new(&Rules { filter, ..rules(6, 180) });
+        let mut model: Vec<u8> = Vec::new();
+        for (user, success) in steps {
+            let mut failure = failure("192.0.2.1", Some(0));
+            failure.success = success;
+            failure.fields.insert("user".to_owned(), user.to_string());
+            let decision = jail.offence(&failure, b"", now(0));
+            let before = model.len();
+            if success {
+                model.retain(|known| *known != user);
+                let count = u32::try_from(before - model.len()).unwrap();
+                proptest::prop_assert_eq!(decision, Decision::Forgiven { count });
+            } else {
+                model.push(user);
+                let banned = matches!(decision, Decision::Ban(_));
+                proptest::prop_assert_eq!(banned, model.len() == 6);
+                if banned {
+                    model.clear();
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{count::Count, distinct::Distinct};
+use super::{count::Count, distinct::Distinct, users::Users};
 use crate::net::IpNet;
 
 /// No neighbour in the list.
@@ -45,6 +45,8 @@ pub(super) struct Suspect {
     pub(super) count: Count,
     /// The values that it tried, for each field that is counted so; none before the first.
     pub(super) distinct: Vec<Distinct>,
+    /// How often which user's password was wrong.
+    pub(super) users: Users,
     /// Whose failures these are, where they are counted by something else.
     pub(super) behind: Vec<Behind>,
     /// Its last failures' lines, oldest first.
@@ -98,6 +100,7 @@ impl Suspects {
                     who: who.clone(),
                     count,
                     distinct: Vec::new(),
+                    users: Users::default(),
                     behind: Vec::new(),
                     evidence: Vec::new(),
                     quieter: NONE,
@@ -120,6 +123,12 @@ impl Suspects {
     pub(super) fn within(&self, prefix: IpNet) -> Vec<Who> {
         let inside = |who: &&Who| matches!(who, Who::Net(net) if prefix.contains(net));
         self.slots.iter().map(|suspect| &suspect.who).filter(inside).cloned().collect()
+    }
+
+    /// The suspect `who`, as quiet as before.
+    pub(super) fn get(&mut self, who: &Who) -> Option<&mut Suspect> {
+        let at = *self.index.get(who)?;
+        self.slot(at)
     }
 
     /// All of them.

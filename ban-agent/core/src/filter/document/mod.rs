@@ -16,6 +16,7 @@ use super::{
     groups::{self, Fields},
     literals::{self, Required},
     pattern::{LimitHit, Pattern, Place},
+    words::Words,
 };
 use paths::Paths;
 
@@ -67,13 +68,25 @@ impl Spec {
 }
 
 impl Spec {
+    /// The patterns of all conditions.
+    pub(super) fn all_patterns(&self) -> impl Iterator<Item = &String> {
+        let excuses = self.unless.iter().flat_map(BTreeMap::values).flatten();
+        self.patterns().chain(excuses.filter_map(Wanted::pattern))
+    }
+
     /// The patterns of what is wanted.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &String> {
         let all = self.wanted.iter().flat_map(BTreeMap::values).flatten();
-        all.filter_map(|wanted| match wanted {
+        all.filter_map(Wanted::pattern)
+    }
+}
+
+impl Wanted {
+    fn pattern(&self) -> Option<&String> {
+        match self {
             Wanted::Matches(pattern) => Some(pattern),
             Wanted::Exactly(_) => None,
-        })
+        }
     }
 }
 
@@ -135,14 +148,19 @@ pub(super) struct Read {
 }
 
 impl Documents {
-    pub(super) fn compile(spec: &Spec, filter: &str, names: bool) -> Result<Documents, Error> {
+    pub(super) fn compile(
+        spec: &Spec,
+        filter: &str,
+        words: &Words,
+        names: bool,
+    ) -> Result<Documents, Error> {
         let mut paths = Paths::new(spec.form);
         let mut all = |list: &[String]| list.iter().map(|path| paths.add(path)).collect();
         let (address, time): (Vec<_>, Vec<_>) = (all(&spec.address), all(&spec.time));
         let fields = spec.fields.iter();
         let fields = fields.map(|(name, path)| (name.as_str().into(), paths.add(path))).collect();
         let mut rules = |key, list: &[Conditions]| {
-            let place = Place { filter, key };
+            let place = Place { filter, key, words };
             let compile = |conditions| Rule::new(conditions, spec.form, &mut paths, place, names);
             list.iter().map(compile).collect::<Result<Vec<_>, _>>()
         };
@@ -283,8 +301,8 @@ impl Condition {
     }
 }
 
-/// What a number or a word without quotes tells of a line: more than a short text.
-const BARE_SCORE: usize = 12;
+/// What a number of several digits tells of a line: more than a text, which may be the same in each.
+const BARE_SCORE: usize = 100;
 
 /// Texts of which a line with such a value holds one, as any writer has it; `None`: there are none.
 fn literal(exactly: &[Box<str>], patterns: &[Pattern], form: Form) -> Option<Required> {
@@ -303,7 +321,7 @@ fn literal(exactly: &[Box<str>], patterns: &[Pattern], form: Form) -> Option<Req
         // only what begins with the value tells what stands before it
         let whole = piece.len() == value.len();
         let before = if whole { before } else { &[""] };
-        score = score.min(if bare(value) && value.len() > 2 {
+        score = score.min(if value.len() > 2 && value.parse::<f64>().is_ok() {
             BARE_SCORE
         } else {
             literals::weight(piece)
