@@ -353,9 +353,11 @@ mod tests {
         );
         let Some(Position::Journal { cursor }) = batch.position else { panic!("no position") };
         let args = fs::read_to_string(dir.path().join("args")).unwrap();
-        let (first, second) = args.split_once('\n').unwrap();
-        assert!(first.contains("--since=-24h -- _COMM=sshd"), "{first}");
-        assert!(second.contains(&format!("--cursor={cursor} -- _COMM=sshd")), "{second}");
+        let (first, second) = args.trim_end().split_once('\n').unwrap();
+        let cursor = format!("--cursor={cursor}");
+        for (args, from) in [(first, "--since=-24h"), (second, cursor.as_str())] {
+            assert!(args.contains(from) && args.ends_with(" -- _COMM=sshd"), "{args}");
+        }
     }
 
     #[tokio::test]
