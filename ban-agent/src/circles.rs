@@ -81,10 +81,11 @@ fn imports(module: &Module, code: &str, all: &BTreeMap<Module, String>) -> BTree
     for path in found {
         let mut path: Vec<String> = path.split("::").map(str::to_owned).collect();
         let mut whole = match path.remove(0).as_str() {
-            // lib.rs gives the parts of the report a name of their own
+            // lib.rs gives some parts a name of their own
             "crate" if ["action", "event", "hook"].contains(&path[0].as_str()) => {
                 vec!["report".to_owned()]
             }
+            "crate" if path[0] == "fail2ban" => vec!["config".to_owned()],
             "crate" => Module::new(),
             "self" => module.clone(),
             "super" => module[..module.len() - 1].to_vec(),

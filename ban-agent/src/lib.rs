@@ -4,6 +4,7 @@
 //! the data types of earlier stages, never their engines. `daemon` joins them.
 #![deny(unsafe_code)]
 
+pub use config::fail2ban;
 pub use report::{action, event, hook};
 
 pub use ban_core::{arithmetic, clock, duration, filter, ledger, net};
@@ -28,7 +29,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 mod engine;
-pub mod fail2ban;
 mod pipeline;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod action;
 mod disk;
 mod evidence;
 mod export;
+pub mod fail2ban;
 mod layer;
 mod listen;
 mod owner;
@@ -30,7 +31,7 @@ pub use raw::Mode;
 
 use crate::{
     event::Wanted,
-    fail2ban, filter, hook, jail,
+    filter, hook, jail,
     metrics::Listen,
     net::{IpNet, Translators},
     protect::Servers,

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Command {
     /// A jail wants a ban.
-    Sentence {
+    Offence {
         /// The jail.
         jail: Arc<str>,
         /// The ban.

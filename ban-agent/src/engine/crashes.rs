@@ -360,7 +360,7 @@ impl World {
                     failures: 1,
                 };
                 let (jail, read) = ((*jail).into(), std::time::Instant::now());
-                core.handle(std::iter::once(Command::Sentence { jail, sentence, read, ack: None }));
+                core.handle(std::iter::once(Command::Offence { jail, sentence, read, ack: None }));
                 None
             }
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),

@@ -671,7 +671,7 @@ impl<K: Side> World<K> {
                     failures: 1,
                 };
                 let read = std::time::Instant::now();
-                Command::Sentence { jail: name.into(), sentence, read, ack: None }
+                Command::Offence { jail: name.into(), sentence, read, ack: None }
             }
             Word::Around(protected, onlink) => Command::Surroundings(Surroundings {
                 protected: own(protected),

@@ -395,7 +395,7 @@ impl Engine {
                     self.named(&jail, &named, now);
                     acks.extend(ack);
                 }
-                Command::Sentence { jail, sentence, read, ack } => {
+                Command::Offence { jail, sentence, read, ack } => {
                     acks.extend(ack);
                     let again = |ended: &Ended| ended.claim.prefix.contains(&sentence.prefix);
                     // the end of a ban is recorded and told before it is made anew

@@ -316,7 +316,7 @@ impl Verdict {
         match decision {
             Decision::Ban(sentence) => {
                 let ack = Some(Arc::clone(&delivery.guard));
-                self.messages.push(Command::Sentence {
+                self.messages.push(Command::Offence {
                     jail: name(),
                     sentence,
                     read: batch.read,
@@ -331,7 +331,7 @@ impl Verdict {
                 let read = batch.read;
                 self.messages.extend(sentences.into_iter().map(|sentence| {
                     let ack = Some(Arc::clone(&delivery.guard));
-                    Command::Sentence { jail: name(), sentence, read, ack }
+                    Command::Offence { jail: name(), sentence, read, ack }
                 }));
             }
             Decision::Ignored

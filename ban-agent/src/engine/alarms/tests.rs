@@ -153,7 +153,7 @@ impl Bench {
         self.now.fake();
         let read = std::time::Instant::now();
         self.agent.core.handle(
-            [Command::Sentence { jail: jail.into(), sentence, read, ack: None }].into_iter(),
+            [Command::Offence { jail: jail.into(), sentence, read, ack: None }].into_iter(),
         );
     }
 }
