@@ -86,7 +86,7 @@ fn expression(words: &[String]) -> String {
 /// Writes sorted words as a tree.
 fn tree(words: &[&str], depth: usize, out: &mut String) {
     let (end, rest) = match words.split_first() {
-        Some((first, rest)) if first.is_empty() => (true, rest),
+        Some((&"", rest)) => (true, rest),
         _ => (false, words),
     };
     if rest.is_empty() {

@@ -363,8 +363,7 @@ fn different_values_are_counted_beside_or_instead_of_failures() {
     let distinct = BTreeMap::from([("path".into(), 9), ("user".into(), 3)]);
     let mut jail = Jail::new(&Rules { distinct, maxretry: None, ..rules(1, 180) });
     // any number of tries of one name, none, or two that come and go
-    for second in 0..100 {
-        let user = ["a", "a", ""][second as usize % 3];
+    for (second, user) in (0..100).zip(["a", "a", ""].into_iter().cycle()) {
         let decision = try_value(&mut jail, "192.0.2.1", "user", user, second);
         assert!(matches!(decision, Decision::Counted { .. }));
     }

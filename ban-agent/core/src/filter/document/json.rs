@@ -209,8 +209,10 @@ impl<'t> Reader<'t> {
         let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
         let length = rest.iter().position(|byte| !inside(byte)).unwrap_or(rest.len());
         let word = self.text.get(self.at..self.at + length).ok_or(Bad::Malformed)?;
-        let number = word.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
-        if !matches!(word, "true" | "false" | "null") && !(number && word.parse::<f64>().is_ok()) {
+        let digits = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+        let begins = word.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
+        let number = begins && word.bytes().all(digits) && word.parse::<f64>().is_ok();
+        if !number && !matches!(word, "true" | "false" | "null") {
             return Err(Bad::Malformed);
         }
         self.at += length;
