@@ -2,7 +2,7 @@
 
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Options, Xdp},
+    dataplane::{DataPlane as _, Options, Xdp},
     ledger::{Enforced, Op},
     net::{parse_ports, parse_prefix},
 };

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Mode, Place, Xdp},
+    dataplane::{DataPlane as _, Mode, Place, Xdp},
     ledger::Op,
     net::parse_prefix,
 };

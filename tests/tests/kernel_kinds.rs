@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Mode, Place, Xdp},
+    dataplane::{DataPlane as _, Mode, Place, Xdp},
 };
 use tests::{
     bench::{all, set},

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::Enforcer as _,
+    dataplane::DataPlane as _,
     ledger::{Enforced, Op},
     net::{IpNet, parse_ports, parse_prefix},
 };

@@ -15,7 +15,7 @@ use std::{
 
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::Enforcer as _,
+    dataplane::DataPlane as _,
     ledger::{Enforced, Op},
     net::{IpNet, PortRange, Proto},
 };

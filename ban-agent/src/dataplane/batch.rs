@@ -53,7 +53,7 @@ struct BatchAttr {
 }
 
 fn address<T>(slice: &[T]) -> u64 {
-    slice.as_ptr().addr() as u64
+    slice.as_ptr().expose_provenance() as u64
 }
 
 /// Whether a map, perhaps pinned by another agent, is what this one means by its name. Its size.
@@ -118,8 +118,8 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         let mut value = V::default();
         let mut attr = ElementAttr {
             map_fd: self.fd(),
-            key: std::ptr::from_ref(key).addr() as u64,
-            value_or_next: std::ptr::from_mut(&mut value).addr() as u64,
+            key: std::ptr::from_ref(key).expose_provenance() as u64,
+            value_or_next: std::ptr::from_mut(&mut value).expose_provenance() as u64,
             ..ElementAttr::default()
         };
         // SAFETY: the sizes of K and V are the map's (checked in `new`).
@@ -137,8 +137,8 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     pub fn set(&self, key: &K, value: &V) -> Result<(), Error> {
         let mut attr = ElementAttr {
             map_fd: self.fd(),
-            key: std::ptr::from_ref(key).addr() as u64,
-            value_or_next: std::ptr::from_ref(value).addr() as u64,
+            key: std::ptr::from_ref(key).expose_provenance() as u64,
+            value_or_next: std::ptr::from_ref(value).expose_provenance() as u64,
             ..ElementAttr::default()
         };
         // SAFETY: the sizes of K and V are the map's; the kernel only reads them.
@@ -154,7 +154,7 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     pub fn remove(&self, key: &K) -> Result<(), Error> {
         let mut attr = ElementAttr {
             map_fd: self.fd(),
-            key: std::ptr::from_ref(key).addr() as u64,
+            key: std::ptr::from_ref(key).expose_provenance() as u64,
             ..ElementAttr::default()
         };
         // SAFETY: the size of K is the map's; the kernel only reads it.
@@ -260,9 +260,9 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         loop {
             let mut attr = BatchAttr {
                 in_batch: if first { 0 } else { address(&cursor) },
-                out_batch: cursor.as_mut_ptr().addr() as u64,
-                keys: keys.as_mut_ptr().addr() as u64,
-                values: values.as_mut_ptr().addr() as u64,
+                out_batch: cursor.as_mut_ptr().expose_provenance() as u64,
+                keys: keys.as_mut_ptr().expose_provenance() as u64,
+                values: values.as_mut_ptr().expose_provenance() as u64,
                 count: u32::try_from(room).unwrap_or(u32::MAX),
                 map_fd: self.fd(),
                 ..BatchAttr::default()
@@ -301,8 +301,8 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         let mut next = K::default();
         let mut attr = ElementAttr {
             map_fd: self.fd(),
-            key: last.map_or(0, |key| std::ptr::from_ref(key).addr() as u64),
-            value_or_next: std::ptr::from_mut(&mut next).addr() as u64,
+            key: last.map_or(0, |key| std::ptr::from_ref(key).expose_provenance() as u64),
+            value_or_next: std::ptr::from_mut(&mut next).expose_provenance() as u64,
             ..ElementAttr::default()
         };
         // SAFETY: both addresses hold a K (or null for the first key), as the map's keys are.

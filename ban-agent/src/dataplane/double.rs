@@ -19,7 +19,7 @@ use ban_common::{
 };
 
 use super::{
-    Ahead, Attached, Card, Enforcer, Error, Held, Hits, Hold, Verdicts,
+    Ahead, Attached, DataPlane, Error, Held, Hits, Hold, Verdicts,
     clock::JiffyClock,
     gates::Words,
     maps::{Maps, Parts},
@@ -538,7 +538,7 @@ impl Double {
     }
 }
 
-impl Enforcer for Double {
+impl DataPlane for Double {
     fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
         let Some(before) = &mut self.before else { return Ok(self.maps.apply(ops, now)?) };
         for op in ops {
@@ -574,11 +574,9 @@ impl Enforcer for Double {
         }
         Ok(self.maps.allow(prefixes)?)
     }
-}
 
-impl Card for Double {
-    fn interfaces(&self) -> &[Attached] {
-        &self.attached
+    fn interfaces(&self) -> Vec<&Attached> {
+        self.attached.iter().collect()
     }
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
@@ -659,7 +657,7 @@ pub(crate) struct Wire<K> {
     pin_trouble: Option<String>,
 }
 
-impl<K: Card> Wire<K> {
+impl<K: DataPlane> Wire<K> {
     pub(crate) fn to(side: &Arc<Mutex<K>>) -> Wire<K> {
         let mut wire = Wire {
             side: Arc::clone(side),
@@ -677,13 +675,13 @@ impl<K: Card> Wire<K> {
 
     fn read(&mut self) {
         let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
-        self.attached = side.interfaces().to_vec();
+        self.attached = side.interfaces().into_iter().cloned().collect();
         self.uncovered = side.uncovered().to_vec();
         self.pin_trouble = side.pin_trouble().map(str::to_owned);
     }
 }
 
-impl<K: Card> Enforcer for Wire<K> {
+impl<K: DataPlane> DataPlane for Wire<K> {
     fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()> {
         self.side().apply(ops, now)
     }
@@ -711,11 +709,9 @@ impl<K: Card> Enforcer for Wire<K> {
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()> {
         self.side().allow(prefixes)
     }
-}
 
-impl<K: Card> Card for Wire<K> {
-    fn interfaces(&self) -> &[Attached] {
-        &self.attached
+    fn interfaces(&self) -> Vec<&Attached> {
+        self.attached.iter().collect()
     }
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {

@@ -7,7 +7,7 @@
 use ban_common::{GATE_WORDS, gate_v4, gate_v6};
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::hash::{Map, Set};
+use foldhash::{HashMap as Map, HashSet as Set};
 
 /// Memory of 64-bit words.
 pub(super) trait Words {

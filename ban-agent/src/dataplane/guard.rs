@@ -15,13 +15,13 @@ use ban_common::SLOTS;
 
 use super::{
     attach::attach,
-    entry::Scene,
+    attachment::{Attached, Attachment},
     error::Error,
     hold::Hold,
-    interface::Interface,
     link::{self, Link},
     load::{Loaded, PINNED},
-    xdp::{Attached, Options, Xdp},
+    select::Scene,
+    xdp::{Options, Xdp},
 };
 
 /// Looks after which the pins are compared one by one, though nothing seems to have changed.
@@ -123,9 +123,11 @@ impl Xdp {
         if self.options.interfaces.is_empty() {
             changes.extend(self.follow(&scene));
         }
-        for at in 0..self.attached.len() {
+        for at in 0..self.attachments.len() {
             let tended = self.tend(at, &scene, now);
-            let Some(on) = self.attached.get_mut(at) else { break };
+            let Some(Attachment { interface: on, .. }) = self.attachments.get_mut(at) else {
+                break;
+            };
             match tended {
                 Ok(change) => changes.extend(change),
                 Err(error) => {
@@ -163,25 +165,27 @@ impl Xdp {
     pub(super) fn note_uncovered(&mut self, scene: &Scene) {
         let sits = |on: &&Attached| on.place.is_some() && on.ifindex != 0;
         let protected: HashSet<u32> =
-            self.attached.iter().filter(sits).map(|on| on.ifindex).collect();
+            self.interfaces().into_iter().filter(sits).map(|on| on.ifindex).collect();
         self.guard.uncovered = scene.uncovered(&protected, &self.options.unprotected);
     }
 
     fn wants_tending(&mut self, now: Instant) -> bool {
-        let Xdp { attached, programs, links, guard, .. } = self;
+        let Xdp { attachments, guard, .. } = self;
         if guard.coming.as_ref().is_some_and(|(.., loading)| loading.is_finished()) {
             return true;
         }
         let mut wanted = false;
-        for (on, program) in attached.iter_mut().zip(programs.iter_mut().skip(1)) {
+        for attachment in attachments {
+            let (ifindex, troubled) =
+                (attachment.interface.ifindex, attachment.interface.trouble.is_some());
             // rtnetlink tells when one that is gone comes back
-            if on.ifindex == 0 && on.trouble.is_none() {
+            if ifindex == 0 && !troubled {
                 continue;
             }
-            if on.trouble.is_none() && sits(on, program, links) {
-                on.backoff.calm(now);
+            if !troubled && attachment.sits() {
+                attachment.interface.backoff.calm(now);
             } else {
-                wanted |= on.backoff.ready(now);
+                wanted |= attachment.interface.backoff.ready(now);
             }
         }
         wanted
@@ -189,40 +193,41 @@ impl Xdp {
 
     /// Puts the program on one interface if it does not sit there.
     fn tend(&mut self, at: usize, scene: &Scene, now: Instant) -> Result<Option<String>, Error> {
-        let Xdp { attached, programs, links, pins, options, maps, .. } = self;
-        let (Some(on), Some(program)) = (attached.get_mut(at), programs.get_mut(at + 1)) else {
-            return Ok(None);
-        };
-        let Some(interface) = scene.all.iter().find(|interface| interface.name == on.name) else {
-            links.retain(|(name, _)| *name != on.name);
+        let Xdp { attachments, pins, options, maps, .. } = self;
+        let Some(attachment) = attachments.get_mut(at) else { return Ok(None) };
+        let name = attachment.interface.name.clone();
+        let Some(interface) = scene.all.iter().find(|interface| interface.name == name) else {
+            let Attachment { interface: on, link, .. } = attachment;
+            *link = None;
             on.trouble = None;
             if on.ifindex == 0 {
                 return Ok(None);
             }
             on.ifindex = 0;
-            on.warnings = vec![format!("{} is gone", on.name)];
-            return Ok(Some(format!("{} is gone", on.name)));
+            on.warnings = vec![format!("{name} is gone")];
+            return Ok(Some(format!("{name} is gone")));
         };
-        let same = interface.index == on.ifindex;
-        if same && sits(on, program, links) {
-            on.trouble = None;
+        let same = interface.index == attachment.interface.ifindex;
+        if same && attachment.sits() {
+            attachment.interface.trouble = None;
             return Ok(None);
         }
         // a device that is new has been taken off by nobody
-        if same && !on.backoff.ready(now) {
+        if same && !attachment.interface.backoff.ready(now) {
             return Ok(None);
         }
-        on.backoff.tried(now);
-        if same && let Some(link) = alive(links, interface) {
+        attachment.interface.backoff.tried(now);
+        let alive = same && attachment.alive(interface).is_some();
+        let Attachment { interface: on, program, link } = attachment;
+        if let (true, Some(link)) = (alive, &*link) {
             link.update(program.descriptor()?)
-                .map_err(|e| Error::call("swap the program", on.name.clone(), e))?;
+                .map_err(|e| Error::call("swap the program", name.clone(), e))?;
             on.trouble = None;
-            let name = &on.name;
             return Ok(Some(format!(
                 "another program ran on {name} in place of ours: ours is back"
             )));
         }
-        links.retain(|(name, _)| *name != on.name);
+        *link = None;
         // who took the slot meanwhile keeps it
         let options = Options { replace: false, ..options.clone() };
         let done = attach(&options, pins, interface, program)?;
@@ -233,8 +238,7 @@ impl Xdp {
         maps.controls.claim(on.slot, interface.index);
         let fresh = on.ifindex == 0 && on.warnings.is_empty();
         on.put(interface, done.place, done.warning);
-        links.push((on.name.clone(), done.undo.into_link()));
-        let name = &on.name;
+        *link = Some(done.undo.into_link());
         Ok(Some(if same {
             format!("the program had been taken off {name}: it is back")
         } else if fresh {
@@ -256,24 +260,24 @@ impl Xdp {
         if let Some((name, slot, loading)) = self.guard.coming.take() {
             match loading.join() {
                 Ok(Ok(program)) => {
-                    self.attached.push(Attached::missing(name, slot));
-                    self.programs.push(program);
+                    let on = Attached::missing(name, slot);
+                    self.attachments.push(Attachment::loose(on, program));
                 }
                 Ok(Err(error)) => failed = Some(format!("{name}: {error}")),
                 Err(_) => failed = Some(format!("{name}: the loader has panicked")),
             }
         }
         // empty maps must not be made where ours are missing
-        if self.guard.pin_trouble.is_some() || self.attached.len() + 1 >= SLOTS as usize {
+        if self.guard.pin_trouble.is_some() || self.attachments.len() + 1 >= SLOTS as usize {
             return failed;
         }
-        let known = |name: &str| self.attached.iter().any(|on| on.name == name);
+        let known = |name: &str| self.interfaces().iter().any(|on| on.name == name);
         let fresh = scene
             .entries(&self.options.unprotected)
             .into_iter()
             .find(|(interface, _)| !known(&interface.name) && interface.framing().is_some());
         if let Some((interface, _)) = fresh {
-            let alive = |index| self.attached.iter().any(|on| on.ifindex == index);
+            let alive = |index| self.interfaces().iter().any(|on| on.ifindex == index);
             let slot = self.maps.controls.slot(interface.index, alive)?;
             let (folder, max_bans) = (self.pins.maps(), self.options.max_bans);
             let framing = interface.framing()?;
@@ -296,13 +300,12 @@ impl Xdp {
         if !self.options.interfaces.is_empty() {
             return;
         }
+        let gone = |on: &Attached| !scene.all.iter().any(|interface| interface.name == on.name);
         let mut at = 0;
-        while let Some(on) = self.attached.get(at) {
-            let gone = !scene.all.iter().any(|interface| interface.name == on.name);
-            let others = self.attached.iter().any(|on| on.ifindex != 0);
-            if gone && others {
-                self.attached.remove(at);
-                self.programs.remove(at + 1);
+        while let Some(attachment) = self.attachments.get(at) {
+            let others = self.interfaces().iter().any(|on| on.ifindex != 0);
+            if gone(&attachment.interface) && others {
+                self.attachments.remove(at);
             } else {
                 at += 1;
             }
@@ -349,8 +352,7 @@ impl Xdp {
         let folder = self.pins.maps();
         let mut mended = 0;
         for name in PINNED {
-            let Some(first) = self.programs.first() else { break };
-            let map = first.map(name)?;
+            let map = self.probe.map(name)?;
             let path = folder.join(name);
             let id = |map: &MapData| map.info().ok().map(|info| info.id());
             let there = MapData::from_pin(&path).ok();
@@ -365,7 +367,8 @@ impl Xdp {
         if self.options.hold != Hold::Pinned {
             return Ok(mended);
         }
-        for (name, link) in &self.links {
+        for Attachment { interface: on, link, .. } in &self.attachments {
+            let (name, Some(link)) = (&on.name, link) else { continue };
             let failed = |e| Error::call("pin the link of", name.clone(), e);
             let info = link.info().map_err(failed)?;
             // one that is dead is put back first
@@ -383,21 +386,6 @@ impl Xdp {
         }
         Ok(mended)
     }
-}
-
-/// Whether this interface runs our program by our link.
-fn sits(on: &Attached, program: &mut Loaded, links: &[(String, Link)]) -> bool {
-    let link = links.iter().find(|(name, _)| *name == on.name);
-    let info = link.and_then(|(_, link)| link.info().ok());
-    info.is_some_and(|info| {
-        info.ifindex == on.ifindex && program.id().is_ok_and(|id| id == info.program)
-    })
-}
-
-/// Our link to this interface, if it is still one.
-fn alive<'a>(links: &'a [(String, Link)], interface: &Interface) -> Option<&'a Link> {
-    let (_, link) = links.iter().find(|(name, _)| *name == interface.name)?;
-    link.info().is_ok_and(|info| info.ifindex == interface.index).then_some(link)
 }
 
 /// Removes what is there, if anything is.

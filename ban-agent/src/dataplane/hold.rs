@@ -1,7 +1,9 @@
 //! How firmly the program sits on the interfaces: for good, as long as this process lives, or not
 //! at all. Changes nothing but the attachments: the maps keep their bans.
 
-use super::{attach::attach, error::Error, interface, link::Link, xdp::Xdp};
+use super::{
+    attach::attach, attachment::Attachment, error::Error, interface, link::Link, xdp::Xdp,
+};
 
 /// How firmly the program sits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Xdp {
             }
         }
         self.options.hold = wanted;
-        Ok(self.attached.iter().map(|on| on.name.clone()).collect())
+        Ok(self.interfaces().iter().map(|on| on.name.clone()).collect())
     }
 
     /// Leaves the attachments to our descriptors alone.
@@ -47,7 +49,9 @@ impl Xdp {
     }
 
     fn pin(&self) -> Result<(), Error> {
-        for (name, link) in &self.links {
+        for Attachment { interface: on, link, .. } in &self.attachments {
+            let Some(link) = link else { continue };
+            let name = &on.name;
             let pin = self.pins.link(name);
             let failed = |e| Error::call("pin the link of", name.clone(), e);
             // there already, if it was pinned all along
@@ -60,18 +64,20 @@ impl Xdp {
 
     fn take_off(&mut self) -> Result<(), Error> {
         self.unpin()?;
-        while let Some((name, link)) = self.links.last() {
-            link.take_off().map_err(|e| Error::call("detach", name.clone(), e))?;
-            self.links.pop();
+        for Attachment { interface: on, link, .. } in self.attachments.iter_mut().rev() {
+            if let Some(link) = link {
+                link.take_off().map_err(|e| Error::call("detach", on.name.clone(), e))?;
+            }
+            *link = None;
         }
-        self.attached.iter_mut().for_each(|on| on.place = None);
+        self.attachments.iter_mut().for_each(|attachment| attachment.interface.place = None);
         Ok(())
     }
 
     /// Attaches, pinned, where it sits nowhere.
     fn put_on(&mut self) -> Result<(), Error> {
         let all = interface::list()?;
-        for (on, program) in self.attached.iter_mut().zip(self.programs.iter_mut().skip(1)) {
+        for Attachment { interface: on, program, link } in &mut self.attachments {
             if on.place.is_some() {
                 continue;
             }
@@ -85,7 +91,7 @@ impl Xdp {
             let warnings = std::mem::take(&mut on.warnings);
             on.put(interface, done.place, done.warning);
             on.warnings.extend(warnings);
-            self.links.push((on.name.clone(), done.undo.into_link()));
+            *link = Some(done.undo.into_link());
         }
         Ok(())
     }

@@ -112,7 +112,8 @@ impl Link {
     /// As the kernel says.
     pub(super) fn open(path: &Path) -> io::Result<Option<Link>> {
         let name = c_path(path)?;
-        let mut attr = PinAttr { path: name.as_ptr().addr() as u64, ..PinAttr::default() };
+        let mut attr =
+            PinAttr { path: name.as_ptr().expose_provenance() as u64, ..PinAttr::default() };
         // SAFETY: `name` is a C string that outlives the call; the kernel returns a new
         // descriptor that nobody else owns.
         match unsafe { bpf(OBJ_GET, &mut attr).map(|fd| OwnedFd::from_raw_fd(fd)) } {
@@ -154,7 +155,7 @@ impl Link {
     pub(super) fn info(&self) -> io::Result<Info> {
         let mut info = Info::default();
         let length = u32::try_from(size_of::<Info>()).map_err(io::Error::other)?;
-        let info_address = std::ptr::from_mut(&mut info).addr() as u64;
+        let info_address = std::ptr::from_mut(&mut info).expose_provenance() as u64;
         let mut attr = InfoAttr { fd: raw(&self.0), length, info: info_address };
         // SAFETY: `info` has room for `length` bytes and outlives the call.
         unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
@@ -209,8 +210,11 @@ impl Link {
 /// As the kernel says.
 pub(super) fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
     let name = c_path(path)?;
-    let mut attr =
-        PinAttr { path: name.as_ptr().addr() as u64, fd: raw(object), ..PinAttr::default() };
+    let mut attr = PinAttr {
+        path: name.as_ptr().expose_provenance() as u64,
+        fd: raw(object),
+        ..PinAttr::default()
+    };
     // SAFETY: `name` is a C string that outlives the call.
     unsafe { bpf(OBJ_PIN, &mut attr) }.map(|_| ())
 }

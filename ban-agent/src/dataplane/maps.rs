@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 #[cfg(test)]
 use ban_common::PORT_SETS;
 use ban_common::{Ban, Count, GATE_WORDS, PortSet, ROWS, SITE_LENGTHS, SLOTS, Verdict};
+use foldhash::HashMap as Map;
 
 use super::{
     Held, Hits, Verdicts,
@@ -15,7 +16,6 @@ use super::{
     clock::JiffyClock,
     error::Error,
     gates::{GateV4, GateV6},
-    hash::Map,
     load::Loaded,
     ports::PortSets,
     raw::{Ground, Kernel, MapKey, Raw},
@@ -664,7 +664,7 @@ mod tests {
 
     use ban_common::Verdict;
 
-    use super::super::{Double, Enforcer as _};
+    use super::super::{DataPlane as _, Double};
     use super::*;
     use crate::net::{parse_ports, parse_prefix};
 

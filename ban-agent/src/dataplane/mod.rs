@@ -1,19 +1,18 @@
 //! The only module that knows aya: loads and attaches the program, keeps its maps.
 //!
-//! Knows what the kernel has to hold ([`Op`]), never why. [`Xdp`] is the real thing; tests of other
+//! Knows what the kernel has to hold ([`crate::ledger::Op`]), never why. [`Xdp`] is the real thing; tests of other
 //! stages have the same bookkeeping over tables in memory.
 
 mod attach;
+mod attachment;
 pub mod batch;
-mod card;
 mod clock;
 #[cfg(test)]
 mod double;
-mod entry;
 mod error;
+mod events;
 mod gates;
 mod guard;
-mod hash;
 mod heap;
 mod hold;
 pub mod interface;
@@ -23,10 +22,13 @@ mod mapped;
 mod maps;
 pub mod memory;
 mod pins;
+mod plane;
 mod ports;
 mod raw;
 mod resize;
+mod select;
 mod settings;
+mod start;
 mod sys;
 mod tables;
 mod words;
@@ -40,23 +42,21 @@ use jiff::Timestamp;
 #[cfg(test)]
 pub(crate) use self::double::{Double, Step, To, Wire};
 pub use self::{
-    card::Card,
+    attachment::Attached,
     clock::JiffyClock,
-    entry::protected,
     error::Error,
+    events::Events,
     heap::{few_arenas, give_back},
     hold::Hold,
     link::Place,
     load::{Loaded, PINNED, ProgramSize, release},
     pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},
+    plane::DataPlane,
+    select::protected,
     tables::Sweep,
-    xdp::{Attached, Events, Options, Xdp},
+    xdp::{Options, Xdp},
 };
-use crate::{
-    clock::Now,
-    ledger::{Enforced, Op},
-    net::IpNet,
-};
+use crate::{ledger::Enforced, net::IpNet};
 
 /// Packets and bytes that a ban dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,73 +130,4 @@ impl From<Count> for Hits {
     fn from(count: Count) -> Hits {
         Hits { packets: count.packets, bytes: count.bytes }
     }
-}
-
-/// Where bans are enforced: the real maps, or a model of them in tests.
-pub trait Enforcer: Send {
-    /// Applies `ops` in order, in as few system calls as it can.
-    ///
-    /// # Errors
-    /// The first failure; earlier ops stay applied, and applying all of them again is harmless.
-    fn apply(&mut self, ops: &[Op], now: Now) -> anyhow::Result<()>;
-
-    /// Counters of these prefixes, in their order; zero where a prefix is not held.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn hits(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Hits>>;
-
-    /// Shows `visit` everything that is held, and keeps nothing of it: there may be millions.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()>;
-
-    /// Everything that is held.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn held(&mut self) -> anyhow::Result<Vec<Held>> {
-        let mut held = Vec::new();
-        self.each_held(&mut |ban| held.push(ban))?;
-        Ok(held)
-    }
-
-    /// What is enforced for each of `prefixes`, in their order; `None` where anything is missing.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
-        let mut found = vec![None; prefixes.len()];
-        self.each_held(&mut |held| {
-            let at = prefixes.iter().position(|prefix| *prefix == held.prefix);
-            if let Some(slot) = at.and_then(|at| found.get_mut(at)) {
-                *slot = Some(held.enforced);
-            }
-        })?;
-        Ok(found)
-    }
-
-    /// About `count` more of what is held, whoever put it there.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn sweep(&mut self, sweep: &mut Sweep, _count: usize) -> anyhow::Result<Vec<IpNet>> {
-        *sweep = Sweep::over();
-        Ok(Vec::new())
-    }
-
-    /// Whether the allow list is exactly this one.
-    ///
-    /// # Errors
-    /// If the maps cannot be read.
-    fn allows(&mut self, _prefixes: &[IpNet]) -> anyhow::Result<bool> {
-        Ok(true)
-    }
-
-    /// Replaces the allow list; its prefixes are never dropped.
-    ///
-    /// # Errors
-    /// If the maps cannot be written.
-    fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()>;
 }

@@ -9,18 +9,18 @@ use std::{
 
 use aya::maps::MapData;
 use ban_common::Ban;
+use foldhash::HashMap as Map;
 
 use super::{
     Hits, Xdp,
+    attachment::Attached,
     batch::Table,
     clock::JiffyClock,
     error::Error,
-    hash::Map,
     load::{Loaded, SIZED, entries},
     maps::Maps,
     raw::MapKey,
     tables::{AllowV4, Entries, Key, LpmV6, Tables},
-    xdp::Attached,
 };
 
 impl Xdp {
@@ -34,58 +34,34 @@ impl Xdp {
         let folder = self.pins.maps();
         let Some((next, old)) = Next::make(&folder, max_bans)? else { return Ok(false) };
         let load = |slot| Loaded::over(|name| next.pin(name), max_bans, slot);
-        let mut first = load(0)?;
-        let clock = JiffyClock::measure(first.clock()?)?;
-        let mut programs = vec![first];
-        for on in &self.attached {
-            let mut program = load(on.slot)?.framed(on.framing);
+        let mut probe = load(0)?;
+        let clock = JiffyClock::measure(probe.clock()?)?;
+        let mut steps = Vec::with_capacity(self.attachments.len());
+        for attachment in &mut self.attachments {
+            let Attached { slot, framing, .. } = attachment.interface;
+            let mut program = load(slot)?.framed(framing);
             program.program()?;
-            programs.push(program);
+            steps.push((attachment, program));
         }
         let late = next.fill(old)?;
-        let Some(first) = programs.first() else { return Ok(false) };
-        let maps = Maps::new(first, clock)?;
-        let mut former = std::mem::take(&mut self.programs);
-        let both = former.iter_mut().skip(1).zip(programs.iter_mut().skip(1));
-        let mut steps: Vec<_> = self.attached.iter().zip(both).collect();
-        let swapped = all_or_none(
+        let maps = Maps::new(&probe, clock)?;
+        all_or_none(
             &mut steps,
-            |(on, (_, program))| self.swap(on, program).and_then(|there| must_be_there(on, there)),
-            |(on, (former, _))| self.swap(on, former).map(|_| ()),
-        );
-        let swapped = swapped.and_then(|()| {
-            next.take_over().inspect_err(|_| {
-                // the pins are the old maps' still
-                take_back(&mut steps, |(on, (former, _))| self.swap(on, former).map(|_| ()));
-            })
-        });
-        drop(steps);
-        if let Err(error) = swapped {
-            self.programs = former;
-            return Err(error);
+            |(attachment, program)| attachment.run(program),
+            |(attachment, _)| attachment.run_own(),
+        )?;
+        next.take_over().inspect_err(|_| {
+            // the pins are the old maps' still
+            take_back(&mut steps, |(attachment, _)| attachment.run_own());
+        })?;
+        for (attachment, program) in steps {
+            attachment.program = program;
         }
+        self.probe = probe;
         self.maps = maps;
-        self.programs = programs;
         self.options.max_bans = max_bans;
         late.carry(&mut self.maps);
         Ok(true)
-    }
-
-    /// Puts `program` in the place of the one that runs on an interface; `false` if none of ours
-    /// is found there.
-    pub(super) fn swap(&self, on: &Attached, program: &mut Loaded) -> Result<bool, Error> {
-        if on.place.is_none() || on.ifindex == 0 {
-            return Ok(true);
-        }
-        let failed = |e| Error::call("swap the program", on.name.clone(), e);
-        let program = program.program()?.fd().map_err(|source| Error::Program {
-            what: "use the program",
-            source: Box::new(source),
-        })?;
-        match self.links.iter().find(|(name, _)| *name == on.name) {
-            Some((_, link)) => link.update(program).map_err(failed).map(|()| true),
-            None => Ok(false),
-        }
     }
 }
 
@@ -111,11 +87,6 @@ fn take_back<T>(of: &mut [T], mut back: impl FnMut(&mut T) -> Result<(), Error>)
             log::error!("an interface keeps maps that are no longer written: {error}");
         }
     }
-}
-
-fn must_be_there(on: &Attached, there: bool) -> Result<(), Error> {
-    let gone = || Error::call("swap the program", on.name.clone(), io::ErrorKind::NotFound.into());
-    if there { Ok(()) } else { Err(gone()) }
 }
 
 /// Makes the maps pinned in `folder` hold `max_bans`, before any program of ours uses them. What

@@ -2,12 +2,12 @@
 
 use aya::Pod;
 use ban_common::{Ban, NetV4, PORT_SETS, SITE_LENGTHS, Site};
+use foldhash::HashMap as Map;
 
 use super::{
     batch::Table,
     error::Error,
     gates::GATE_LENGTH,
-    hash::Map,
     load::{Loaded, entries},
     raw::{Ground, Kernel, MapKey, Raw as _},
 };

@@ -28,7 +28,7 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Config},
     control::{Call, Reply, Request, Term},
-    dataplane::{Double, Enforcer as _, Step as KernelStep, Wire},
+    dataplane::{DataPlane as _, Double, Step as KernelStep, Wire},
     event::Bus,
     jail::Sentence,
     ledger::{Holder, Op},

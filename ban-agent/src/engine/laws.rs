@@ -30,7 +30,7 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Config},
     control::{Call, Reply, Request, Term},
-    dataplane::{Card, Double, Options, To, Wire, Xdp, check_bpffs},
+    dataplane::{DataPlane, Double, Options, To, Wire, Xdp, check_bpffs},
     event::Bus,
     jail::{self, Sentence, Widen},
     ledger::{Holder, Plan, Protected},
@@ -170,7 +170,7 @@ fn step(random: &mut Random, restarts: bool) -> Step {
 }
 
 /// A kernel side, and what its program says.
-trait Side: Card + Sized + 'static {
+trait Side: DataPlane + Sized + 'static {
     /// The verdict on a packet.
     fn verdict(&mut self, source: IpAddr, to: To, now: Boot) -> Verdict;
 

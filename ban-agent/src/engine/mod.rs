@@ -56,7 +56,7 @@ use crate::{
     clock::Now,
     config::{self, Config, Disk},
     control::{Access, Asked, Refusal, Reply},
-    dataplane::Card,
+    dataplane::DataPlane,
     event::{Action, Bus, Event, What},
     jail::Breaker,
     ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
@@ -109,7 +109,7 @@ pub(crate) struct Engine {
     config: Config,
     path: PathBuf,
     ledger: Ledger,
-    pub(crate) xdp: Box<dyn Card>,
+    pub(crate) xdp: Box<dyn DataPlane>,
     pub(crate) store: Store,
     pipeline: Pipeline,
     actions: Actions,
@@ -171,7 +171,7 @@ enum Leaving {
 }
 
 /// Takes the program off; the answer to whoever asked, and the same for our own end.
-fn detach(xdp: Box<dyn Card>) -> (Reply, Result<(), Error>) {
+fn detach(xdp: Box<dyn DataPlane>) -> (Reply, Result<(), Error>) {
     match xdp.detach().map_err(Error::from) {
         Ok(interfaces) => {
             let interfaces = interfaces.join(", ");
@@ -190,7 +190,7 @@ fn detach(xdp: Box<dyn Card>) -> (Reply, Result<(), Error>) {
 impl Engine {
     pub(crate) fn new(
         options: Options,
-        xdp: Box<dyn Card>,
+        xdp: Box<dyn DataPlane>,
         store: Store,
         trial: Trial,
         pipeline: Pipeline,

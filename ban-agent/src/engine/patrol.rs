@@ -188,7 +188,7 @@ impl Engine {
 
     /// The interfaces, and whether each is there.
     pub(super) fn present(&self) -> Vec<(String, bool)> {
-        let interfaces = self.xdp.interfaces().iter();
+        let interfaces = self.xdp.interfaces().into_iter();
         interfaces.map(|attached| (attached.name.clone(), attached.ifindex != 0)).collect()
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Engine, Options, command::Command, trial::Trial};
 use crate::{
-    clock::Now, config::Config, dataplane::Card, event::Bus, pipeline::Pipeline, store::Store,
+    clock::Now, config::Config, dataplane::DataPlane, event::Bus, pipeline::Pipeline, store::Store,
 };
 
 /// xorshift64* (Vigna 2016).
@@ -46,7 +46,7 @@ impl Agent {
     pub(super) fn new(
         config: Config,
         path: PathBuf,
-        card: Box<dyn Card>,
+        card: Box<dyn DataPlane>,
         trial: Trial,
         bus: Bus,
         now: Now,

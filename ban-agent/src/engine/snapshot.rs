@@ -99,7 +99,7 @@ impl Engine {
     }
 
     fn interfaces(&self) -> Vec<Interface> {
-        let attached = self.xdp.interfaces().iter();
+        let attached = self.xdp.interfaces().into_iter();
         attached
             .map(|attached| Interface {
                 name: attached.name.clone(),
@@ -113,7 +113,7 @@ impl Engine {
     }
 
     fn counted(&self) -> Vec<(String, Verdicts)> {
-        let interfaces = self.xdp.interfaces().iter();
+        let interfaces = self.xdp.interfaces().into_iter();
         let counted = interfaces.filter_map(|attached| match self.xdp.verdicts(Some(attached)) {
             Ok(verdicts) => Some((attached.name.clone(), verdicts)),
             Err(error) => {
@@ -161,7 +161,7 @@ impl Engine {
             }
         }
         warnings.extend(self.bus.observer().geo().trouble());
-        let there = self.xdp.interfaces().iter().filter(|on| on.ifindex != 0);
+        let there = self.xdp.interfaces().into_iter().filter(|on| on.ifindex != 0);
         warnings.extend(there.flat_map(|on| on.warnings.iter().cloned()));
         let sources = self.sources();
         let quiet = sources.iter().filter(|status| !Engine::is_alarm(status));

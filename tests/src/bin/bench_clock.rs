@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Options, Xdp},
+    dataplane::{DataPlane as _, Options, Xdp},
     ledger::Op,
     net::host,
 };

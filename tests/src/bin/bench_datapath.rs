@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Loaded, Options, Xdp},
+    dataplane::{DataPlane as _, Loaded, Options, Xdp},
     ledger::Op,
     net::{IpNet, host},
 };

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Loaded, Mode, Options, Xdp},
+    dataplane::{DataPlane as _, Loaded, Mode, Options, Xdp},
     ledger::Op,
     net::host,
 };

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{Enforcer as _, Options, Xdp},
+    dataplane::{DataPlane as _, Options, Xdp},
     ledger::Op,
     net::host,
 };

@@ -19,7 +19,7 @@ use std::{
 
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{self, Enforcer as _, Error, Mode, Options, Place, Xdp},
+    dataplane::{self, DataPlane as _, Error, Mode, Options, Place, Xdp},
     ledger::Op,
     net::parse_prefix,
 };
@@ -242,7 +242,7 @@ fn a_port_is_protected_with_a_warning() {
     stage.edge.ip("link add br0 type bridge").unwrap();
     stage.edge.ip("link set edge0 master br0").unwrap();
     let xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
-    let [port, other] = xdp.interfaces() else { panic!("{:?}", xdp.interfaces()) };
+    let [port, other] = xdp.interfaces()[..] else { panic!("{:?}", xdp.interfaces()) };
     assert_eq!(port.place, Some(Place::Native));
     assert!(port.warnings[0].contains("edge0 is a port of the bridge br0"), "{port:?}");
     assert!(other.warnings.is_empty(), "{other:?}");

@@ -18,7 +18,7 @@ use crate::{
     clock::{Boot, Now},
     config,
     control::{Document, Reply},
-    dataplane::{Attached, Double, Enforcer as _, Place, Wire},
+    dataplane::{Attached, DataPlane as _, Double, Place, Wire},
     engine::{command::Command, rig::Agent, trial::Trial},
     event::{Bus, Subscription, What},
     filter,

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::{
     error::Error,
     interface::{self, Interface, default_route},
+    xdp::Options,
 };
 
 /// `ARPHRD_LOOPBACK`.
@@ -24,6 +25,38 @@ pub fn protected(names: &[String], except: &[String]) -> Result<Vec<String>, Err
     let (found, missing) =
         if names.is_empty() { (scene.entries(except), Vec::new()) } else { scene.named(names) };
     Ok(found.into_iter().map(|(interface, _)| interface.name).chain(missing).collect())
+}
+
+/// What is to be protected at the start.
+#[derive(Default)]
+pub(super) struct Chosen {
+    pub(super) found: Vec<Choice>,
+    /// Named, and not there.
+    pub(super) missing: Vec<String>,
+    /// None was named: what cannot be protected does not stop the others.
+    pub(super) lenient: bool,
+}
+
+/// What the options ask for.
+///
+/// # Errors
+/// If none of it is there.
+pub(super) fn choose(options: &Options, scene: &Scene) -> Result<Chosen, Error> {
+    if options.interfaces.is_empty() {
+        let found = scene.entries(&options.unprotected);
+        if found.is_empty() {
+            return Err(Error::NoDefaultRoute);
+        }
+        return Ok(Chosen { found, missing: Vec::new(), lenient: true });
+    }
+    let (found, missing) = scene.named(&options.interfaces);
+    match missing.first() {
+        Some(name) if found.is_empty() => Err(Error::NoInterface {
+            name: name.clone(),
+            known: scene.all.iter().map(|interface| interface.name.clone()).collect(),
+        }),
+        _ => Ok(Chosen { found, missing, lenient: false }),
+    }
 }
 
 /// The interfaces as the kernel describes them.
