@@ -78,8 +78,8 @@ fn processes(proc: &Path) -> Vec<Process> {
 
 /// The service in the path of a control group: `0::/system.slice/ssh.service`.
 fn unit(cgroup: &str) -> Option<String> {
-    let parts = cgroup.lines().flat_map(|line| line.split('/'));
-    parts.filter(|part| part.ends_with(".service")).next_back().map(str::to_owned)
+    let mut parts = cgroup.lines().flat_map(|line| line.split('/'));
+    parts.rfind(|part| part.ends_with(".service")).map(str::to_owned)
 }
 
 /// What listens for others, by inode.
