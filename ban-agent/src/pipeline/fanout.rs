@@ -1,7 +1,7 @@
 //! Runs each distinct source once and hands its lines to every jail that reads it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,8 +11,14 @@ use tokio::{
     time,
 };
 
-use super::acks::{AckGuard, AckQueue, Told};
-use crate::source::{self, Batch, Looked, Resume};
+use super::{
+    acks::{AckGuard, AckQueue, Told},
+    worker::Counters,
+};
+use crate::{
+    filter::{Filter, SharedPrefilter, Starts, lines_in},
+    source::{self, Batch, Looked, Resume},
+};
 
 /// Batches that may wait between two stages: enough to keep both busy, and little memory.
 const QUEUE: usize = 4;
@@ -24,17 +30,55 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) batch: Batch,
+    /// Where the lines begin that this jail has to look at; `None`: it looks at all.
+    pub(crate) starts: Option<Starts>,
+    /// How many lines there are.
+    pub(crate) count: u64,
     pub(crate) guard: Arc<AckGuard>,
 }
 
-/// The jails that read one source.
-type Readers = Arc<Mutex<Vec<mpsc::Sender<Delivery>>>>;
+/// A jail that reads the source.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    pub(crate) deliveries: mpsc::Sender<Delivery>,
+    pub(crate) filter: Arc<Filter>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// The jails that read one source, and one pass over its lines for all of them.
+#[derive(Debug)]
+struct Readers {
+    jails: Vec<Reader>,
+    /// Made with the first lines; `None`: each jail looks at all of them.
+    shared: OnceLock<Option<SharedPrefilter>>,
+}
+
+impl Readers {
+    fn new(jails: Vec<Reader>) -> Arc<Readers> {
+        Arc::new(Readers { jails, shared: OnceLock::new() })
+    }
+
+    /// What each jail has to look at.
+    fn sort(&self, batch: &Batch) -> Vec<Option<Starts>> {
+        // one jail does as well by itself
+        let shared = self.shared.get_or_init(|| match self.jails.as_slice() {
+            [_, _, ..] => SharedPrefilter::new(self.jails.iter().map(|jail| &*jail.filter)),
+            _ => None,
+        });
+        match shared {
+            Some(shared) => shared.sort(&batch.lines),
+            None => vec![None; self.jails.len()],
+        }
+    }
+}
+
+type Shared = Arc<Mutex<Arc<Readers>>>;
 
 /// One running source; it ends when this is dropped, and loses nothing: what no jail handled is
 /// read again from the last position.
 #[derive(Debug)]
 pub(crate) struct Fanout {
-    readers: Readers,
+    readers: Shared,
     /// Has a source that failed try again at once.
     again: Arc<Notify>,
     tasks: Vec<JoinHandle<()>>,
@@ -46,14 +90,14 @@ impl Fanout {
     /// Starts reading `spec` for `readers`, from where `resume` says.
     pub(crate) fn start(
         spec: source::Spec,
-        readers: Vec<mpsc::Sender<Delivery>>,
+        readers: Vec<Reader>,
         resume: Resume,
         stats: &source::Stats,
         told: Told,
         looked: Looked,
     ) -> Fanout {
         let stats = stats.of_source();
-        let readers = Arc::new(Mutex::new(readers));
+        let readers = Arc::new(Mutex::new(Readers::new(readers)));
         let (sender, batches) = mpsc::channel(QUEUE);
         let again = Arc::new(Notify::new());
         let key = spec.clone();
@@ -66,11 +110,11 @@ impl Fanout {
     /// The same for lines that the daemon itself tells, and counts in `stats`.
     pub(crate) fn told(
         batches: mpsc::Receiver<Batch>,
-        readers: Vec<mpsc::Sender<Delivery>>,
+        readers: Vec<Reader>,
         told: Told,
         stats: source::Stats,
     ) -> Fanout {
-        let readers = Arc::new(Mutex::new(readers));
+        let readers = Arc::new(Mutex::new(Readers::new(readers)));
         let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), told));
         Fanout { readers, again: Arc::default(), tasks: vec![handing], stats }
     }
@@ -86,8 +130,8 @@ impl Fanout {
     }
 
     /// Sets who reads it from the next batch on.
-    pub(crate) fn set_readers(&self, readers: Vec<mpsc::Sender<Delivery>>) {
-        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
+    pub(crate) fn set_readers(&self, readers: Vec<Reader>) {
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = Readers::new(readers);
     }
 }
 
@@ -159,7 +203,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 async fn hand_out(
     spec: Option<source::Spec>,
     mut batches: mpsc::Receiver<Batch>,
-    readers: Readers,
+    readers: Shared,
     told: Told,
 ) {
     let order = AckQueue::new(told);
@@ -168,11 +212,18 @@ async fn hand_out(
         let key = spec.as_ref().filter(|_| gone || position.is_some());
         let position = key.map(|spec| (spec.key(&batch.origin), position));
         let guard = AckQueue::guard(&order, position);
-        let delivery = Delivery { batch, guard };
-        let senders = readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for sender in senders {
+        let readers = Arc::clone(&*readers.lock().unwrap_or_else(PoisonError::into_inner));
+        let (wanted, count) = (readers.sort(&batch), lines_in(&batch.lines));
+        for (jail, starts) in readers.jails.iter().zip(wanted) {
+            // it may match a line as a container engine wrapped it
+            let starts = starts.filter(|_| batch.raw.is_none() || !jail.filter.is_wrapped());
+            if starts.as_ref().is_some_and(Vec::is_empty) {
+                jail.counters.lines.fetch_add(count, Ordering::Relaxed);
+                continue;
+            }
+            let (batch, guard) = (batch.clone(), Arc::clone(&guard));
             // a jail that a reload ended has no receiver any more
-            let _ = sender.send(delivery.clone()).await;
+            let _ = jail.deliveries.send(Delivery { batch, starts, count, guard }).await;
         }
     }
 }
@@ -182,7 +233,53 @@ mod tests {
     use tokio::net::UdpSocket;
 
     use super::*;
-    use crate::patience::patience;
+    use crate::{filter, patience::patience};
+
+    fn reader(patterns: &[&str], deliveries: mpsc::Sender<Delivery>) -> Reader {
+        let spec = filter::Spec {
+            failregex: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            ..filter::Spec::default()
+        };
+        let filter = Arc::new(Filter::compile(&spec).unwrap());
+        Reader { deliveries, filter, counters: Arc::default() }
+    }
+
+    #[tokio::test]
+    async fn a_jail_is_woken_for_its_lines_alone_and_counts_all() {
+        let (sender, batches) = mpsc::channel(QUEUE);
+        let (readers, mut lines): (Vec<_>, Vec<_>) =
+            [&["^bad <ADDR>$"], &["^worse <ADDR>$"], &["^<ADDR>$"]]
+                .map(|patterns| {
+                    let (deliveries, lines) = mpsc::channel(QUEUE);
+                    (reader(patterns, deliveries), lines)
+                })
+                .into_iter()
+                .unzip();
+        let counters: Vec<_> = readers.iter().map(|reader| Arc::clone(&reader.counters)).collect();
+        let told: Told = Arc::new(|_| ());
+        let stats = source::Stats::default().of_source();
+        let _fanout = Fanout::told(batches, readers, told, stats);
+        let batch = Batch {
+            origin: "log".into(),
+            lines: "good\nbad 192.0.2.1\nfine\nBAD 192.0.2.1\n".into(),
+            stamped: false,
+            raw: None,
+            backlog: false,
+            live: true,
+            position: None,
+            gone: false,
+            torn: false,
+            read: std::time::Instant::now(),
+        };
+        sender.send(batch).await.unwrap();
+        let delivery = lines[0].recv().await.unwrap();
+        // the second without regard to case: the jail's own pass tells
+        assert_eq!((delivery.starts, delivery.count), (Some(vec![5, 24]), 4));
+        assert_eq!(lines[2].recv().await.unwrap().starts, None);
+        assert!(lines[1].try_recv().is_err(), "nothing for it");
+        let counted = counters.iter().map(|counters| counters.lines.load(Ordering::Relaxed));
+        assert_eq!(Vec::from_iter(counted), [0, 4, 0], "the others count when they have looked");
+    }
 
     /// An address that is taken when the agent starts, and free later.
     #[tokio::test]
@@ -191,11 +288,12 @@ mod tests {
         let listen = format!("udp://{}", taken.local_addr().unwrap());
         let stats = source::Stats::default();
         let (deliveries, mut lines) = mpsc::channel(QUEUE);
+        let reader = reader(&["^.*<ADDR>"], deliveries);
         let told = Arc::new(|_| ());
         let (looked, mut looking) = mpsc::channel(1);
         let spec = source::Spec::Syslog { listen: listen.clone() };
         let resume = Resume::default();
-        let fanout = Fanout::start(spec, vec![deliveries], resume, &stats, told, looked);
+        let fanout = Fanout::start(spec, vec![reader], resume, &stats, told, looked);
         assert_eq!(looking.recv().await, None, "a start waits for it for ever");
         let wait = async {
             while stats.snapshot().get(&*listen).is_none_or(|counters| counters.error.is_none()) {

@@ -24,7 +24,7 @@ use tokio::{
 pub(crate) use self::worker::Counters;
 use self::{
     acks::{Handled, Told},
-    fanout::{Delivery, Fanout},
+    fanout::{Fanout, Reader},
     ignore_command::Inquiry,
     own_bans::Bans,
     worker::{Forgiven, Rest, Worker},
@@ -69,8 +69,8 @@ pub(crate) struct Pipeline {
 /// One jail's task.
 struct Running {
     spec: jail::Spec,
-    counters: Arc<Counters>,
-    deliveries: mpsc::Sender<Delivery>,
+    /// Where its lines go.
+    reader: Reader,
     /// Times that its task failed, and when it is started again if it does.
     deaths: u64,
     again: Option<Boot>,
@@ -173,7 +173,7 @@ impl Pipeline {
     ) -> Running {
         let counts = self.counts.remove(&spec.rules.name).unwrap_or_default();
         let deaths = former.as_ref().map_or(0, |former| former.deaths);
-        let counters = former.as_ref().map(|former| Arc::clone(&former.counters));
+        let counters = former.as_ref().map(|former| Arc::clone(&former.reader.counters));
         let counters = counters.unwrap_or_default();
         let mut onlink = self.onlink.subscribe();
         onlink.mark_changed();
@@ -191,7 +191,7 @@ impl Pipeline {
                 .as_ref()
                 .map(|rule| Inquiry::new(Arc::clone(&spec.rules.name), rule)),
             name: Arc::clone(&spec.rules.name),
-            scanner: Scanner::new(filter),
+            scanner: Scanner::new(Arc::clone(&filter)),
             jail,
             counters: Arc::clone(&counters),
             core: self.core.clone(),
@@ -206,7 +206,8 @@ impl Pipeline {
         let former = former.and_then(Running::stop);
         let task = Some(tokio::spawn(worker.run(receiver, stopped, former)));
         let (spec, stop) = (spec.clone(), Some(stop));
-        Running { spec, counters, deliveries, deaths, again: None, stop, task }
+        let reader = Reader { deliveries, filter, counters };
+        Running { spec, reader, deaths, again: None, stop, task }
     }
 
     /// Tells the jails the networks that this host is a member of.
@@ -220,10 +221,10 @@ impl Pipeline {
         let told: Told = Arc::new(move |handled: Handled| {
             positions.handled(handled.positions, handled.counted);
         });
-        let mut readers: HashMap<source::Spec, Vec<mpsc::Sender<Delivery>>> = HashMap::new();
+        let mut readers: HashMap<source::Spec, Vec<Reader>> = HashMap::new();
         for running in self.jails.values() {
             for source in &running.spec.sources {
-                readers.entry(source.clone()).or_default().push(running.deliveries.clone());
+                readers.entry(source.clone()).or_default().push(running.reader.clone());
             }
         }
         self.fanouts.retain(|spec, _| readers.contains_key(spec));
@@ -253,7 +254,7 @@ impl Pipeline {
 
     /// Name, spec and counters of each jail, by name.
     pub(crate) fn jails(&self) -> impl Iterator<Item = (&jail::Spec, &Counters)> {
-        self.jails.values().map(|running| (&running.spec, &*running.counters))
+        self.jails.values().map(|running| (&running.spec, &*running.reader.counters))
     }
 
     /// The jails whose task has ended though nobody ended it: how often, and whether it is so now.
@@ -306,7 +307,7 @@ impl Pipeline {
     /// A sentence of this jail became a ban.
     pub(crate) fn count_ban(&self, jail: &str) {
         if let Some(running) = self.jails.get(jail) {
-            running.counters.total.fetch_add(1, Ordering::Relaxed);
+            running.reader.counters.total.fetch_add(1, Ordering::Relaxed);
         }
     }
 

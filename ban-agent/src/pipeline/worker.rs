@@ -121,7 +121,8 @@ impl Worker {
         // to their end, which comes as soon as the sources know their new reader
         if let Some(mut waiting) = waiting {
             while let Some(delivery) = waiting.recv().await {
-                self.handle(delivery).await;
+                // they were chosen for the former patterns
+                self.handle(Delivery { starts: None, ..delivery }).await;
             }
         }
         let mut deliveries = deliveries;
@@ -238,9 +239,13 @@ impl Worker {
                 verdict.weigh(jail, delivery, failure, line, now);
             }
         };
-        let counts = match &batch.raw {
-            Some(raw) => scanner.scan_both(&batch.lines, raw, now.wall, &mut sink),
-            None => scanner.scan(&batch.lines, batch.stamped, now.wall, &mut sink),
+        let (lines, stamped) = (&batch.lines, batch.stamped);
+        let counts = match (&delivery.starts, &batch.raw) {
+            (Some(starts), _) => {
+                scanner.scan_at(lines, starts, delivery.count, stamped, now.wall, &mut sink)
+            }
+            (None, Some(raw)) => scanner.scan_both(lines, raw, now.wall, &mut sink),
+            (None, None) => scanner.scan(lines, stamped, now.wall, &mut sink),
         };
         if let (Some(inquiry), false) = (inquiry, asked.is_empty()) {
             let tickets = asked.iter().map(|(failure, line)| Ticket::of_failure(failure, line));
@@ -419,7 +424,8 @@ mod tests {
                 torn: false,
                 read,
             };
-            Delivery { batch, guard: AckQueue::guard(&self.order, None) }
+            let count = count as u64;
+            Delivery { batch, starts: None, count, guard: AckQueue::guard(&self.order, None) }
         }
 
         fn forgive(&self, host: Option<u8>, jail: Option<&str>, given: Instant) {

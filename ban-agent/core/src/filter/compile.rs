@@ -126,6 +126,12 @@ impl Filter {
         all.filter(|(_, pattern)| pattern.optional_port).map(|(index, _)| index)
     }
 
+    /// Whether lines that a container engine wrapped are tried as they stand in its file, too.
+    #[must_use]
+    pub fn is_wrapped(&self) -> bool {
+        self.wrapped
+    }
+
     /// Whether lines are rejected on their raw bytes; if not, each line meets the patterns.
     #[must_use]
     pub fn rejects_early(&self) -> bool {

@@ -19,6 +19,7 @@ mod prefilter;
 mod python;
 mod scan;
 mod session;
+mod shared;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,8 @@ use crate::net::IpNet;
 
 pub use compile::Filter;
 pub use document::{Conditions, Form, Spec as Document, Wanted};
-pub use scan::{Counts, MAX_LINE, Outcome, Scanner};
+pub use scan::{Counts, MAX_LINE, Outcome, Scanner, lines_in};
+pub use shared::{SharedPrefilter, Starts};
 pub use words::Words;
 
 /// A filter in fail2ban's words, before it is compiled. Tags and interpolation of fail2ban's own

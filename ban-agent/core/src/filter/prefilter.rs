@@ -15,6 +15,8 @@ pub(super) struct Suspects(u64);
 impl Suspects {
     /// Every pattern.
     pub(super) const ALL: Suspects = Suspects(u64::MAX);
+    /// None of them.
+    pub(super) const NONE: Suspects = Suspects(0);
 
     /// Whether the pattern at `index` may match.
     pub(super) fn holds(self, index: usize) -> bool {
@@ -43,6 +45,7 @@ pub(super) struct Prefilter {
     all: AhoCorasick,
     /// The patterns that each text stands for.
     bits: Vec<u64>,
+    texts: Vec<Vec<u8>>,
 }
 
 impl Prefilter {
@@ -92,7 +95,13 @@ impl Prefilter {
             },
             all: build(MatchKind::Standard)?,
             bits: texts.iter().map(|text| text.1).collect(),
+            texts: texts.into_iter().map(|text| text.0).collect(),
         })
+    }
+
+    /// The texts: a line without any of them is none that a pattern matches.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.iter().map(Vec::as_slice)
     }
 
     /// Where the first text at or after `from` begins.

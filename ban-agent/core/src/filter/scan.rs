@@ -185,29 +185,61 @@ impl Scanner {
         now: Timestamp,
         sink: &mut impl FnMut(&Failure, &[u8]),
     ) -> Counts {
-        let filter = Arc::clone(&self.filter);
-        let newlines = memchr::memchr_iter(b'\n', lines).count();
-        let open = usize::from(lines.last().is_some_and(|last| *last != b'\n'));
-        self.counts = Counts {
-            lines: u64::try_from(newlines + open).unwrap_or(u64::MAX),
-            ..Counts::default()
+        let count = lines_in(lines);
+        let mut next = |filter: &Filter, from: usize| {
+            let Some(prefilter) = &filter.prefilter else { return Some(from) };
+            let hit = prefilter.next(lines, from)?;
+            let before = lines.get(from..hit).unwrap_or_default();
+            Some(memchr::memrchr(b'\n', before).map_or(from, |newline| from + newline + 1))
         };
-        let mut rest = lines;
-        while !rest.is_empty() {
-            let start = match &filter.prefilter {
-                None => 0,
-                Some(prefilter) => {
-                    let Some(hit) = prefilter.next(rest, 0) else { break };
-                    let before = rest.get(..hit).unwrap_or_default();
-                    memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1)
-                }
-            };
-            if self.backlog && !stamped {
-                self.look_back(rest.get(..start).unwrap_or_default(), now);
-            }
-            let (line, tail) = first_line(rest.get(start..).unwrap_or_default());
-            rest = tail;
+        self.scan_those(lines, count, stamped, now, &mut next, sink)
+    }
+
+    /// The same, of those lines alone that begin at `starts`, as [`SharedPrefilter`] has found them;
+    /// `count`: all lines.
+    ///
+    /// [`SharedPrefilter`]: super::SharedPrefilter
+    pub fn scan_at(
+        &mut self,
+        lines: &[u8],
+        starts: &[u32],
+        count: u64,
+        stamped: bool,
+        now: Timestamp,
+        sink: &mut impl FnMut(&Failure, &[u8]),
+    ) -> Counts {
+        let mut starts = starts.iter();
+        let mut next = |_: &Filter, _| starts.next().and_then(|start| usize::try_from(*start).ok());
+        self.scan_those(lines, count, stamped, now, &mut next, sink)
+    }
+
+    /// `next`: where the next line begins that may match, at or after an offset.
+    fn scan_those(
+        &mut self,
+        lines: &[u8],
+        count: u64,
+        stamped: bool,
+        now: Timestamp,
+        next: &mut impl FnMut(&Filter, usize) -> Option<usize>,
+        sink: &mut impl FnMut(&Failure, &[u8]),
+    ) -> Counts {
+        let filter = Arc::clone(&self.filter);
+        self.counts = Counts { lines: count, ..Counts::default() };
+        // what was not looked at begins there
+        let (mut from, mut passed) = (0, 0);
+        while from < lines.len() {
+            let Some(start) = next(&filter, from) else { break };
+            let (line, tail) = first_line(lines.get(start..).unwrap_or_default());
+            from = lines.len() - tail.len();
             let suspects = filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
+            // found without regard to case
+            if suspects == Suspects::NONE {
+                continue;
+            }
+            if self.backlog && !stamped {
+                self.look_back(lines.get(passed..start).unwrap_or_default(), now);
+            }
+            passed = from;
             let outcome = self.examine(&filter, line, stamped, suspects, now);
             self.count(&outcome);
             // a text that only prefregex needs says nothing of the patterns
@@ -392,6 +424,13 @@ impl Scanner {
         let after = text.get(cut.end..).unwrap_or_default();
         (stamp.time.or(recent), [before, after, "\n"].concat())
     }
+}
+
+/// How many lines there are, the last one perhaps without its newline.
+pub fn lines_in(lines: &[u8]) -> u64 {
+    let newlines = memchr::memchr_iter(b'\n', lines).count();
+    let open = usize::from(lines.last().is_some_and(|last| *last != b'\n'));
+    u64::try_from(newlines + open).unwrap_or(u64::MAX)
 }
 
 /// The first line of `buffer`, without its newline, and what follows it.

@@ -381,6 +381,46 @@ proptest::proptest! {
         };
         proptest::prop_assert_eq!(found(quick), found(slow));
     }
+
+    /// What several filters find in one pass is what each finds by itself, also what it counts, and
+    /// whatever their texts share or differ in by case alone.
+    #[test]
+    fn one_pass_for_all_changes_nothing(
+        picks in proptest::collection::vec(0..PIECES.len(), 0..60),
+        backlog in proptest::bool::ANY,
+    ) {
+        let filters = [
+            vec![NGINX],
+            vec!["^\\s*failed .* from <ADDR>$", "^.*[bB]ad x from <HOST>"],
+            vec!["(?i)^\\s*FAILED .* from <ADDR>$"],
+            vec!["^.*Failed .* from <ADDR>$"],
+            vec!["^.*<HOST>"],
+        ];
+        let filters: Vec<_> =
+            filters.iter().map(|all| Arc::new(Filter::compile(&spec(all)).unwrap())).collect();
+        let log: Vec<u8> = picks.iter().flat_map(|pick| PIECES[*pick].to_vec()).collect();
+        let shared = SharedPrefilter::new(filters.iter().map(|filter| &**filter)).unwrap();
+        for (filter, starts) in filters.iter().zip(shared.sort(&log)) {
+            proptest::prop_assert_eq!(starts.is_some(), filter.rejects_early());
+            let found = |starts: Option<&[u32]>| {
+                let mut found = Vec::new();
+                let mut scanner = Scanner::new(Arc::clone(filter));
+                scanner.turn_to(backlog, false, true);
+                let mut sink = |failure: &Failure, line: &[u8]| {
+                    found.push((failure.clone(), line.to_vec()));
+                };
+                let counts = match starts {
+                    Some(starts) => {
+                        let count = lines_in(&log);
+                        scanner.scan_at(&log, starts, count, false, now(), &mut sink)
+                    }
+                    None => scanner.scan(&log, false, now(), &mut sink),
+                };
+                (counts, found)
+            };
+            proptest::prop_assert_eq!(found(starts.as_deref()), found(None));
+        }
+    }
 }
 
 #[test]
