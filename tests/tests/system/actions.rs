@@ -114,17 +114,17 @@ fn actions_run_beside_the_bans() -> Result<()> {
     agent.terminate()?;
     ensure!(told().ends_with("stop door\n") && told().matches("unban").count() == 1, "{}", told());
     agent.run()?;
-    eventually("what goes on is told", LIMIT, || {
-        Ok(told().contains("ban 203.0.113.2 0 1 \n") && told().contains("ban 2001:db8::3 0 1 \n"))
+    let restored = ["203.0.113.2", "2001:db8::3"].map(|address| ban(address, 1));
+    eventually("what goes on is told, and why", LIMIT, || {
+        Ok(restored.iter().all(|line| told().contains(line)))
     })
     .with_context(told)?;
     ensure!(!evil.exists(), "a name was run");
     // as far as it is on record
     ensure!(agent.verb(&["unban", "203.0.113.2"])?.status.success(), "unban failed");
-    eventually("the end of an older ban is told", LIMIT, || {
-        Ok(told().ends_with("unban 203.0.113.2 2 1 \n"))
-    })
-    .with_context(told)?;
+    let unban = format!("unban 203.0.113.2 2 1 {name}\n");
+    eventually("the end of an older ban is told", LIMIT, || Ok(told().ends_with(&unban)))
+        .with_context(told)?;
     ensure!(agent.verb(&["unban", "--all"])?.status.success(), "unban failed");
     eventually("all are let go at once", LIMIT, || Ok(told().ends_with("flush door\n")))
         .with_context(told)?;

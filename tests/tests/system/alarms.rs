@@ -352,11 +352,14 @@ fn a_dry_run_is_said_first() -> Result<()> {
     let human = agent.verb(&["status"])?.stdout;
     ensure!(human.starts_with(b"ALARM dry_run: NOTHING IS DROPPED"), "not said first");
     ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(1), "no alarm");
+    ensure!(agent.verb(&["ban", "203.0.113.1", "--for", "1h"])?.status.success(), "ban");
+    ensure!(agent.banned()? == ["203.0.113.1"], "{:?}", agent.banned()?);
     agent.kill()?;
     ensure!(agent.verb(&["--quiet", "status"])?.status.code() == Some(3), "it does not run");
     agent.run()?;
     let quiet = agent.verb(&["--quiet", "status"])?;
     ensure!(quiet.status.code() == Some(0), "still an alarm: {}", agent.log());
+    ensure!(agent.banned()?.is_empty(), "a ban of the dry run became real: {:?}", agent.banned()?);
     agent.terminate()
 }
 

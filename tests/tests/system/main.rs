@@ -2,6 +2,7 @@
 //! its namespaces, folder and pins, so that several run at once.
 
 mod actions;
+mod again;
 mod alarms;
 mod apache;
 mod backlog;

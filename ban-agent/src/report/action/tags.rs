@@ -4,7 +4,7 @@
 //! means something to a shell is passed in the environment, and its tag becomes a reference to
 //! that variable. Nothing inside a value is a tag again.
 
-use std::{borrow::Cow, fmt::Write as _, fs, net::IpAddr, sync::LazyLock};
+use std::{borrow::Cow, fmt::Write as _, fs, net::IpAddr, sync::LazyLock, time::Duration};
 
 use super::{Family, Of, Ticket};
 use crate::event::Shown;
@@ -123,7 +123,10 @@ fn value<'t>(tag: &str, family: Family, ticket: &'t Ticket) -> Option<Cow<'t, st
         "bantime" => {
             let recorded = ticket.recorded().filter(|_| ticket.ended);
             let bantime = recorded.and_then(|ban| ban.bantime).or(ticket.bantime);
-            bantime.map_or("-1".into(), |time| time.as_secs().to_string().into())
+            // it was measured between two clocks, one of which counts in ms
+            let seconds =
+                |time: Duration| time.saturating_add(Duration::from_millis(500)).as_secs();
+            bantime.map_or("-1".into(), |time| seconds(time).to_string().into())
         }
         "bancount" => ticket.bancount.to_string().into(),
         "failures" if ticket.recorded().is_some() => ticket.failures(Of::Jail).to_string().into(),
@@ -200,7 +203,6 @@ fn full_name(node: &str, hosts: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use jiff::Timestamp;
 
