@@ -43,7 +43,7 @@ fn still_drops(stage: &Stage) -> Result<()> {
 
 /// Where it runs, and what the operator is told.
 fn shown(xdp: &Xdp) -> Vec<(String, Option<Place>, String)> {
-    let attached = xdp.interfaces().iter();
+    let attached = xdp.interfaces().into_iter();
     attached.map(|found| (found.name.clone(), found.place, found.warnings.join("; "))).collect()
 }
 
