@@ -57,6 +57,8 @@ fn failures(now: Now) {
         name: "bench".into(),
         filter: Arc::new(filter::Spec::default()),
         maxretry: Some(5),
+        distinct: Default::default(),
+        count_by: Default::default(),
         findtime: std::time::Duration::from_secs(600),
         bantime: None,
         increment: None,

@@ -153,8 +153,8 @@ mod tests {
     fn words_that_are_no_proxies_are_refused() {
         for (word, said) in [
             ("cdn:cloudflair", "cdn:cloudflare, cdn:cloudfront, cdn:fastly"),
-            ("cloudflare", "no address, prefix, list"),
-            ("192.0.2.400", "no address, prefix, list"),
+            ("cloudflare", "is not an address, a prefix, a list"),
+            ("192.0.2.400", "is not an address, a prefix, a list"),
         ] {
             let error = parse(word).unwrap_err();
             assert!(error.contains(said) && error.contains(word), "{error}");

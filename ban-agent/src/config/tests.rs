@@ -141,7 +141,7 @@ fn errors_name_the_line_and_the_remedy() {
 
     let (line, message, _) = failure(&GOOD.replace("maxretry = 25", "maxretry = 0"));
     assert_eq!(line, 16);
-    assert!(message.contains("from 1"), "{message}");
+    assert!(message.contains("at least 1"), "{message}");
 
     let (line, _, hint) = failure(&GOOD.replace("logpath = [\"/var/log/nginx/access.log\"]", ""));
     assert_eq!(line, 13);
@@ -382,7 +382,7 @@ fn what_others_could_misuse_is_warned_of() {
     let told = |config: &Config, what: &str| {
         config.warnings.iter().filter(|warning| warning.contains(what)).count()
     };
-    assert_eq!(told(&config, "everybody on this host"), 1, "{:?}", config.warnings);
+    assert_eq!(told(&config, "every user of this host"), 1, "{:?}", config.warnings);
     assert_eq!(told(&config, "can be written by"), 0, "{:?}", config.warnings);
     let path = folder.path().join("config.toml");
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();

@@ -140,6 +140,6 @@ mod tests {
         assert!(
             describe("maxretri", &["maxretry", "bantime"]).ends_with("did you mean 'maxretry'?")
         );
-        assert!(describe("colour", &["maxretry", "bantime"]).ends_with("without effect"));
+        assert!(describe("colour", &["maxretry", "bantime"]).ends_with("it has no effect"));
     }
 }
