@@ -500,9 +500,15 @@ fn sample<'a>(random: &mut Random, (line, sender): &Sample<'a>) -> Sample<'a> {
     let mut out = String::new();
     for (at, part) in line.split(VICTIMS[0]).enumerate() {
         if at > 0 {
-            let mild = |sign: &char| sign.is_ascii_alphanumeric() || " .:-".contains(*sign);
+            // in the midst of a host name there is what resolvers let through
+            let named = out.ends_with(|sign: char| sign.is_ascii_alphanumeric());
+            let named = named && part.starts_with(['.', '-']);
+            let signs = if named { ".-" } else { " .:-" };
+            let mild = |sign: &char| sign.is_ascii_alphanumeric() || signs.contains(*sign);
+            let victim = random.pick(&VICTIMS).chars().filter(|sign| !named || mild(sign));
+            let victim: String = victim.collect();
             out.extend(random.text().chars().filter(mild));
-            out.push_str(random.pick(&VICTIMS));
+            out.push_str(&victim);
             out.extend(random.text().chars().filter(mild));
         }
         out.push_str(part);

@@ -20,7 +20,8 @@ pub(crate) struct Args {
 
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let mut forge = command::cargo();
-    forge.args(["test", "--release", "-p", "ban-agent", "--test", "forge", "--", "--nocapture"]);
+    forge.args(["test", "--profile", "proof", "-p", "ban-agent", "--test", "forge", "--"]);
+    forge.arg("--nocapture");
     forge.env("FORGE_LINES", args.lines.to_string()).env("FORGE_SEED", args.seed.to_string());
     println!("  $ {}", command::shown(&forge));
     let status = forge.status().context("cannot start cargo")?;

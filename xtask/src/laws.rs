@@ -24,7 +24,7 @@ pub(crate) struct Args {
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let mut laws = command::cargo();
-    laws.args(["test", "-p", "ban-agent", "--lib", "--profile", "laws", TEST, "--"]);
+    laws.args(["test", "-p", "ban-agent", "--lib", "--profile", "proof", TEST, "--"]);
     laws.args(["--exact", "--nocapture"]).env("BAN_AGENT_STEPS", args.steps.to_string());
     if let Some(seed) = args.seed {
         laws.env("BAN_AGENT_SEED", seed.to_string());

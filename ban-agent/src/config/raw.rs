@@ -274,6 +274,10 @@ pub(super) enum OneOrMany {
 impl OneOrMany {
     pub(super) fn list(&self) -> Vec<String> {
         match self {
+            // a blank at the end of a pattern is a part of it
+            OneOrMany::One(text) if !text.contains('\n') => {
+                if text.trim().is_empty() { Vec::new() } else { vec![text.clone()] }
+            }
             OneOrMany::One(text) => text
                 .lines()
                 .map(str::trim)

@@ -40,7 +40,8 @@ fn who_goes_on_is_banned_once_and_longer() -> Result<()> {
     fs::write(&path, text.replace("[agent]\n", &format!("[agent]\nfail2ban_log = {told:?}\n")))?;
     agent.run()?;
     let mut fail = || writeln!(writer, "bad user bob from {GUESSER}");
-    (fail()?, fail()?);
+    fail()?;
+    fail()?;
     agent.await_holders(GUESSER, &["door"])?;
     let first = end(&agent)?;
     // each of these was enough for a ban

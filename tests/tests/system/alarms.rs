@@ -80,7 +80,7 @@ fn a_jail_that_sees_nothing_cries_everywhere_until_it_sees() -> Result<()> {
     ensure!(alarms(&status)? == ["jail_without_source door"], "{status}");
     let human = agent.verb(&["status"])?;
     let human = String::from_utf8_lossy(&human.stdout).into_owned();
-    ensure!(human.starts_with("ALARM jail_without_source: [door] bans nobody"), "{human}");
+    ensure!(human.starts_with("ALARM jail_without_source: [door] bans no address"), "{human}");
     let quiet = agent.verb(&["--quiet", "status"])?;
     ensure!(quiet.status.code() == Some(1) && quiet.stdout.is_empty(), "{quiet:?}");
     ensure!(quiet.stderr.is_empty(), "{quiet:?}");

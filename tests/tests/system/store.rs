@@ -146,7 +146,8 @@ fn await_health(agent: &Agent<'_>, sound: bool) -> Result<()> {
     eventually(&format!("the store is sound: {sound}"), LIMIT, || {
         let status = agent.json(&["status"])?;
         let told = store(&status).context("no store in the status")?;
-        let alarm = status["alarms"].to_string().contains("\"store_degraded\"");
+        let alarms = status.get("alarms").context("no alarms in the status")?;
+        let alarm = alarms.to_string().contains("\"store_degraded\"");
         Ok((told == "ok") == sound && alarm != sound && (sound || told.starts_with("degraded: ")))
     })
     .with_context(|| format!("the agent said:\n{}", agent.log()))?;

@@ -241,7 +241,7 @@ impl Jail {
             self.stats.ignored += 1;
             return Decision::Ignored;
         };
-        let group = self.rules.count_by.as_ref().map(|field| failure.fields.get(&**field));
+        let group = self.rules.count_by.as_ref().map(|field| field_of(failure, field));
         let who = match (group, &id, nets) {
             (Some(Some(value)), _, Some(_)) if !value.is_empty() => Who::Id(cut(value)),
             // nothing says to whom this belongs
@@ -490,6 +490,11 @@ struct Tried<'f> {
     now_ms: i64,
 }
 
+/// A field by the name of its tag: `<F-PORT>` is kept as fail2ban keeps it.
+fn field_of<'f>(failure: &'f Failure, field: &str) -> Option<&'f String> {
+    failure.fields.get(if field == "port" { "fport" } else { field })
+}
+
 impl Tried<'_> {
     /// Counts them; the first field of which there are too many.
     fn count(&mut self, suspect: &mut Suspect) -> Option<Arc<str>> {
@@ -499,7 +504,7 @@ impl Tried<'_> {
             let address = self.failure.address.filter(|_| **field == *ADDRESS);
             let value = match address {
                 Some(address) => address.to_string(),
-                None => self.failure.fields.get(&**field).cloned().unwrap_or_default(),
+                None => field_of(self.failure, field).cloned().unwrap_or_default(),
             };
             if value.is_empty() {
                 continue;

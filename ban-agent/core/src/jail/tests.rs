@@ -388,6 +388,17 @@ fn different_values_are_counted_beside_or_instead_of_failures() {
 }
 
 #[test]
+fn ports_are_counted_by_the_name_of_their_tag() {
+    let distinct = BTreeMap::from([("port".into(), 3)]);
+    let mut jail = Jail::new(&Rules { distinct, maxretry: None, ..rules(1, 180) });
+    for port in ["22", "23"] {
+        let decision = try_value(&mut jail, "192.0.2.1", "fport", port, 0);
+        assert!(matches!(decision, Decision::Counted { .. }));
+    }
+    sentence(try_value(&mut jail, "192.0.2.1", "fport", "25", 0));
+}
+
+#[test]
 fn failures_counted_by_a_field_ban_the_addresses_behind_it() {
     let rules = Rules {
         maxretry: None,
