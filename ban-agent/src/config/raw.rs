@@ -276,7 +276,11 @@ impl OneOrMany {
         match self {
             // a blank at the end of a pattern is a part of it
             OneOrMany::One(text) if !text.contains('\n') => {
-                if text.trim().is_empty() { Vec::new() } else { vec![text.clone()] }
+                if text.trim().is_empty() {
+                    Vec::new()
+                } else {
+                    vec![text.clone()]
+                }
             }
             OneOrMany::One(text) => text
                 .lines()

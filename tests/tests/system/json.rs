@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +14,7 @@ use tests::{
     agent::{Agent, LIMIT},
     host::{FAMILIES, Family},
     privilege,
-    process::eventually,
+    process::{Process, eventually},
     stage::{EDGE, Stage},
 };
 
@@ -128,6 +129,16 @@ fn the_page_tells_what_is_printed() -> Result<()> {
     compare("test --each", lines)?;
     compare("replay", &json(&["replay", "door", &path])?)?;
     compare("check", &json(&["check"])?)?;
+    // a program that others reach; of the services, those whose logs are on this machine
+    let mut server = stage.edge.command("python3");
+    let _server = Process::spawn(
+        "a server",
+        server.args(["-m", "http.server", "8088"]).stderr(Stdio::null()),
+    )?;
+    eventually("who listens is found", LIMIT, || {
+        Ok(json(&["discover"])?.iter().any(|found| found.pointer("/uncovered/0").is_some()))
+    })?;
+    compare("discover", &json(&["discover"])?)?;
     compare("doctor", &json(&["doctor"])?)?;
     agent.terminate()
 }

@@ -307,7 +307,7 @@ fn a_flood_on_a_disk_that_hangs_and_an_end_without_it() -> Result<()> {
     // an end does not wait for it, as far as the kernel lets a process end
     agent.signal(rustix::process::Signal::TERM)?;
     eventually("the agent gives the disk up", LIMIT, || {
-        Ok(agent.log().contains("what was decided last is not recorded"))
+        Ok(agent.log().contains("the latest decisions are in force"))
     })?;
     drop(frozen);
     agent.await_end()?;

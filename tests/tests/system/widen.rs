@@ -112,7 +112,8 @@ fn an_attacker_behind_nat64_has_no_stranger_banned() -> Result<()> {
     for (attacker, other) in pairs {
         let answered = |address| Host::new(&stage.outside, ("", address)).pings(Family::V6, EDGE);
         ensure!(!answered(attacker)?, "{attacker} is answered");
-        ensure!(answered(other)?, "{other} has done nothing, and is not answered");
+        // who has done nothing; one packet may be late on a busy machine
+        eventually(&format!("{other} is answered"), LIMIT, || answered(other))?;
     }
     Ok(())
 }
