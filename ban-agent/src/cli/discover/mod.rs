@@ -112,6 +112,7 @@ struct Covering {
     /// The log file, or `journal`; none was found without it.
     reads: Option<String>,
     /// Whom it would have banned in the last day, if it had been on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     last_day: Vec<Ban>,
     /// Why that could not be told.
     #[serde(skip_serializing_if = "Option::is_none")]
