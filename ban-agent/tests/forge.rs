@@ -501,8 +501,8 @@ fn sample<'a>(random: &mut Random, (line, sender): &Sample<'a>) -> Sample<'a> {
     for (at, part) in line.split(VICTIMS[0]).enumerate() {
         if at > 0 {
             // in the midst of a host name there is what resolvers let through
-            let named = out.ends_with(|sign: char| sign.is_ascii_alphanumeric());
-            let named = named && part.starts_with(['.', '-']);
+            let after = part.strip_prefix(['.', '-']).unwrap_or_default();
+            let named = after.starts_with(|sign: char| sign.is_ascii_alphanumeric());
             let signs = if named { ".-" } else { " .:-" };
             let mild = |sign: &char| sign.is_ascii_alphanumeric() || signs.contains(*sign);
             let victim = random.pick(&VICTIMS).chars().filter(|sign| !named || mild(sign));
