@@ -43,9 +43,8 @@ const SHARED: usize = 3;
 const MARK: &str = "# Written by `ban-agent discover`";
 
 /// Processes that are not called as their service is.
-const PROGRAMS: [(&str, &[&str]); 16] = [
+const PROGRAMS: [(&str, &[&str]); 15] = [
     ("apache", &["apache2", "httpd"]),
-    ("asterisk", &["asterisk"]),
     ("bind", &["named"]),
     ("ceph", &["ceph-mgr", "radosgw"]),
     ("exim", &["exim4"]),

@@ -1,3 +1,5 @@
+//! Documents as daemons write them, and as attackers would; judged by serde_json where it can.
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
