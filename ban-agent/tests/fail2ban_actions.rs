@@ -16,7 +16,7 @@ use ban_agent::{
     clock::{Boot, Now},
     fail2ban,
     filter::{Filter, Scanner},
-    jail::{Decision, Jail, Sentence, Spec},
+    jail::{Decision, Jail, Offence, Spec},
 };
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -120,8 +120,8 @@ impl Lab {
         for name in names {
             let log = format!("bad user {} from 203.0.113.7\n", name.replace("{}", &inert));
             scanner.scan(log.as_bytes(), false, now.wall, &mut |failure, line| {
-                if let Decision::Ban(sentence) = jail.offence(failure, line, now) {
-                    tickets.push(ticket(&sentence, now.wall));
+                if let Decision::Ban(offence) = jail.offence(failure, line, now) {
+                    tickets.push(ticket(&offence, now.wall));
                 }
             });
         }
@@ -130,14 +130,14 @@ impl Lab {
     }
 }
 
-fn ticket(sentence: &Sentence, time: Timestamp) -> Ticket {
+fn ticket(offence: &Offence, time: Timestamp) -> Ticket {
     Ticket {
-        prefix: Some(sentence.prefix),
+        prefix: Some(offence.prefix),
         time,
-        bantime: sentence.duration,
-        failures: sentence.failures,
-        matches: sentence.evidence.clone(),
-        fields: sentence.fields.clone(),
+        bantime: offence.duration,
+        failures: offence.failures,
+        matches: offence.evidence.clone(),
+        fields: offence.fields.clone(),
         ..Ticket::default()
     }
 }

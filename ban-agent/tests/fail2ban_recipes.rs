@@ -1,5 +1,5 @@
 //! Configurations that operators run today, beside the installed fail2ban package's own: the
-//! whole way from their files and a log line to the sentence.
+//! whole way from their files and a log line to the offence.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -9,7 +9,7 @@ use ban_agent::{
     clock::{Boot, Now},
     fail2ban,
     filter::{Filter, Scanner},
-    jail::{Decision, Jail, Sentence, Spec},
+    jail::{Decision, Jail, Offence, Spec},
     source,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -52,18 +52,18 @@ fn jail<'j>(jails: &'j [Spec], name: &str) -> &'j Spec {
     jails.iter().find(|jail| &*jail.rules.name == name).unwrap()
 }
 
-/// The sentences of a jail over a log.
-fn sentences(spec: &Spec, log: &str, now: Timestamp) -> Vec<Sentence> {
+/// The offences of a jail over a log.
+fn offences(spec: &Spec, log: &str, now: Timestamp) -> Vec<Offence> {
     let mut scanner = Scanner::new(Arc::new(Filter::compile(&spec.rules.filter).unwrap()));
     let mut jail = Jail::new(&spec.rules);
-    let mut sentences = Vec::new();
+    let mut offences = Vec::new();
     let clock = Now { boot: Boot(1_000_000), wall: now };
     scanner.scan(log.as_bytes(), false, now, &mut |failure, line| {
-        if let Decision::Ban(sentence) = jail.offence(failure, line, clock) {
-            sentences.push(sentence);
+        if let Decision::Ban(offence) = jail.offence(failure, line, clock) {
+            offences.push(offence);
         }
     });
-    sentences
+    offences
 }
 
 /// `count` lines, one a second, the last one now; `{T}` is nginx's time, `{D}` syslog's.
@@ -121,11 +121,11 @@ fn failed_logins_at_an_api_behind_nginx() {
         for address in ["203.0.113.7", "2001:db8::7"] {
             let request = r#""POST /client/api?command=login HTTP/1.1""#;
             let line = format!("{address} - - [{{T}}] {request} {status} 163 \"-\" \"curl/8\"");
-            assert_eq!(sentences(spec, &lines(&line, 24, now), now), []);
-            let found = sentences(spec, &lines(&line, 25, now), now);
+            assert_eq!(offences(spec, &lines(&line, 24, now), now), []);
+            let found = offences(spec, &lines(&line, 25, now), now);
             assert_eq!(found.len(), 1);
             let other = line.replace(&format!(" {status} "), " 200 ");
-            assert_eq!(sentences(spec, &lines(&other, 100, now), now), []);
+            assert_eq!(offences(spec, &lines(&other, 100, now), now), []);
         }
     }
 }
@@ -145,10 +145,10 @@ fn two_jails_over_one_log() {
     assert!(short.rules.ports.is_empty() && long.rules.ports.is_empty());
     let now = Timestamp::now();
     let line = "{D} edge sshd[4711]: Failed password for root from 203.0.113.7 port 4022 ssh2";
-    assert_eq!(sentences(short, &lines(line, 2, now), now), []);
-    assert_eq!(sentences(short, &lines(line, 3, now), now).len(), 1);
-    assert_eq!(sentences(long, &lines(line, 4, now), now), []);
-    assert_eq!(sentences(long, &lines(line, 5, now), now).len(), 1);
+    assert_eq!(offences(short, &lines(line, 2, now), now), []);
+    assert_eq!(offences(short, &lines(line, 3, now), now).len(), 1);
+    assert_eq!(offences(long, &lines(line, 4, now), now), []);
+    assert_eq!(offences(long, &lines(line, 5, now), now).len(), 1);
 }
 
 /// Everything that the package ships: each jail loads once it is enabled, each filter compiles.

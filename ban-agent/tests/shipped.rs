@@ -148,8 +148,8 @@ fn normal_traffic_bans_nobody() {
                 made(),
                 &mut |failure, line| {
                     let now = Now { boot: Boot(0), wall: failure.time.unwrap_or(made()) };
-                    for sentence in jail.offence(failure, line, now).sentences() {
-                        let (name, prefix) = (&spec.rules.name, sentence.prefix);
+                    for offence in jail.offence(failure, line, now).offences() {
+                        let (name, prefix) = (&spec.rules.name, offence.prefix);
                         writeln!(wrong, "{}: {name} bans {prefix:?}", log.name).unwrap();
                     }
                 },

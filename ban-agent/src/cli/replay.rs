@@ -181,26 +181,26 @@ impl Replayed {
             // the clock stands where the line does
             let wall = failure.time.unwrap_or(now).min(now);
             let then = Now { boot: Boot(0), wall };
-            for sentence in jail.offence(failure, line, then).sentences() {
+            for offence in jail.offence(failure, line, then).offences() {
                 let name = jail.rules().name.to_string();
-                let held = banned.get(&sentence.prefix).and_then(|at| bans.get_mut(*at));
+                let held = banned.get(&offence.prefix).and_then(|at| bans.get_mut(*at));
                 if let Some(ban) = held.filter(|ban| ban.until.is_none_or(|until| wall < until)) {
                     // banned already: a plain bantime after its last failure, and no further ban
-                    let plain = jail.rules().bantime.map(|time| later(sentence.time, time));
+                    let plain = jail.rules().bantime.map(|time| later(offence.time, time));
                     ban.until = ban.until.and_then(|until| Some(until.max(plain?)));
                     continue;
                 }
-                let count = former.of(&name, sentence.prefix).unwrap_or_default().bans;
+                let count = former.of(&name, offence.prefix).unwrap_or_default().bans;
                 let until =
-                    jail.rules().bantime_for(count, 0.0).map(|time| later(sentence.time, time));
-                former.add(&name, sentence.prefix, Record { bans: 1, last: sentence.time });
-                banned.insert(sentence.prefix, bans.len());
+                    jail.rules().bantime_for(count, 0.0).map(|time| later(offence.time, time));
+                former.add(&name, offence.prefix, Record { bans: 1, last: offence.time });
+                banned.insert(offence.prefix, bans.len());
                 bans.push(Ban {
                     jail: name,
-                    prefix: sentence.prefix,
-                    at: sentence.time,
+                    prefix: offence.prefix,
+                    at: offence.time,
                     until,
-                    failures: sentence.failures,
+                    failures: offence.failures,
                 });
             }
         };

@@ -17,7 +17,7 @@ use crate::{
     clock::{Boot, Now},
     control::ActionStatus,
     event::escape,
-    jail::{self, Named, Sentence},
+    jail::{self, Named, Offence},
     ledger::{Change, Claim, Holder},
     net::IpNet,
 };
@@ -165,7 +165,7 @@ impl Engine {
         &mut self,
         claim: &Claim,
         change: &Change,
-        sentence: Option<&Sentence>,
+        offence: Option<&Offence>,
         now: Now,
     ) {
         let Holder::Jail(jail) = &claim.holder else { return };
@@ -177,7 +177,7 @@ impl Engine {
             Change::Extended => true,
             _ => return,
         };
-        let mut ticket = self.ticket(jail, claim, sentence, prolonged, now);
+        let mut ticket = self.ticket(jail, claim, offence, prolonged, now);
         if prolonged && let Some(first) = self.actions.kept.get(&(Arc::clone(jail), claim.prefix)) {
             ticket = Ticket { time: ticket.time, bantime: ticket.bantime, ..Ticket::clone(first) };
         }
@@ -295,11 +295,11 @@ impl Engine {
         &mut self,
         jail: &str,
         claim: &Claim,
-        sentence: Option<&Sentence>,
+        offence: Option<&Offence>,
         prolonged: bool,
         now: Now,
     ) -> Ticket {
-        let mut ticket = sentence.map_or_else(|| plain(claim, now), Ticket::of);
+        let mut ticket = offence.map_or_else(|| plain(claim, now), Ticket::of);
         ticket.prefix = Some(claim.prefix);
         ticket.bantime = now
             .wall_of(claim.until)

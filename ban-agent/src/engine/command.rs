@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     control::{Asked, Call, Page, Roll},
-    jail::{Named, Sentence},
+    jail::{Named, Offence},
     metrics::Snapshot,
     pipeline::acks::AckGuard,
     protect::Surroundings,
@@ -20,7 +20,7 @@ pub(crate) enum Command {
         /// The jail.
         jail: Arc<str>,
         /// The ban.
-        sentence: Sentence,
+        offence: Offence,
         /// When the line was read that was one too many.
         read: Instant,
         /// Dropped once it is decided: until then its lines were not handled.

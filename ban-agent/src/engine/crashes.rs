@@ -30,7 +30,7 @@ use crate::{
     control::{Call, Reply, Request, Term},
     dataplane::{DataPlane as _, Double, Step as KernelStep, Wire},
     event::Bus,
-    jail::Sentence,
+    jail::Offence,
     ledger::{Holder, Op},
     net::{IpNet, parse_prefix},
     store::CORRECTION,
@@ -63,7 +63,7 @@ fn prefix(random: &mut Random, of: &[&str]) -> IpNet {
 #[derive(Clone, Debug)]
 enum Step {
     Ban(IpNet, Option<u64>),
-    Sentence(IpNet, &'static str, Option<u64>),
+    Offence(IpNet, &'static str, Option<u64>),
     Unban(IpNet),
     UnbanAll,
     Wait(u64),
@@ -89,9 +89,7 @@ fn step(random: &mut Random) -> Step {
     };
     match random.below(20) {
         0..6 => Step::Ban(prefix(random, &BANNED), time(random)),
-        6..11 => {
-            Step::Sentence(prefix(random, &BANNED), random.one(&["sshd", "web"]), time(random))
-        }
+        6..11 => Step::Offence(prefix(random, &BANNED), random.one(&["sshd", "web"]), time(random)),
         11..14 => Step::Unban(prefix(random, &BANNED)),
         14 => Step::UnbanAll,
         15..17 => Step::Wait(random.below(30_000)),
@@ -230,7 +228,7 @@ impl World {
                     claim(*prefix, Holder::Manual, end(*time));
                 }
             }
-            Step::Sentence(prefix, jail, time) => {
+            Step::Offence(prefix, jail, time) => {
                 let meets = |net: &IpNet| net.contains(prefix) || prefix.contains(net);
                 if !self.allowed.iter().any(meets) {
                     claim(*prefix, Holder::Jail((*jail).into()), end(*time));
@@ -248,7 +246,7 @@ impl World {
 
     fn take(&mut self, step: &Step, fate: Fate) {
         let forgiving = self.forgiving();
-        if matches!(step, Step::Sentence(..)) && forgiving > 0 {
+        if matches!(step, Step::Offence(..)) && forgiving > 0 {
             self.take(&Step::Wait(forgiving), Fate::Lives);
         }
         // no two steps in the same millisecond: an unban forgives all of it
@@ -348,8 +346,8 @@ impl World {
                 };
                 call(core, request)
             }
-            Step::Sentence(prefix, jail, time) => {
-                let sentence = Sentence {
+            Step::Offence(prefix, jail, time) => {
+                let offence = Offence {
                     prefix: *prefix,
                     address: *prefix,
                     duration: time.map(Duration::from_millis),
@@ -360,7 +358,7 @@ impl World {
                     failures: 1,
                 };
                 let (jail, read) = ((*jail).into(), std::time::Instant::now());
-                core.handle(std::iter::once(Command::Offence { jail, sentence, read, ack: None }));
+                core.handle(std::iter::once(Command::Offence { jail, offence, read, ack: None }));
                 None
             }
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),

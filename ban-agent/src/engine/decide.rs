@@ -12,49 +12,49 @@ use crate::{
     action::Ticket,
     clock::{Boot, Now},
     event::{Action, Event, Shown, What},
-    jail::{self, Sentence, Widen},
+    jail::{self, Offence, Widen},
     ledger::{Change, Claim, Holder, Plan, Refusal},
     net::IpNet,
     protect::Watcher,
 };
 
 impl Engine {
-    /// A jail's sentence becomes its claim. `read`: when the line was that was one too many.
-    pub(super) fn sentence(
+    /// A jail's offence becomes its claim. `read`: when the line was that was one too many.
+    pub(super) fn offence(
         &mut self,
         jail: Arc<str>,
-        sentence: Sentence,
+        offence: Offence,
         read: Instant,
         now: Now,
         plan: &mut Plan,
         events: &mut Vec<Event>,
     ) {
         let holder = Holder::Jail(Arc::clone(&jail));
-        if self.pardons.forgive(sentence.prefix, &holder, sentence.time, Some(read)) {
-            return log::debug!("[{jail}] {} was let go since", sentence.prefix);
+        if self.pardons.forgive(offence.prefix, &holder, offence.time, Some(read)) {
+            return log::debug!("[{jail}] {} was let go since", offence.prefix);
         }
         if self.pipeline.jail(&jail).is_some_and(|spec| !spec.rules.bans) {
-            return self.tell(&jail, &sentence, now, events);
+            return self.tell(&jail, &offence, now, events);
         }
-        if let Some(held) = self.held_already(&sentence, &holder) {
-            return self.prolong(held, &sentence, now, plan, events);
+        if let Some(held) = self.held_already(&offence, &holder) {
+            return self.prolong(held, &offence, now, plan, events);
         }
-        let duration = self.duration(&jail, &sentence, now);
-        let until = end(&sentence, duration, now);
+        let duration = self.duration(&jail, &offence, now);
+        let until = end(&offence, duration, now);
         let mut claim = Claim {
-            prefix: sentence.prefix,
+            prefix: offence.prefix,
             holder,
             until,
-            ports: sentence.ports.clone(),
+            ports: offence.ports.clone(),
             derived: false,
         };
-        if !self.admits(&jail, &claim, &sentence, now) {
+        if !self.admits(&jail, &claim, &offence, now) {
             return;
         }
         let mut change = self.claim(&claim, now, plan);
-        if matches!(change, Change::Refused(_)) && sentence.address != sentence.prefix {
+        if matches!(change, Change::Refused(_)) && offence.address != offence.prefix {
             // the network holds somebody who must not be banned: the offender alone, then
-            claim.prefix = sentence.address;
+            claim.prefix = offence.address;
             change = self.claim(&claim, now, plan);
         }
         if let Some(action) = Action::of(&change) {
@@ -62,12 +62,12 @@ impl Engine {
             if action == Action::Ban {
                 self.pipeline.count_ban(&jail);
             }
-            self.tell_banned(&claim, &change, Some(&sentence), now);
+            self.tell_banned(&claim, &change, Some(&offence), now);
             self.count_ban(&claim, &change, now);
-            self.store.claim(&claim, Some(&sentence), now);
+            self.store.claim(&claim, Some(&offence), now);
             let mut event = Event::of(action, &claim, now);
             if let What::Ban(ban) = &mut event.what {
-                ban.failures = Some(sentence.failures);
+                ban.failures = Some(offence.failures);
             }
             events.push(event);
             self.watch_hits_of(&claim, now);
@@ -100,21 +100,21 @@ impl Engine {
     }
 
     /// The operator wants nobody banned by this jail: its actions are told instead.
-    fn tell(&mut self, jail: &Arc<str>, sentence: &Sentence, now: Now, events: &mut Vec<Event>) {
-        let ticket = Ticket { bancount: 1, ..Ticket::of(sentence) };
-        if self.tell_only(jail, Shown(sentence.prefix).to_string(), ticket, now) {
-            let (jail, prefix) = (Arc::clone(jail), sentence.prefix);
+    fn tell(&mut self, jail: &Arc<str>, offence: &Offence, now: Now, events: &mut Vec<Event>) {
+        let ticket = Ticket { bancount: 1, ..Ticket::of(offence) };
+        if self.tell_only(jail, Shown(offence.prefix).to_string(), ticket, now) {
+            let (jail, prefix) = (Arc::clone(jail), offence.prefix);
             let reason = "this jail bans no address: only its actions run".to_owned();
             events.push(Event { at: now.wall, what: What::Refused { jail, prefix, reason } });
         }
     }
 
-    /// The claim of the jail on what a sentence is about, if it has one already.
-    fn held_already(&self, sentence: &Sentence, holder: &Holder) -> Option<Claim> {
-        let mut ports = sentence.ports.clone();
+    /// The claim of the jail on what an offence is about, if it has one already.
+    fn held_already(&self, offence: &Offence, holder: &Holder) -> Option<Claim> {
+        let mut ports = offence.ports.clone();
         ports.sort_unstable();
         ports.dedup();
-        [sentence.prefix, sentence.address].into_iter().find_map(|prefix| {
+        [offence.prefix, offence.address].into_iter().find_map(|prefix| {
             self.ledger
                 .get(prefix)?
                 .claims()
@@ -128,16 +128,16 @@ impl Engine {
     fn prolong(
         &mut self,
         held: Claim,
-        sentence: &Sentence,
+        offence: &Offence,
         now: Now,
         plan: &mut Plan,
         events: &mut Vec<Event>,
     ) {
-        let claim = Claim { until: end(sentence, sentence.duration, now), ..held };
+        let claim = Claim { until: end(offence, offence.duration, now), ..held };
         log::debug!("[{}] {} already banned", claim.holder, claim.prefix);
         let change = self.ledger.claim(&claim, false, now.boot, plan);
         if change == Change::Extended {
-            self.tell_banned(&claim, &change, Some(sentence), now);
+            self.tell_banned(&claim, &change, Some(offence), now);
             self.store.claim(&claim, None, now);
             self.watch_hits_of(&claim, now);
             self.widen(claim, now, plan, events);
@@ -213,7 +213,7 @@ impl Engine {
     }
 
     /// Whether the jail's breaker lets one more ban pass.
-    fn admits(&mut self, jail: &Arc<str>, claim: &Claim, sentence: &Sentence, now: Now) -> bool {
+    fn admits(&mut self, jail: &Arc<str>, claim: &Claim, offence: &Offence, now: Now) -> bool {
         let Some(limits) = self.pipeline.jail(jail).map(|spec| spec.rules.limits) else {
             return true;
         };
@@ -222,7 +222,7 @@ impl Engine {
         }
         let watcher = self.watcher.as_ref().filter(|_| limits.share.is_some());
         let connected = watcher.map(Watcher::connected).unwrap_or_default();
-        let is_client = connected.contains(&sentence.address.addr());
+        let is_client = connected.contains(&offence.address.addr());
         let breaker = self.breakers.entry(Arc::clone(jail)).or_default();
         let was_tripped = breaker.tripped().is_some();
         match breaker.admit(limits, is_client, connected.len(), now.boot) {
@@ -240,18 +240,18 @@ impl Engine {
     }
 
     /// `bantime`, longer for those who come again.
-    fn duration(&mut self, jail: &str, sentence: &Sentence, now: Now) -> Option<Duration> {
-        let Some(spec) = self.pipeline.jail(jail) else { return sentence.duration };
-        let Some(increment) = &spec.rules.increment else { return sentence.duration };
-        let former = self.store.former_bans(sentence.prefix, jail, increment.overalljails, now);
+    fn duration(&mut self, jail: &str, offence: &Offence, now: Now) -> Option<Duration> {
+        let Some(spec) = self.pipeline.jail(jail) else { return offence.duration };
+        let Some(increment) = &spec.rules.increment else { return offence.duration };
+        let former = self.store.former_bans(offence.prefix, jail, increment.overalljails, now);
         spec.rules.bantime_for(former, dice())
     }
 }
 
 /// As in fail2ban: a ban runs from the last failure, not from when we read of it.
-fn end(sentence: &Sentence, duration: Option<Duration>, now: Now) -> Boot {
+fn end(offence: &Offence, duration: Option<Duration>, now: Now) -> Boot {
     duration.map_or(Boot::NEVER, |duration| {
-        now.boot_of(sentence.time.checked_add(duration).unwrap_or(Timestamp::MAX))
+        now.boot_of(offence.time.checked_add(duration).unwrap_or(Timestamp::MAX))
     })
 }
 

@@ -8,7 +8,7 @@ use crate::{metrics::Histogram, net::IpNet};
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     histogram: Histogram,
-    /// Read when; the line whose sentence is being carried out.
+    /// Read when; the line whose offence is being carried out.
     read: Option<Instant>,
     /// Bans that are not known to be in the kernel.
     waiting: Vec<(IpNet, Instant)>,

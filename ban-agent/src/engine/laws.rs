@@ -32,7 +32,7 @@ use crate::{
     control::{Call, Reply, Request, Term},
     dataplane::{DataPlane, Double, Options, To, Wire, Xdp, check_bpffs},
     event::Bus,
-    jail::{self, Sentence, Widen},
+    jail::{self, Offence, Widen},
     ledger::{Holder, Plan, Protected},
     net::{IpNet, Ports, Proto, parse_ports, parse_prefix},
     protect::Surroundings,
@@ -660,7 +660,7 @@ impl<K: Side> World<K> {
         match word {
             Word::Offence(prefix, jail, time) => {
                 let (name, ports) = jails()[*jail].clone();
-                let sentence = Sentence {
+                let offence = Offence {
                     prefix: *prefix,
                     address: *prefix,
                     duration: time.map(Duration::from_millis),
@@ -671,7 +671,7 @@ impl<K: Side> World<K> {
                     failures: 1,
                 };
                 let read = std::time::Instant::now();
-                Command::Offence { jail: name.into(), sentence, read, ack: None }
+                Command::Offence { jail: name.into(), offence, read, ack: None }
             }
             Word::Around(protected, onlink) => Command::Surroundings(Surroundings {
                 protected: own(protected),

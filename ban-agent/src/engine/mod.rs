@@ -83,7 +83,7 @@ const FAILURES: u32 = 16;
 /// before took.
 const READERS_WAIT: u32 = 9;
 
-/// Messages that may wait for the core: a burst of sentences, and no more.
+/// Messages that may wait for the core: a burst of offences, and no more.
 pub(crate) const QUEUE: usize = 1024;
 
 /// Requests that may wait for the core, of those who may change something and of the others.
@@ -395,9 +395,9 @@ impl Engine {
                     self.named(&jail, &named, now);
                     acks.extend(ack);
                 }
-                Command::Offence { jail, sentence, read, ack } => {
+                Command::Offence { jail, offence, read, ack } => {
                     acks.extend(ack);
-                    let again = |ended: &Ended| ended.claim.prefix.contains(&sentence.prefix);
+                    let again = |ended: &Ended| ended.claim.prefix.contains(&offence.prefix);
                     // the end of a ban is recorded and told before it is made anew
                     if plan.ended.len() > ENDED || plan.ended.iter().any(again) {
                         let (plan, events) =
@@ -405,7 +405,7 @@ impl Engine {
                         self.commit(plan, events, None, now);
                     }
                     self.latency.begin(read);
-                    self.sentence(jail, sentence, read, now, &mut plan, &mut events);
+                    self.offence(jail, offence, read, now, &mut plan, &mut events);
                     look = true;
                 }
                 Command::Sample(on) => {

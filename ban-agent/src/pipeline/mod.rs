@@ -304,7 +304,7 @@ impl Pipeline {
         self.jails.get(name).map(|running| &running.spec)
     }
 
-    /// A sentence of this jail became a ban.
+    /// An offence of this jail became a ban.
     pub(crate) fn count_ban(&self, jail: &str) {
         if let Some(running) = self.jails.get(jail) {
             running.reader.counters.total.fetch_add(1, Ordering::Relaxed);

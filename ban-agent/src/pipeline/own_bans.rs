@@ -84,10 +84,10 @@ mod tests {
             };
             assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
             let rules = jail::rules(1, 600);
-            let Decision::Ban(sentence) = Jail::new(&rules).offence(&failure, line, now) else {
+            let Decision::Ban(offence) = Jail::new(&rules).offence(&failure, line, now) else {
                 panic!("{line:?}")
             };
-            assert_eq!(sentence.prefix, prefix);
+            assert_eq!(offence.prefix, prefix);
         }
     }
 }

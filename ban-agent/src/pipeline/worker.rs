@@ -1,4 +1,4 @@
-//! One task for each jail: lines in, sentences out. It owns the jail's filter state and window.
+//! One task for each jail: lines in, offences out. It owns the jail's filter state and window.
 
 use std::{
     convert::Infallible,
@@ -319,11 +319,11 @@ impl Verdict {
             self.found.push(Event { at: now.wall, what });
         }
         match decision {
-            Decision::Ban(sentence) => {
+            Decision::Ban(offence) => {
                 let ack = Some(Arc::clone(&delivery.guard));
                 self.messages.push(Command::Offence {
                     jail: name(),
-                    sentence,
+                    offence,
                     read: batch.read,
                     ack,
                 });
@@ -332,11 +332,11 @@ impl Verdict {
                 let ack = Some(Arc::clone(&delivery.guard));
                 self.messages.push(Command::Named { jail: name(), named, ack });
             }
-            Decision::Group(sentences) => {
+            Decision::Group(offences) => {
                 let read = batch.read;
-                self.messages.extend(sentences.into_iter().map(|sentence| {
+                self.messages.extend(offences.into_iter().map(|offence| {
                     let ack = Some(Arc::clone(&delivery.guard));
-                    Command::Offence { jail: name(), sentence, read, ack }
+                    Command::Offence { jail: name(), offence, read, ack }
                 }));
             }
             Decision::Ignored
@@ -434,7 +434,7 @@ mod tests {
             self.forgiven.send(Arc::new(Forgiven { who, given })).unwrap();
         }
 
-        fn sentences(&mut self) -> usize {
+        fn offences(&mut self) -> usize {
             std::iter::from_fn(|| self.core.try_recv().ok()).count()
         }
     }
@@ -444,18 +444,18 @@ mod tests {
         let (mut worker, mut bench) = Bench::new();
         worker.handle(bench.lines(1, 3, Instant::now())).await;
         assert!(bench.acks.try_recv().is_err(), "a crash now would lose the ban");
-        assert_eq!(bench.sentences(), 1);
+        assert_eq!(bench.offences(), 1);
         assert!(bench.acks.try_recv().is_ok());
     }
 
     #[tokio::test]
     async fn a_line_without_its_end_is_no_evidence() {
         let (mut worker, mut bench) = Bench::new();
-        for (torn, sentences) in [(true, 0), (false, 1)] {
+        for (torn, offences) in [(true, 0), (false, 1)] {
             let mut delivery = bench.lines(1, 3, Instant::now());
             delivery.batch.torn = torn;
             worker.handle(delivery).await;
-            assert_eq!(bench.sentences(), sentences, "torn: {torn}");
+            assert_eq!(bench.offences(), offences, "torn: {torn}");
         }
     }
 
@@ -477,7 +477,7 @@ mod tests {
             bench.forgive(host, jail, given);
             for (host, anew) in [1, 2].into_iter().zip(anew) {
                 worker.handle(bench.lines(host, 1, given + Duration::from_millis(1))).await;
-                assert_eq!(bench.sentences(), usize::from(!anew), "{host}");
+                assert_eq!(bench.offences(), usize::from(!anew), "{host}");
             }
             // what counts now is recorded with the lines' position
             let counts = std::iter::from_fn(|| bench.acks.try_recv().ok());
@@ -498,9 +498,9 @@ mod tests {
         let later = given + Duration::from_millis(1);
         worker.handle(bench.lines(1, 2, later)).await;
         worker.handle(bench.lines(2, 1, later)).await;
-        assert_eq!(bench.sentences(), 1, "the one who was not let go");
+        assert_eq!(bench.offences(), 1, "the one who was not let go");
         worker.handle(bench.lines(1, 1, later)).await;
-        assert_eq!(bench.sentences(), 1, "three after it");
+        assert_eq!(bench.offences(), 1, "three after it");
     }
 
     #[tokio::test(start_paused = true)]

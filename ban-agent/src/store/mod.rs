@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ban_core::jail::{self, Count, Offenders, Record, Sentence};
+use ban_core::jail::{self, Count, Offence, Offenders, Record};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
@@ -372,25 +372,25 @@ impl Store {
         self.record(|pending| pending.set_max_bans(max_bans));
     }
 
-    /// Records a claim, new or with a new end. `sentence`: a jail's, with its evidence; it counts
+    /// Records a claim, new or with a new end. `offence`: a jail's, with its evidence; it counts
     /// as one more ban of the prefix.
-    pub fn claim(&mut self, claim: &Claim, sentence: Option<&Sentence>, now: Now) {
-        if let Some(sentence) = sentence {
-            self.remember(claim, 1, sentence.time);
+    pub fn claim(&mut self, claim: &Claim, offence: Option<&Offence>, now: Now) {
+        if let Some(offence) = offence {
+            self.remember(claim, 1, offence.time);
         }
         let (key, span) = (Key::of(claim), Some(Span::of(claim, now)));
         let who = || (claim.prefix, claim.holder.clone());
-        let ground = sentence.map(|sentence| {
+        let ground = offence.map(|offence| {
             let mut lines = Vec::new();
-            for line in &sentence.evidence {
+            for line in &offence.evidence {
                 lines.extend_from_slice(line);
                 lines.push(b'\n');
             }
-            let at = sentence.time.as_millisecond();
-            let span = now.wall_of(claim.until).map(|until| until.duration_since(sentence.time));
+            let at = offence.time.as_millisecond();
+            let span = now.wall_of(claim.until).map(|until| until.duration_since(offence.time));
             let bantime = span.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
-            let fields = serde_json::to_string(&sentence.fields).unwrap_or_default();
-            Ground { at, failures: sentence.failures, reason: None, lines, bantime, fields }
+            let fields = serde_json::to_string(&offence.fields).unwrap_or_default();
+            Ground { at, failures: offence.failures, reason: None, lines, bantime, fields }
         });
         self.record(|pending| {
             pending.claim(key, span);

@@ -44,8 +44,8 @@ fn numbered(number: u32) -> Claim {
     claim(&address.to_string(), jail("sshd"), Boot(START.0 + 60_000))
 }
 
-fn sentence(claim: &Claim, lines: &[&[u8]]) -> Sentence {
-    Sentence {
+fn offence(claim: &Claim, lines: &[&[u8]]) -> Offence {
+    Offence {
         prefix: claim.prefix,
         address: claim.prefix,
         duration: None,
@@ -118,7 +118,7 @@ fn everything_comes_back() {
         Claim { ports, ..claim("192.0.2.0/24", Holder::Manual, Boot(START.0 + 7000)) },
         claim("2001:db8::/64", jail("a"), Boot(START.0 + 1)),
     ];
-    let given = sentence(&claims[0], &[b"one \x1b[31m", b"two \xff"]);
+    let given = offence(&claims[0], &[b"one \x1b[31m", b"two \xff"]);
     for claim in &claims {
         store.claim(claim, Some(&given), start());
     }
@@ -429,7 +429,7 @@ fn a_locked_file_holds_nobody_up() {
     assert!(durable(&mut store));
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    store.claim(&numbered(1), Some(&sentence(&numbered(1), &[b"line"])), start());
+    store.claim(&numbered(1), Some(&offence(&numbered(1), &[b"line"])), start());
     assert!(!durable(&mut store));
     assert!(store.state().to_string().contains("locked"), "{}", store.state());
     other.execute_batch("ROLLBACK").unwrap();
@@ -446,12 +446,12 @@ fn the_past_is_told_before_what_follows_is_written() {
     let directory = TempDir::new().unwrap();
     let mut store = Store::open(&file(&directory)).unwrap();
     let claim = numbered(1);
-    store.claim(&claim, Some(&sentence(&claim, &[b"first"])), start());
+    store.claim(&claim, Some(&offence(&claim, &[b"first"])), start());
     assert!(durable(&mut store));
     let shared = Arc::clone(&store.shared);
     let hangs = shared.hang.lock().unwrap();
     let past = store.past(claim.prefix);
-    store.claim(&claim, Some(&sentence(&claim, &[b"second"])), start());
+    store.claim(&claim, Some(&offence(&claim, &[b"second"])), start());
     assert_eq!(past.get(), None);
     drop(hangs);
     assert!(durable(&mut store));
@@ -472,7 +472,7 @@ fn a_disk_that_hangs_holds_nobody_up_who_asks() {
     let directory = TempDir::new().unwrap();
     let mut store = Store::open(&file(&directory)).unwrap();
     let claim = numbered(1);
-    store.claim(&claim, Some(&sentence(&claim, &[b"line"])), start());
+    store.claim(&claim, Some(&offence(&claim, &[b"line"])), start());
     assert!(durable(&mut store));
     let bans = |store: &Store| store.former_bans(claim.prefix, "sshd", false, start());
     assert_eq!(bans(&store), 1);
@@ -506,7 +506,7 @@ fn old_entries_go_and_the_file_shrinks() {
     let line = [b'x'; 500];
     for number in 0..3000 {
         let claim = numbered(number);
-        let old = Sentence { time: Timestamp::UNIX_EPOCH, ..sentence(&claim, &[&line, &line]) };
+        let old = Offence { time: Timestamp::UNIX_EPOCH, ..offence(&claim, &[&line, &line]) };
         store.claim(&claim, Some(&old), start());
         if number > 0 {
             store.release(&claim);
@@ -546,7 +546,7 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
     // many more than may wait; all but the last thousand end again
     for number in 1..=150_000 {
         let claim = numbered(number);
-        store.claim(&claim, Some(&sentence(&claim, &[&line[..]; 10])), start());
+        store.claim(&claim, Some(&offence(&claim, &[&line[..]; 10])), start());
         if number > 1000 {
             store.release(&numbered(number - 1000));
         }
@@ -708,7 +708,7 @@ fn a_burst_is_committed_in_groups() {
     let mut store = Store::open(&path).unwrap();
     for number in 0..100_000 {
         let claim = numbered(number);
-        store.claim(&claim, Some(&sentence(&claim, &[b"line"])), start());
+        store.claim(&claim, Some(&offence(&claim, &[b"line"])), start());
     }
     assert!(durable(&mut store));
     let commits = store.shared.commits.load(Ordering::Relaxed);

@@ -55,7 +55,7 @@ pub struct Tally {
     /// Times the agent was killed.
     pub kills: u64,
     /// Bans of a jail that were reported.
-    pub sentences: u64,
+    pub offences: u64,
     /// Those of them that came before the last line was noted.
     pub early: u64,
     /// Bans by hand that were acknowledged.
@@ -114,7 +114,7 @@ impl Book {
     pub fn convict(&mut self, address: IpAddr) {
         self.tally.offenders += 1;
         if self.early.contains(&address) {
-            self.tally.sentences += 1;
+            self.tally.offences += 1;
         } else {
             self.due.insert(address, Instant::now());
         }
@@ -131,7 +131,7 @@ impl Book {
             }
             return;
         };
-        self.tally.sentences += 1;
+        self.tally.offences += 1;
         self.banned(address, written + bantime);
     }
 

@@ -402,12 +402,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { allowed: (sent, received), .. } = self.tally;
         let Tally { lines, junk, offenders, rotations, kills, .. } = self.tally;
-        let Tally { sentences, early, bans, unbans, unanswered, packets, .. } = self.tally;
+        let Tally { offences, early, bans, unbans, unanswered, packets, .. } = self.tally;
         let Tally { full_disks, clock_steps, audits, peak_kib, faults, .. } = self.tally;
         let seconds = self.time.as_secs();
         writeln!(f, "seed {}, {seconds} s, {kills} kills, {audits} audits", self.seed)?;
         writeln!(f, "{lines} lines, {junk} of them junk, {rotations} rotations")?;
-        writeln!(f, "{offenders} offenders, {sentences} reported banned ({early} early)")?;
+        writeln!(f, "{offenders} offenders, {offences} reported banned ({early} early)")?;
         writeln!(f, "{bans} bans and {unbans} unbans by hand, {unanswered} unanswered")?;
         writeln!(f, "{packets} packets of banned addresses")?;
         writeln!(f, "{received} of {sent} packets of the allowed address received")?;

@@ -39,7 +39,7 @@ impl fmt::Display for Trip {
     }
 }
 
-/// Watches the sentences of one jail.
+/// Watches the offences of one jail.
 #[derive(Debug, Default)]
 pub struct Breaker {
     /// The last minute's bans; whether each hit a connected client.

@@ -25,7 +25,7 @@ pub use self::{
     count::Count,
     escalate::Formula,
     ignore::{BadIgnored, IgnoreCache, IgnoreCommand, Ignored, Lookup},
-    offence::{ADDRESS, Decision, Jail, Named, Sentence, Stats},
+    offence::{ADDRESS, Decision, Jail, Named, Offence, Stats},
     offenders::{Offenders, REMEMBERED, Record},
 };
 

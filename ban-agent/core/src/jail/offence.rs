@@ -55,9 +55,9 @@ pub enum Decision {
         count: u32,
     },
     /// It was the one too many.
-    Ban(Sentence),
+    Ban(Offence),
     /// It was the one too many of those that several addresses share: they are banned, each for itself.
-    Group(Vec<Sentence>),
+    Group(Vec<Offence>),
     /// So it was, of an id: no packet bears that, so that nothing can be dropped.
     Named(Named),
 }
@@ -65,10 +65,10 @@ pub enum Decision {
 impl Decision {
     /// Who is to be banned.
     #[must_use]
-    pub fn sentences(self) -> Vec<Sentence> {
+    pub fn offences(self) -> Vec<Offence> {
         match self {
-            Decision::Ban(sentence) => vec![sentence],
-            Decision::Group(sentences) => sentences,
+            Decision::Ban(offence) => vec![offence],
+            Decision::Group(offences) => offences,
             _ => Vec::new(),
         }
     }
@@ -93,7 +93,7 @@ pub struct Named {
 
 /// Who is to be banned, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sentence {
+pub struct Offence {
     /// What is to be banned.
     pub prefix: IpNet,
     /// The address of the last failure; differs from `prefix` where the jail bans networks.
@@ -127,7 +127,7 @@ pub struct Stats {
     pub evicted: u64,
     /// What was forgiven because a user came in.
     pub forgiven: u64,
-    /// Sentences since start.
+    /// Offences since start.
     pub banned: u64,
 }
 
@@ -306,7 +306,7 @@ impl Jail {
             let since = now_ms.saturating_sub(millis(findtime));
             let recent = behind.iter().filter(|one| one.last >= since);
             let banned = recent.filter(|one| self.ignored.overlap(one.address).is_none());
-            let sentences = banned.map(|one| Sentence {
+            let offences = banned.map(|one| Offence {
                 prefix: one.prefix,
                 address: one.address,
                 duration,
@@ -316,7 +316,7 @@ impl Jail {
                 time,
                 failures,
             });
-            return Decision::Group(sentences.collect());
+            return Decision::Group(offences.collect());
         }
         match (nets, id) {
             (None, Some(id)) => {
@@ -325,7 +325,7 @@ impl Jail {
             (None, None) => Decision::Ignored,
             (Some((address, prefix)), _) => {
                 let ports = self.rules.ports.clone();
-                Decision::Ban(Sentence {
+                Decision::Ban(Offence {
                     prefix,
                     address,
                     duration,

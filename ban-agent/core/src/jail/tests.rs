@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Count, Decision, Jail, Offenders, Record, Rules, Sentence, rules};
+use super::{Count, Decision, Jail, Offence, Offenders, Record, Rules, rules};
 use crate::{
     clock::{Boot, Now},
     filter::Failure,
@@ -32,9 +32,9 @@ fn fail(jail: &mut Jail, address: &str, second: i64) -> Decision {
     jail.offence(&failure(address, Some(second)), address.as_bytes(), now(second))
 }
 
-fn sentence(decision: Decision) -> Sentence {
+fn offence(decision: Decision) -> Offence {
     match decision {
-        Decision::Ban(sentence) => sentence,
+        Decision::Ban(offence) => offence,
         other => panic!("no ban: {other:?}"),
     }
 }
@@ -49,10 +49,10 @@ fn bans_at_maxretry_and_starts_again() {
             fail(&mut jail, "192.0.2.2", round + 1),
             Decision::Counted { count: 1 + u32::from(round > 0) }
         );
-        let sentence = sentence(fail(&mut jail, "192.0.2.1", round + 2));
-        assert_eq!(sentence.prefix.to_string(), "192.0.2.1/32");
-        assert_eq!((sentence.failures, sentence.time), (3, now(round + 2).wall));
-        assert_eq!(sentence.evidence.len(), 3);
+        let offence = offence(fail(&mut jail, "192.0.2.1", round + 2));
+        assert_eq!(offence.prefix.to_string(), "192.0.2.1/32");
+        assert_eq!((offence.failures, offence.time), (3, now(round + 2).wall));
+        assert_eq!(offence.evidence.len(), 3);
     }
     let stats = jail.stats();
     assert_eq!((stats.failed, stats.failing, stats.banned), (8, 1, 2));
@@ -61,7 +61,7 @@ fn bans_at_maxretry_and_starts_again() {
 #[test]
 fn maxretry_of_one_bans_at_once() {
     let mut jail = Jail::new(&rules(1, 180));
-    assert_eq!(sentence(fail(&mut jail, "192.0.2.1", 0)).failures, 1);
+    assert_eq!(offence(fail(&mut jail, "192.0.2.1", 0)).failures, 1);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn log_time_decides_not_arrival() {
     assert_eq!(read(&mut jail, Some(819)), Decision::Old);
     assert_eq!(read(&mut jail, Some(821)), Decision::Counted { count: 1 });
     // A time in the future is now; no time is now.
-    assert_eq!(sentence(read(&mut jail, Some(5000))).time, at.wall);
+    assert_eq!(offence(read(&mut jail, Some(5000))).time, at.wall);
     assert_eq!(read(&mut jail, None), Decision::Counted { count: 1 });
     assert_eq!(jail.stats().old, 1);
 }
@@ -98,9 +98,9 @@ fn ignored_addresses_never_count() {
 fn networks_are_counted_as_one() {
     let mut jail = Jail::new(&Rules { prefix_v6: 64, ..rules(2, 180) });
     fail(&mut jail, "2001:db8::1", 0);
-    let sentence = sentence(fail(&mut jail, "2001:db8::2", 1));
-    assert_eq!(sentence.prefix.to_string(), "2001:db8::/64");
-    assert_eq!(sentence.address.to_string(), "2001:db8::2/128");
+    let offence = offence(fail(&mut jail, "2001:db8::2", 1));
+    assert_eq!(offence.prefix.to_string(), "2001:db8::/64");
+    assert_eq!(offence.address.to_string(), "2001:db8::2/128");
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn a_network_with_an_ignored_address_is_not_banned_whole() {
     let ignoreip = vec![parse_prefix("2001:db8::1").unwrap()];
     let mut jail = Jail::new(&Rules { prefix_v6: 64, ignoreip, ..rules(1, 180) });
     assert_eq!(fail(&mut jail, "2001:db8::1", 0), Decision::Ignored);
-    let sentence = sentence(fail(&mut jail, "2001:db8::2", 0));
-    assert_eq!(sentence.prefix.to_string(), "2001:db8::2/128");
+    let offence = offence(fail(&mut jail, "2001:db8::2", 0));
+    assert_eq!(offence.prefix.to_string(), "2001:db8::2/128");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn what_is_no_address_bans_only_a_prefix_of_sane_size() {
         let decision = jail.offence(&failure, b"", now(0));
         assert_eq!(
             banned.map(str::to_owned),
-            matches!(decision, Decision::Ban(_)).then(|| sentence(decision).prefix.to_string()),
+            matches!(decision, Decision::Ban(_)).then(|| offence(decision).prefix.to_string()),
             "{id:?}"
         );
     }
@@ -139,9 +139,9 @@ fn evidence_is_bounded() {
     let mut jail = Jail::new(&Rules { maxmatches: 2, ..rules(3, 180) });
     let hostile = vec![b'\x1b'; 100_000];
     for line in [b"one".as_slice(), b"two", &hostile] {
-        if let Decision::Ban(sentence) = jail.offence(&failure("192.0.2.1", None), line, now(0)) {
-            assert_eq!(sentence.evidence[0].as_ref(), b"two");
-            assert_eq!((sentence.evidence.len(), sentence.evidence[1].len()), (2, 512));
+        if let Decision::Ban(offence) = jail.offence(&failure("192.0.2.1", None), line, now(0)) {
+            assert_eq!(offence.evidence[0].as_ref(), b"two");
+            assert_eq!((offence.evidence.len(), offence.evidence[1].len()), (2, 512));
         }
     }
     assert_eq!(jail.stats().banned, 1);
@@ -189,10 +189,10 @@ fn neighbours_are_counted_one_by_one() {
     // different hosts of the host's own network, and of an attacker's
     fail(&mut jail, "2001:db8::1", 0);
     assert_eq!(fail(&mut jail, "2001:db8::2", 1), Decision::Counted { count: 1 });
-    let own = sentence(fail(&mut jail, "2001:db8::2", 2));
+    let own = offence(fail(&mut jail, "2001:db8::2", 2));
     assert_eq!(own.prefix, parse_prefix("2001:db8::2").unwrap());
     fail(&mut jail, "2001:db8:bad::1", 3);
-    let other = sentence(fail(&mut jail, "2001:db8:bad::2", 4));
+    let other = offence(fail(&mut jail, "2001:db8:bad::2", 4));
     assert_eq!(other.prefix, parse_prefix("2001:db8:bad::/64").unwrap());
 }
 
@@ -242,7 +242,7 @@ fn strangers_behind_a_translator_are_counted_apart() {
     ] {
         let decision = fail(&mut Jail::new(&rules), address, 0);
         let banned = match decision {
-            Decision::Ban(sentence) => Some(sentence.prefix.to_string()),
+            Decision::Ban(offence) => Some(offence.prefix.to_string()),
             _ => None,
         };
         assert_eq!(banned.as_deref(), expected, "{address}");
@@ -302,8 +302,8 @@ fn a_known_offender_is_banned_again_after_fewer_failures() {
     let mut failures = |jail: &mut Jail, address: &str| {
         for count in 1.. {
             second += 1;
-            if let Decision::Ban(sentence) = fail(jail, address, second) {
-                former.add("test", sentence.prefix, Record { bans: 1, last: sentence.time });
+            if let Decision::Ban(offence) = fail(jail, address, second) {
+                former.add("test", offence.prefix, Record { bans: 1, last: offence.time });
                 return count;
             }
         }
@@ -332,7 +332,7 @@ fn an_id_is_counted_whatever_address_it_comes_from() {
     assert_eq!(fail(&of(Some("192.0.2.1"), "eve")), Decision::Counted { count: 1 });
     assert_eq!(fail(&of(Some("192.0.2.9"), "bob")), Decision::Ignored);
     assert_eq!(fail(&of(Some("192.0.2.2"), "bob")), Decision::Counted { count: 2 });
-    let banned = sentence(fail(&of(Some("192.0.2.3"), "bob")));
+    let banned = offence(fail(&of(Some("192.0.2.3"), "bob")));
     assert_eq!((banned.prefix.to_string().as_str(), banned.failures), ("192.0.2.3/32", 3));
     assert_eq!((banned.fields["fid"].as_str(), banned.evidence.len()), ("bob", 3));
 
@@ -372,18 +372,18 @@ fn different_values_are_counted_beside_or_instead_of_failures() {
         Decision::Counted { .. }
     ));
     try_value(&mut jail, "192.0.2.1", "user", "b", 100);
-    let last = sentence(try_value(&mut jail, "192.0.2.1", "user", "c", 101));
+    let last = offence(try_value(&mut jail, "192.0.2.1", "user", "c", 101));
     assert_eq!((last.failures, &*last.fields["distinct"]), (102, "user"));
     // it starts again, and what is older than findtime is gone
     for (user, second) in [("a", 101), ("b", 102), ("c", 282), ("a", 283)] {
         let decision = try_value(&mut jail, "192.0.2.1", "user", user, second);
         assert!(matches!(decision, Decision::Counted { .. }), "{user}");
     }
-    sentence(try_value(&mut jail, "192.0.2.1", "user", "d", 284));
+    offence(try_value(&mut jail, "192.0.2.1", "user", "d", 284));
     // both
     jail.set_rules(&Rules { maxretry: Some(2), ..jail.rules().clone() });
     try_value(&mut jail, "192.0.2.3", "user", "a", 300);
-    let last = sentence(try_value(&mut jail, "192.0.2.3", "user", "a", 300));
+    let last = offence(try_value(&mut jail, "192.0.2.3", "user", "a", 300));
     assert!(!last.fields.contains_key("distinct"));
 }
 
@@ -395,7 +395,7 @@ fn ports_are_counted_by_the_name_of_their_tag() {
         let decision = try_value(&mut jail, "192.0.2.1", "fport", port, 0);
         assert!(matches!(decision, Decision::Counted { .. }));
     }
-    sentence(try_value(&mut jail, "192.0.2.1", "fport", "25", 0));
+    offence(try_value(&mut jail, "192.0.2.1", "fport", "25", 0));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn failures_counted_by_a_field_ban_the_addresses_behind_it() {
     let mut jail = Jail::new(&rules);
     let banned = |decision: Decision| {
         let mut all: Vec<_> =
-            decision.sentences().iter().map(|one| one.prefix.to_string()).collect();
+            decision.offences().iter().map(|one| one.prefix.to_string()).collect();
         all.sort();
         all
     };
@@ -486,7 +486,7 @@ fn a_user_who_comes_in_is_forgiven_his_own_failures_and_nobody_elses() {
     mistype(&mut jail, "eve", 32);
     assert_eq!(come_in(&mut jail, "192.0.2.1", "eve", 33), Decision::Forgiven { count: 1 });
     mistype(&mut jail, "root", 33);
-    assert_eq!(sentence(mistype(&mut jail, "root", 34)).failures, 4);
+    assert_eq!(offence(mistype(&mut jail, "root", 34)).failures, 4);
 }
 
 proptest::proptest! {

@@ -22,7 +22,7 @@ use crate::{
     engine::{command::Command, rig::Agent, trial::Trial},
     event::{Bus, Subscription, What},
     filter,
-    jail::{self, Limits, Sentence},
+    jail::{self, Limits, Offence},
     ledger::{Enforced, Op},
     net::parse_prefix,
     source::{self, Start},
@@ -138,9 +138,9 @@ impl Bench {
         self.agent.core.pipeline.apply(jails, &looked).unwrap();
     }
 
-    fn sentence(&mut self, jail: &str, address: &str) {
+    fn offence(&mut self, jail: &str, address: &str) {
         let prefix = address.parse::<std::net::IpAddr>().unwrap().into();
-        let sentence = Sentence {
+        let offence = Offence {
             prefix,
             address: prefix,
             duration: Some(Duration::from_secs(86_400)),
@@ -152,9 +152,9 @@ impl Bench {
         };
         self.now.fake();
         let read = std::time::Instant::now();
-        self.agent.core.handle(
-            [Command::Offence { jail: jail.into(), sentence, read, ack: None }].into_iter(),
-        );
+        self.agent
+            .core
+            .handle([Command::Offence { jail: jail.into(), offence, read, ack: None }].into_iter());
     }
 }
 
@@ -235,19 +235,19 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
         let counters = bench.agent.core.pipeline.jails().next().unwrap().1;
         counters.total.load(Ordering::Relaxed)
     };
-    bench.sentence("door", "192.0.2.1");
+    bench.offence("door", "192.0.2.1");
     assert_eq!((bench.alarms(), total(&bench)), (vec![], 1));
     // what is prolonged is no ban more
     bench.later(Duration::from_secs(1));
-    bench.sentence("door", "192.0.2.1");
+    bench.offence("door", "192.0.2.1");
     assert_eq!(total(&bench), 1);
-    bench.sentence("door", "192.0.2.2");
+    bench.offence("door", "192.0.2.2");
     assert_eq!((bench.alarms(), total(&bench)), (vec!["map_full IPv4".to_owned()], 2));
     // a jail's ban makes room
-    bench.sentence("door", "192.0.2.3");
+    bench.offence("door", "192.0.2.3");
     assert_eq!(bench.alarms(), ["map_full IPv4", "ban_evicted "]);
     // the other family has room
-    bench.sentence("door", "2001:db8::1");
+    bench.offence("door", "2001:db8::1");
     assert_eq!(total(&bench), 4);
     // half of it by hand, and the rest for ever: none makes any
     let mut plan = Default::default();
@@ -265,7 +265,7 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
         };
         bench.agent.core.ledger.claim(&claim, false, bench.now.boot, &mut plan);
     }
-    bench.sentence("door", "192.0.2.4");
+    bench.offence("door", "192.0.2.4");
     assert_eq!(bench.alarms(), ["ban_refused ", "map_full IPv4", "ban_evicted "]);
     assert_eq!(total(&bench), 4, "counted, and not made");
     bench.agent.core.ledger.release(parse_prefix("192.0.2.8").unwrap(), None, &mut plan);
@@ -279,7 +279,7 @@ async fn a_full_map_a_refusal_and_what_total_counts() {
 async fn a_kernel_that_refuses_and_one_that_holds_something_else() {
     let mut bench = Bench::new(Trial::Over);
     bench.machine(|machine| machine.refuse("not now\u{1b}"));
-    bench.sentence("door", "192.0.2.1");
+    bench.offence("door", "192.0.2.1");
     let alarms = bench.agent.core.alarms(bench.now);
     assert_eq!(alarms.first().unwrap().text, "1 steps wait for the kernel: not now\\u{1b}");
     bench.machine(|machine| machine.before = None);
@@ -306,7 +306,7 @@ async fn a_kernel_that_refuses_and_one_that_holds_something_else() {
 #[tokio::test]
 async fn drift_that_was_mended_is_remembered_for_a_while() {
     let mut bench = Bench::new(Trial::Over);
-    bench.sentence("door", "192.0.2.1");
+    bench.offence("door", "192.0.2.1");
     let stranger = parse_prefix("198.51.100.1").unwrap();
     let enforced = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Vec::new() };
     let now = bench.now;
@@ -390,8 +390,8 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
     let mut jail = bench.jail("door", &[&log]);
     jail.rules.limits = limits;
     bench.run(&[jail]);
-    bench.sentence("door", "2001:db8::1");
-    bench.sentence("door", "192.0.2.2");
+    bench.offence("door", "2001:db8::1");
+    bench.offence("door", "192.0.2.2");
     assert_eq!(bench.alarms(), ["jail_stopped door"]);
     bench.agent.core.resume(Some("door"));
     assert_eq!(bench.alarms(), Vec::<String>::new());

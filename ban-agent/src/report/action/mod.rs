@@ -12,7 +12,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use ban_core::jail::Sentence;
+use ban_core::jail::Offence;
 use jiff::Timestamp;
 
 pub use self::{
@@ -150,7 +150,7 @@ pub struct Ticket {
 impl Ticket {
     /// What is known of an offence before it is a ban.
     #[must_use]
-    pub fn of(offence: &Sentence) -> Ticket {
+    pub fn of(offence: &Offence) -> Ticket {
         Ticket {
             prefix: Some(offence.address),
             time: offence.time,
