@@ -9,7 +9,7 @@ use crate::{
     jail::{Named, Offence},
     metrics::Snapshot,
     pipeline::acks::AckGuard,
-    protect::Surroundings,
+    protect::HostNetwork,
 };
 
 /// What the core task is told.
@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// More of some bans.
     Page(Page),
     /// Own addresses, gateways or SSH sessions changed.
-    Surroundings(Surroundings),
+    HostNetwork(HostNetwork),
     /// A network interface came, went or changed.
     Interfaces,
     /// SIGHUP.

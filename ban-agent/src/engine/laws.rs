@@ -35,7 +35,7 @@ use crate::{
     jail::{self, Offence, Widen},
     ledger::{Holder, Plan, Protected},
     net::{IpNet, Ports, Proto, parse_ports, parse_prefix},
-    protect::Surroundings,
+    protect::HostNetwork,
 };
 
 /// Several in each of several networks that may be the fullest: /24, /32, and /48 in it.
@@ -673,7 +673,7 @@ impl<K: Side> World<K> {
                 let read = std::time::Instant::now();
                 Command::Offence { jail: name.into(), offence, read, ack: None }
             }
-            Word::Around(protected, onlink) => Command::Surroundings(Surroundings {
+            Word::Around(protected, onlink) => Command::HostNetwork(HostNetwork {
                 protected: own(protected),
                 onlink: onlink.clone(),
                 groups: Vec::new(),

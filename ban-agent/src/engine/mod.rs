@@ -422,10 +422,10 @@ impl Engine {
                     self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
                     self.answer(call, now);
                 }
-                Command::Surroundings(surroundings) => {
-                    self.ledger.set_protected(&surroundings.protected, &mut plan);
-                    self.protected = surroundings.groups;
-                    self.set_onlink(surroundings.onlink, &mut plan);
+                Command::HostNetwork(host) => {
+                    self.ledger.set_protected(&host.protected, &mut plan);
+                    self.protected = host.groups;
+                    self.set_onlink(host.onlink, &mut plan);
                     self.patrol.moved = true;
                     allow = true;
                 }
@@ -474,15 +474,15 @@ impl Engine {
         sessions: Sessions,
         sender: mpsc::Sender<Command>,
     ) -> Result<(), Error> {
-        let (watcher, surroundings) =
-            Watcher::start(sessions, self.config.agent.protect.clone(), move |surroundings| {
+        let (watcher, host) =
+            Watcher::start(sessions, self.config.agent.protect.clone(), move |host| {
                 // the core is gone: nobody needs to know
-                let _ = sender.blocking_send(Command::Surroundings(surroundings));
+                let _ = sender.blocking_send(Command::HostNetwork(host));
             })?;
         self.watcher = Some(watcher);
-        self.set_onlink(surroundings.onlink, &mut Plan::default());
-        self.ledger.set_protected(&surroundings.protected, &mut Plan::default());
-        self.protected = surroundings.groups;
+        self.set_onlink(host.onlink, &mut Plan::default());
+        self.ledger.set_protected(&host.protected, &mut Plan::default());
+        self.protected = host.groups;
         Ok(())
     }
 

@@ -44,7 +44,7 @@ const SPECIAL: [&str; 9] = [
     "ff00::/8",
 ];
 
-/// Why the surroundings are not known.
+/// Why the network around this host is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel was asked, and refused.
@@ -65,7 +65,7 @@ pub enum Error {
 
 /// The never-ban set (law 2), and the networks that a ban is not widened over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct HostNetwork {
     /// What must not be banned, and why.
     pub protected: Vec<(IpNet, Protected)>,
     /// Networks that this host is a member of.
@@ -153,7 +153,7 @@ pub fn of_jails(jails: &[jail::Spec]) -> impl Iterator<Item = Group> {
 /// If the kernel does not tell the addresses and gateways.
 pub fn survey(wanted: &Servers) -> Result<Vec<Group>, Error> {
     let servers = wanted.look("/".as_ref(), &BTreeSet::new());
-    Ok(Surroundings::of(&route::network()?, &HashSet::new(), servers).groups)
+    Ok(HostNetwork::of(&route::network()?, &HashSet::new(), servers).groups)
 }
 
 /// What the kernel's tables say.
@@ -164,12 +164,12 @@ struct Network {
     gateways: Vec<IpAddr>,
 }
 
-impl Surroundings {
+impl HostNetwork {
     fn of(
         network: &Network,
         sessions: &HashSet<IpAddr>,
         servers: Vec<(IpNet, Protected)>,
-    ) -> Surroundings {
+    ) -> HostNetwork {
         let special = SPECIAL.iter().filter_map(|text| net::parse_prefix(text).ok());
         let host = |why| {
             move |address: &IpAddr| (!address.is_unspecified()).then(|| (net::host(*address), why))
@@ -186,7 +186,7 @@ impl Surroundings {
         onlink.sort_unstable();
         onlink.dedup();
         let groups = groups(&protected);
-        Surroundings { protected, onlink, groups }
+        HostNetwork { protected, onlink, groups }
     }
 }
 
@@ -213,8 +213,7 @@ mod tests {
         etc("resolv.conf", "nameserver 198.51.100.53\nnameserver 0.0.0.0\n");
         etc("ntp.conf", "server 198.51.100.123\n");
         let servers = wanted.look(root.path(), &BTreeSet::from([parse("198.51.100.124")]));
-        let Surroundings { protected, onlink, groups } =
-            Surroundings::of(&network, &peers, servers);
+        let HostNetwork { protected, onlink, groups } = HostNetwork::of(&network, &peers, servers);
         let why = |text: &str| {
             let address: IpNet = net::parse_prefix(text).unwrap();
             protected.iter().find(|(net, _)| net.contains(&address)).map(|(_, why)| *why)

@@ -1,4 +1,4 @@
-//! The thread that keeps the surroundings current. It sleeps until the kernel tells of a changed
+//! The thread that keeps what a ban must not hit current. It sleeps until the kernel tells of a changed
 //! address or route, or until somebody asks it to look at the sessions again.
 
 use std::{
@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{
-    Error, Network, Servers, Sessions, Surroundings,
+    Error, HostNetwork, Network, Servers, Sessions,
     clocks::{self, InUse},
     route,
     sessions::{self, Clients},
@@ -37,7 +37,7 @@ const ROOT: &str = "/";
 /// Who is connected, and when that was seen.
 type Connected = Arc<Mutex<(Instant, Arc<HashSet<IpAddr>>)>>;
 
-/// Keeps the surroundings current until it is dropped.
+/// Keeps what a ban must not hit current until it is dropped.
 pub struct Watcher {
     wake: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
@@ -53,23 +53,22 @@ impl fmt::Debug for Watcher {
 }
 
 impl Watcher {
-    /// Reads the surroundings, and goes on watching them: `changed` hears of every change.
+    /// Reads the network around this host, and goes on watching them: `changed` hears of every change.
     ///
     /// # Errors
     /// If the kernel does not tell.
     pub fn start(
         mut sessions: Sessions,
         wanted: Servers,
-        changed: impl Fn(Surroundings) + Send + 'static,
-    ) -> Result<(Watcher, Surroundings), Error> {
+        changed: impl Fn(HostNetwork) + Send + 'static,
+    ) -> Result<(Watcher, HostNetwork), Error> {
         // Before the first look: what changes in between is not missed.
         let notifications = route::Notifications::subscribe()?;
         let network = route::network()?;
         let Clients { connected, sessions: peers } =
             sessions::clients(PROC.as_ref(), sessions.look());
         let clocks = InUse::default();
-        let first =
-            Surroundings::of(&network, &peers, wanted.look(ROOT.as_ref(), &BTreeSet::new()));
+        let first = HostNetwork::of(&network, &peers, wanted.look(ROOT.as_ref(), &BTreeSet::new()));
         let wanted = Arc::new(Mutex::new(wanted));
         let connected = Arc::new(Mutex::new((Instant::now(), Arc::new(connected))));
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
@@ -151,11 +150,11 @@ struct Watch {
     wanted: Arc<Mutex<Servers>>,
     clocks: InUse,
     network: Network,
-    last: Surroundings,
+    last: HostNetwork,
 }
 
 impl Watch {
-    fn run(mut self, changed: &impl Fn(Surroundings)) {
+    fn run(mut self, changed: &impl Fn(HostNetwork)) {
         let (mut moved, mut asked) = (false, false);
         let mut looked = None;
         loop {
@@ -203,7 +202,7 @@ impl Watch {
         (notified, woken)
     }
 
-    fn look(&mut self, moved: bool, changed: &impl Fn(Surroundings)) {
+    fn look(&mut self, moved: bool, changed: &impl Fn(HostNetwork)) {
         if moved {
             match route::network() {
                 Ok(network) => self.network = network,
@@ -219,7 +218,7 @@ impl Watch {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let servers = wanted.look(ROOT.as_ref(), &clocks);
-        let now = Surroundings::of(&self.network, &sessions, servers);
+        let now = HostNetwork::of(&self.network, &sessions, servers);
         if now != self.last {
             self.last = now.clone();
             changed(now);
@@ -283,16 +282,16 @@ mod tests {
         namespace.ip("link set veth1 up");
         namespace.ip("link set veth0 up");
         let (sender, changes) = mpsc::channel();
-        let changed = move |surroundings| sender.send(surroundings).unwrap();
+        let changed = move |host| sender.send(host).unwrap();
         let (watcher, first) = namespace
             .enter(|| Watcher::start(Sessions::default(), Servers::default(), changed).unwrap());
-        let why = |surroundings: &Surroundings, text: &str| {
+        let why = |host: &HostNetwork, text: &str| {
             let prefix = parse_prefix(text).unwrap();
-            surroundings.protected.iter().find(|(net, _)| *net == prefix).map(|(_, why)| *why)
+            host.protected.iter().find(|(net, _)| *net == prefix).map(|(_, why)| *why)
         };
         assert_eq!(why(&first, "192.0.2.7"), None);
         // Notifications come one by one; in the end all are known.
-        let until = |wanted: &dyn Fn(&Surroundings) -> bool| {
+        let until = |wanted: &dyn Fn(&HostNetwork) -> bool| {
             loop {
                 let now = changes.recv_timeout(crate::patience::patience()).unwrap();
                 if wanted(&now) {
