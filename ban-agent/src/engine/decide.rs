@@ -30,7 +30,7 @@ impl Engine {
         events: &mut Vec<Event>,
     ) {
         let holder = Holder::Jail(Arc::clone(&jail));
-        if self.pardons.forgive(offence.prefix, &holder, offence.time, Some(read)) {
+        if self.unban_marks.forgive(offence.prefix, &holder, offence.time, Some(read)) {
             return log::debug!("[{jail}] {} was let go since", offence.prefix);
         }
         if self.pipeline.jail(&jail).is_some_and(|spec| !spec.rules.bans) {

@@ -66,7 +66,7 @@ use crate::{
     protect::{Group, Sessions, Watcher},
     report::Deliveries,
     source::{self, Looked},
-    store::{Pardons, Store},
+    store::{Store, UnbanMarks},
 };
 
 /// Messages handled together: their bans reach the kernel in one batch.
@@ -114,7 +114,7 @@ pub(crate) struct Engine {
     pipeline: Pipeline,
     actions: Actions,
     /// What the operator let go of lately.
-    pardons: Pardons,
+    unban_marks: UnbanMarks,
     /// Bans whose kernel step failed.
     pending: HashSet<IpNet>,
     kernel_error: Option<String>,
@@ -220,7 +220,7 @@ impl Engine {
             flush: false,
             alarms: Alarms::new(disk),
             trouble,
-            pardons: Pardons::default(),
+            unban_marks: UnbanMarks::default(),
             pending: HashSet::new(),
             kernel_error: None,
             allow_due: false,
@@ -332,9 +332,9 @@ impl Engine {
     }
 
     /// The clock may have been set back since somebody was let go.
-    fn cap_pardons(&mut self, now: Now) {
-        for (pardoned, at) in self.pardons.cap(now.wall) {
-            self.store.pardon(pardoned, at);
+    fn cap_unban_marks(&mut self, now: Now) {
+        for (unbanned, at) in self.unban_marks.cap(now.wall) {
+            self.store.mark_unban(unbanned, at);
         }
     }
 
@@ -343,7 +343,7 @@ impl Engine {
     fn clocks_changed(&mut self, now: Now) {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
-        self.cap_pardons(now);
+        self.cap_unban_marks(now);
         let ops: Vec<Op> =
             self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
         self.enforce(&ops, now);

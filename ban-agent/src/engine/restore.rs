@@ -60,14 +60,14 @@ impl Engine {
         self.narrow(&mut guarded, now);
         plan.ended.extend(guarded.ended.drain(known..));
         restored.iter().for_each(|claim| self.tell_restored(claim, now));
-        self.pardons = loaded.pardons;
-        self.cap_pardons(now);
+        self.unban_marks = loaded.unban_marks;
+        self.cap_unban_marks(now);
         let mut counts = loaded.counts;
         for (jail, counted) in &mut counts {
             let holder = Holder::Jail(Arc::clone(jail));
             counted.retain(|(prefix, count)| {
                 let last = Timestamp::from_millisecond(count.last).unwrap_or(Timestamp::MAX);
-                !self.pardons.forgive(*prefix, &holder, last, None)
+                !self.unban_marks.forgive(*prefix, &holder, last, None)
             });
         }
         self.pipeline.resume(counts);

@@ -37,7 +37,7 @@ use crate::{
     jail::{self, Jail, Offenders},
     net::{IpNet, PrefixSet},
     source::{self, Looked, ban_line},
-    store::{Counts, Pardoned, Positions},
+    store::{Counts, Positions, Unbanned},
 };
 
 /// How long a jail whose task failed rests; doubled each time up to the last.
@@ -123,7 +123,7 @@ impl Pipeline {
     }
 
     /// Has the jails forget what they counted for those who are let go.
-    pub(crate) fn forgive(&self, who: Vec<Pardoned>, given: Instant) {
+    pub(crate) fn forgive(&self, who: Vec<Unbanned>, given: Instant) {
         // without a jail nobody counts
         let _ = self.forgiven.send(Arc::new(Forgiven { who, given }));
     }

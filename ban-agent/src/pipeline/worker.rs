@@ -28,7 +28,7 @@ use crate::{
     jail::{Decision, Jail},
     ledger::Holder,
     net::{self, PrefixSet},
-    store::{Counted, Pardoned},
+    store::{Counted, Unbanned},
 };
 
 /// How long the first line waits until names of `ignoreip` are looked up.
@@ -88,7 +88,7 @@ pub(crate) struct Worker {
 /// Whom the operator let go at once.
 #[derive(Debug)]
 pub(crate) struct Forgiven {
-    pub(crate) who: Vec<Pardoned>,
+    pub(crate) who: Vec<Unbanned>,
     /// When.
     pub(crate) given: Instant,
 }
@@ -204,8 +204,8 @@ impl Worker {
     }
 
     /// After an unban nothing counts that was before it.
-    fn forgive(&mut self, pardoned: &[Pardoned]) {
-        for (prefix, holder) in pardoned {
+    fn forgive(&mut self, unbanned: &[Unbanned]) {
+        for (prefix, holder) in unbanned {
             let other = Holder::Jail(Arc::clone(&self.name));
             if holder.as_ref().is_none_or(|holder| *holder == other) {
                 self.jail.forgive(*prefix);

@@ -1,5 +1,5 @@
-//! The thread that keeps what a ban must not hit current. It sleeps until the kernel tells of a changed
-//! address or route, or until somebody asks it to look at the sessions again.
+//! The thread that keeps what a ban must not hit current. It sleeps until the kernel tells of a
+//! changed address or route, or until the sessions are to be looked at again.
 
 use std::{
     collections::{BTreeSet, HashSet},

@@ -7,7 +7,6 @@
 
 mod dry;
 pub mod import;
-mod pardon;
 mod pending;
 mod positions;
 mod read;
@@ -17,6 +16,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 pub mod trial;
+mod unban_marks;
 mod writer;
 
 use std::{
@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 
 pub use self::dry::separate;
 #[cfg(test)]
-pub(crate) use self::pardon::CORRECTION;
+pub(crate) use self::unban_marks::CORRECTION;
 use self::{
     import::Former,
     pending::Ground,
@@ -48,8 +48,8 @@ use self::{
     writer::{Queue, Shared, Writer},
 };
 pub use self::{
-    pardon::{Pardoned, Pardons},
     positions::Positions,
+    unban_marks::{UnbanMarks, Unbanned},
 };
 use crate::{
     clock::Now,
@@ -162,7 +162,7 @@ pub struct Loaded {
     /// What the jails had counted at the positions.
     pub counts: Counts,
     /// What the operator let go.
-    pub pardons: Pardons,
+    pub unban_marks: UnbanMarks,
     /// Whether it was everything: not if there was no file, or a corrupt one. Then bans that
     /// only the kernel still holds are not to be taken for lifted.
     pub complete: bool,
@@ -348,13 +348,13 @@ impl Store {
             read::former(db, jail::REMEMBERED, |jail, prefix, record| {
                 self.offenders.add(jail, prefix, record);
             })?;
-            Ok((read::positions(db)?, read::counts(db)?, read::pardons(db)?))
+            Ok((read::positions(db)?, read::counts(db)?, read::unban_marks(db)?))
         });
         let complete = !self.fresh;
         match result {
-            Some(Ok((positions, counts, pardons))) => {
+            Some(Ok((positions, counts, unban_marks))) => {
                 self.positions.restore(positions);
-                return Loaded { counts, pardons, complete };
+                return Loaded { counts, unban_marks, complete };
             }
             Some(Err(error)) if schema::is_corrupt(&error) => {
                 log::error!("{count} claims were read before the corruption");
@@ -452,8 +452,8 @@ impl Store {
 
     /// Records that the operator let go of a prefix: what was logged before `at` bans it no more,
     /// also if it is read again.
-    pub fn pardon(&mut self, pardoned: Pardoned, at: Timestamp) {
-        self.record(|pending| pending.pardon(pardoned, at.as_millisecond()));
+    pub fn mark_unban(&mut self, unbanned: Unbanned, at: Timestamp) {
+        self.record(|pending| pending.mark_unban(unbanned, at.as_millisecond()));
     }
 
     /// Is sent once everything recorded so far is on disk; fails at once if it cannot be.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Counted, Pardoned, Past, read,
+    Counted, Past, Unbanned, read,
     row::{Key, Span, holder_text, ports_text},
 };
 use crate::{ledger::Holder, net::IpNet, source::Position};
@@ -64,7 +64,7 @@ pub(super) struct Pending {
     /// `None`: nobody goes on with it any more.
     positions: HashMap<Arc<str>, Option<Position>>,
     counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
-    pardons: HashMap<Pardoned, i64>,
+    unban_marks: HashMap<Unbanned, i64>,
     /// Who is to be told why a prefix was banned before what waits here is written.
     asks: Vec<(IpNet, Past)>,
     barriers: Vec<oneshot::Sender<()>>,
@@ -89,7 +89,7 @@ impl Default for Pending {
             history: HashMap::new(),
             positions: HashMap::new(),
             counts: HashMap::new(),
-            pardons: HashMap::new(),
+            unban_marks: HashMap::new(),
             asks: Vec::new(),
             barriers: Vec::new(),
             whole: false,
@@ -181,8 +181,8 @@ impl Pending {
         }
     }
 
-    pub(super) fn pardon(&mut self, pardoned: Pardoned, at: i64) {
-        self.lost += put(&mut self.pardons, MAX_GROUNDS, pardoned, at);
+    pub(super) fn mark_unban(&mut self, unbanned: Unbanned, at: i64) {
+        self.lost += put(&mut self.unban_marks, MAX_GROUNDS, unbanned, at);
     }
 
     /// Has `past` told why `prefix` was banned by now.
@@ -231,7 +231,7 @@ impl Pending {
         self.claims.is_empty()
             && self.grounds.is_empty()
             && self.history.is_empty()
-            && self.pardons.is_empty()
+            && self.unban_marks.is_empty()
             && self.asks.is_empty()
             && self.barriers.is_empty()
             && !self.whole
@@ -242,11 +242,11 @@ impl Pending {
         self.max_claims = most;
     }
 
-    /// Claims, bytes of lines, positions, barriers, pardons.
+    /// Claims, bytes of lines, positions, barriers, unban marks.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> [usize; 5] {
-        let Pending { claims, positions, barriers, pardons, .. } = self;
-        [claims.len(), self.lines, positions.len(), barriers.len(), pardons.len()]
+        let Pending { claims, positions, barriers, unban_marks, .. } = self;
+        [claims.len(), self.lines, positions.len(), barriers.len(), unban_marks.len()]
     }
 
     /// What found no room, since the start.
@@ -288,8 +288,8 @@ impl Pending {
         for (who, ground) in later.grounds {
             self.ground(who, ground);
         }
-        for (pardoned, at) in later.pardons {
-            self.pardon(pardoned, at);
+        for (unbanned, at) in later.unban_marks {
+            self.mark_unban(unbanned, at);
         }
         for (prefix, past) in later.asks {
             self.ask(prefix, past);
@@ -314,7 +314,7 @@ impl Pending {
         self.write_grounds(&transaction)?;
         self.write_positions(&transaction)?;
         self.write_counts(&transaction)?;
-        self.write_pardons(&transaction)?;
+        self.write_unban_marks(&transaction)?;
         transaction.commit()
     }
 
@@ -410,9 +410,9 @@ impl Pending {
         Ok(())
     }
 
-    fn write_pardons(&self, db: &Connection) -> rusqlite::Result<()> {
+    fn write_unban_marks(&self, db: &Connection) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached("INSERT OR REPLACE INTO pardons VALUES (?1, ?2, ?3)")?;
-        for ((prefix, holder), at) in &self.pardons {
+        for ((prefix, holder), at) in &self.unban_marks {
             let prefix = prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
             let holder = holder.as_ref().map(holder_text).unwrap_or_default();
             put.execute(params![prefix, holder, at])?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Counts, Evidence, Pardons,
+    Counts, Evidence, UnbanMarks,
     row::{Key, Span, holder_of, holder_text, key_of},
     schema::boot_id,
 };
@@ -82,10 +82,10 @@ pub(super) fn counts(db: &Connection) -> rusqlite::Result<Counts> {
 }
 
 /// What was let go by hand.
-pub(super) fn pardons(db: &Connection) -> rusqlite::Result<Pardons> {
+pub(super) fn unban_marks(db: &Connection) -> rusqlite::Result<UnbanMarks> {
     let mut statement = db.prepare("SELECT prefix, holder, at FROM pardons ORDER BY at")?;
     let mut rows = statement.query([])?;
-    let mut pardons = Pardons::default();
+    let mut unban_marks = UnbanMarks::default();
     while let Some(row) = rows.next()? {
         let (prefix, holder) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
         let prefix = (!prefix.is_empty()).then(|| parse_prefix(prefix).ok());
@@ -93,10 +93,10 @@ pub(super) fn pardons(db: &Connection) -> rusqlite::Result<Pardons> {
         let at = Timestamp::from_millisecond(row.get(2)?).unwrap_or_default();
         // unreadable ones are left out: half of one would let everybody go
         if !matches!(prefix, Some(None)) && !matches!(holder, Some(None)) {
-            pardons.insert((prefix.flatten(), holder.flatten()), at, None);
+            unban_marks.insert((prefix.flatten(), holder.flatten()), at, None);
         }
     }
-    Ok(pardons)
+    Ok(unban_marks)
 }
 
 /// How often `prefix` was banned: by one holder, or by all.

@@ -136,15 +136,15 @@ fn everything_comes_back() {
         .handled(Some((log, Some(position(7)))), vec![counted(1, None), counted(2, Some(count))]);
     store.positions().handled(Some(("/var/log/gone.log".into(), None)), []);
     let let_go = [(Some(numbered(9).prefix), Some(jail("a"))), (None, Some(jail("b")))];
-    for pardoned in let_go.clone() {
-        store.pardon(pardoned, start().wall);
+    for unbanned in let_go.clone() {
+        store.mark_unban(unbanned, start().wall);
     }
     assert!(durable(&mut store));
     store.close();
 
     let mut store = Store::open(&path).unwrap();
     let mut back = Vec::new();
-    let Loaded { counts, pardons, complete } =
+    let Loaded { counts, unban_marks, complete } =
         store.load(now(START.0 + 900, 900), |claim| back.push(claim));
     assert!(complete);
     back.sort_by_key(|claim| (claim.prefix, claim.holder.clone()));
@@ -155,9 +155,9 @@ fn everything_comes_back() {
     assert_eq!(positions["/var/log/auth.log"], position(7));
     assert_eq!(positions.len(), 1, "{positions:?}");
     assert_eq!(counts[&Arc::from("a")], [(numbered(2).prefix, count)]);
-    let mut expected = Pardons::default();
-    let_go.into_iter().for_each(|pardoned| expected.insert(pardoned, start().wall, None));
-    assert_eq!(pardons, expected);
+    let mut expected = UnbanMarks::default();
+    let_go.into_iter().for_each(|unbanned| expected.insert(unbanned, start().wall, None));
+    assert_eq!(unban_marks, expected);
     let evidence = store.evidence(claims[0].prefix);
     assert_eq!(evidence.len(), 2);
     assert_eq!((&evidence[0].holder, evidence[0].failures), (&jail("a"), 3));
@@ -550,18 +550,18 @@ fn a_disk_that_hangs_under_a_flood_costs_bounded_memory_and_no_ban() {
         if number > 1000 {
             store.release(&numbered(number - 1000));
         }
-        store.pardon((Some(claim.prefix), None), start().wall);
+        store.mark_unban((Some(claim.prefix), None), start().wall);
         store
             .positions()
             .handled([(number.to_string().as_str().into(), Some(position(number.into())))], []);
         told.push(store.barrier());
     }
     assert!(store.wants_snapshot() && !store.state().is_sound());
-    let [claims, lines, positions, barriers, pardons] = store.queue.sizes();
+    let [claims, lines, positions, barriers, unban_marks] = store.queue.sizes();
     assert!(claims <= pending::MIN_CLAIMS, "{claims} claims wait");
     assert!(lines <= pending::MAX_LINES, "{lines} bytes of evidence wait");
     assert!(positions <= pending::MAX_POSITIONS, "{positions} positions wait");
-    assert!(barriers <= pending::MAX_BARRIERS && pardons <= pending::MAX_GROUNDS);
+    assert!(barriers <= pending::MAX_BARRIERS && unban_marks <= pending::MAX_GROUNDS);
     assert!(store.lost() > 0);
     let live = || (149_001..=150_000).chain([0]).map(numbered);
     store.snapshot(live(), start());

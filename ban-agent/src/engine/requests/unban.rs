@@ -23,7 +23,7 @@ impl Engine {
         }
         let holder = jail.as_deref().map(Holder::named);
         let mut plan = Plan::default();
-        self.pardon(targets, all, holder.as_ref(), now);
+        self.mark_unban(targets, all, holder.as_ref(), now);
         if all {
             self.flush = true;
             self.ledger.release_all(holder.as_ref(), &mut plan);
@@ -44,16 +44,16 @@ impl Engine {
     }
 
     /// What was logged before an unban bans nobody after it, also if a crash has it read again.
-    fn pardon(&mut self, targets: &[IpNet], all: bool, holder: Option<&Holder>, now: Now) {
+    fn mark_unban(&mut self, targets: &[IpNet], all: bool, holder: Option<&Holder>, now: Now) {
         let everybody = all.then_some(None);
         let prefixes = targets.iter().map(|prefix| Some(prefix.trunc()));
-        let pardoned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
+        let unbanned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
         let of_whom = |prefix: &Option<IpNet>| (*prefix, holder.cloned());
         let given = Instant::now();
-        self.pipeline.forgive(pardoned.iter().map(of_whom).collect(), given);
-        for prefix in pardoned {
-            self.pardons.insert((prefix, holder.cloned()), now.wall, Some(given));
-            self.store.pardon((prefix, holder.cloned()), now.wall);
+        self.pipeline.forgive(unbanned.iter().map(of_whom).collect(), given);
+        for prefix in unbanned {
+            self.unban_marks.insert((prefix, holder.cloned()), now.wall, Some(given));
+            self.store.mark_unban((prefix, holder.cloned()), now.wall);
         }
     }
 

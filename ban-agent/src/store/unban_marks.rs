@@ -15,11 +15,11 @@ const MAX: usize = 4096;
 pub(crate) const CORRECTION: SignedDuration = SignedDuration::from_secs(60);
 
 /// Who was let go: a prefix or, if `None`, everybody; of one holder or, if `None`, of all.
-pub type Pardoned = (Option<IpNet>, Option<Holder>);
+pub type Unbanned = (Option<IpNet>, Option<Holder>);
 
 /// When somebody was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pardon {
+struct UnbanMark {
     at: Timestamp,
     /// The same instant, if it was in this run: lines that were read later were written later, as
     /// far as anybody can tell within a second.
@@ -28,30 +28,30 @@ struct Pardon {
 
 /// All of them, with their time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pardons(HashMap<Pardoned, Pardon>);
+pub struct UnbanMarks(HashMap<Unbanned, UnbanMark>);
 
-impl Pardons {
+impl UnbanMarks {
     /// Remembers one, with the instant if it is of this run.
-    pub fn insert(&mut self, pardoned: Pardoned, at: Timestamp, given: Option<Instant>) {
-        if self.0.len() >= MAX && !self.0.contains_key(&pardoned) {
-            let mut times: Vec<Timestamp> = self.0.values().map(|pardon| pardon.at).collect();
+    pub fn insert(&mut self, unbanned: Unbanned, at: Timestamp, given: Option<Instant>) {
+        if self.0.len() >= MAX && !self.0.contains_key(&unbanned) {
+            let mut times: Vec<Timestamp> = self.0.values().map(|mark| mark.at).collect();
             times.sort_unstable();
             let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-            self.0.retain(|_, pardon| pardon.at > middle);
+            self.0.retain(|_, mark| mark.at > middle);
         }
-        self.0.insert(pardoned, Pardon { at, given });
+        self.0.insert(unbanned, UnbanMark { at, given });
     }
 
     /// The wall clock was set, to this: nobody was let go much later than now. Else what is done from
     /// now on would be forgiven until the clock is there again; after a small correction, though,
     /// lines that bear the old time must not bring a ban back. What was changed.
     #[must_use]
-    pub fn cap(&mut self, now: Timestamp) -> Vec<(Pardoned, Timestamp)> {
+    pub fn cap(&mut self, now: Timestamp) -> Vec<(Unbanned, Timestamp)> {
         let latest = now.saturating_add(CORRECTION).unwrap_or(now);
-        let late = self.0.iter_mut().filter(|(_, pardon)| pardon.at > latest);
-        late.map(|(pardoned, pardon)| {
-            pardon.at = latest;
-            (pardoned.clone(), latest)
+        let late = self.0.iter_mut().filter(|(_, mark)| mark.at > latest);
+        late.map(|(unbanned, mark)| {
+            mark.at = latest;
+            (unbanned.clone(), latest)
         })
         .collect()
     }
@@ -74,13 +74,13 @@ impl Pardons {
             (None, None),
         ];
         some.into_iter().any(|(prefix, holder)| {
-            let pardon = self.0.get(&(prefix, holder.cloned()));
-            pardon.is_some_and(|pardon| time <= pardon.at && !pardon.is_before(time, read))
+            let mark = self.0.get(&(prefix, holder.cloned()));
+            mark.is_some_and(|mark| time <= mark.at && !mark.is_before(time, read))
         })
     }
 }
 
-impl Pardon {
+impl UnbanMark {
     /// Whether it was given before something that is on record without a fraction of its second.
     fn is_before(&self, time: Timestamp, read: Option<Instant>) -> bool {
         let known = self.given.zip(read).is_some_and(|(given, read)| read > given);
@@ -102,17 +102,19 @@ mod tests {
     fn what_came_before_is_forgiven_and_what_comes_after_is_not() {
         let (one, other) = ("192.0.2.1/32".parse().unwrap(), "192.0.2.2/32".parse().unwrap());
         let (a, b) = (Holder::Jail("a".into()), Holder::Jail("b".into()));
-        let mut pardons = Pardons::default();
-        pardons.insert((Some(one), Some(a.clone())), at(10), None);
-        let forgiven = |pardons: &Pardons| {
+        let mut unban_marks = UnbanMarks::default();
+        unban_marks.insert((Some(one), Some(a.clone())), at(10), None);
+        let forgiven = |unban_marks: &UnbanMarks| {
             let all = [(one, &a, 10), (one, &a, 11), (one, &b, 9), (other, &a, 9)];
-            all.map(|(prefix, holder, second)| pardons.forgive(prefix, holder, at(second), None))
+            all.map(|(prefix, holder, second)| {
+                unban_marks.forgive(prefix, holder, at(second), None)
+            })
         };
-        assert_eq!(forgiven(&pardons), [true, false, false, false]);
-        pardons.insert((Some(one), None), at(9), None);
-        assert_eq!(forgiven(&pardons), [true, false, true, false]);
-        pardons.insert((None, None), at(11), None);
-        assert_eq!(forgiven(&pardons), [true; 4]);
+        assert_eq!(forgiven(&unban_marks), [true, false, false, false]);
+        unban_marks.insert((Some(one), None), at(9), None);
+        assert_eq!(forgiven(&unban_marks), [true, false, true, false]);
+        unban_marks.insert((None, None), at(11), None);
+        assert_eq!(forgiven(&unban_marks), [true; 4]);
     }
 
     /// The unban is in the middle of a second of which the log knows no more.
@@ -124,9 +126,9 @@ mod tests {
         let after = given + Duration::from_millis(1);
         let unban = at(10) + Duration::from_millis(400);
         let forgiven = |given, time, read| {
-            let mut pardons = Pardons::default();
-            pardons.insert((Some(prefix), None), unban, given);
-            pardons.forgive(prefix, &Holder::Manual, time, read)
+            let mut unban_marks = UnbanMarks::default();
+            unban_marks.insert((Some(prefix), None), unban, given);
+            unban_marks.forgive(prefix, &Holder::Manual, time, read)
         };
         assert!(!forgiven(Some(given), at(10), Some(after)));
         assert!(forgiven(Some(given), at(10), Some(before)), "read before it");
@@ -140,23 +142,23 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_forgives_nothing_new() {
         let prefix = "192.0.2.1/32".parse().unwrap();
-        let mut pardons = Pardons::default();
-        pardons.insert((Some(prefix), None), at(1000), None);
-        assert_eq!(pardons.cap(at(50)), [((Some(prefix), None), at(110))]);
-        let forgiven = |second| pardons.forgive(prefix, &Holder::Manual, at(second), None);
+        let mut unban_marks = UnbanMarks::default();
+        unban_marks.insert((Some(prefix), None), at(1000), None);
+        assert_eq!(unban_marks.cap(at(50)), [((Some(prefix), None), at(110))]);
+        let forgiven = |second| unban_marks.forgive(prefix, &Holder::Manual, at(second), None);
         assert_eq!([forgiven(50), forgiven(110), forgiven(111)], [true, true, false]);
     }
 
     #[test]
     fn the_oldest_go_when_there_are_too_many() {
-        let mut pardons = Pardons::default();
+        let mut unban_marks = UnbanMarks::default();
         for number in 0..=u32::try_from(MAX).unwrap() {
             let prefix = std::net::IpAddr::from(std::net::Ipv4Addr::from(number)).into();
-            pardons.insert((Some(prefix), None), at(number.into()), None);
+            unban_marks.insert((Some(prefix), None), at(number.into()), None);
         }
         let number = u32::try_from(MAX).unwrap();
         let last = std::net::IpAddr::from(std::net::Ipv4Addr::from(number)).into();
-        assert!(pardons.0.len() <= MAX);
-        assert!(pardons.forgive(last, &Holder::Manual, at(0), None));
+        assert!(unban_marks.0.len() <= MAX);
+        assert!(unban_marks.forgive(last, &Holder::Manual, at(0), None));
     }
 }
