@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{DataPlane as _, Mode, Place, Xdp},
+    dataplane::{DataPlane as _, Mode, Xdp, XdpMode},
     ledger::Op,
     net::parse_prefix,
 };
@@ -135,9 +135,9 @@ fn jumbo_frames_die_in_the_driver_where_it_can() -> Result<()> {
     let attached = &xdp.interfaces()[0];
     // virtio-net hands over frames of several buffers since 6.3.
     if kernel() >= Some((6, 3)) {
-        ensure!(attached.place == Some(Place::Native), "{attached:?}");
+        ensure!(attached.mode == Some(XdpMode::Native), "{attached:?}");
     } else {
-        ensure!(attached.place == Some(Place::Generic), "{attached:?}");
+        ensure!(attached.mode == Some(XdpMode::Generic), "{attached:?}");
         ensure!(attached.warnings.iter().any(|text| text.contains("generic")), "{attached:?}");
     }
     ban(&mut xdp, Boot::NEVER)?;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{DataPlane as _, Mode, Place, Xdp},
+    dataplane::{DataPlane as _, Mode, Xdp, XdpMode},
 };
 use tests::{
     bench::{all, set},
@@ -42,9 +42,9 @@ fn still_drops(stage: &Stage) -> Result<()> {
 }
 
 /// Where it runs, and what the operator is told.
-fn shown(xdp: &Xdp) -> Vec<(String, Option<Place>, String)> {
+fn shown(xdp: &Xdp) -> Vec<(String, Option<XdpMode>, String)> {
     let attached = xdp.interfaces().into_iter();
-    attached.map(|found| (found.name.clone(), found.place, found.warnings.join("; "))).collect()
+    attached.map(|found| (found.name.clone(), found.mode, found.warnings.join("; "))).collect()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_vlan_is_protected_on_its_parent() -> Result<()> {
     })?;
     let mut xdp = start(&stage, options(&stage, &["eth0.7"], Mode::Auto))?;
     let shown = shown(&xdp);
-    let [(name, Some(Place::Native), warning)] = &shown[..] else { anyhow::bail!("{shown:?}") };
+    let [(name, Some(XdpMode::Native), warning)] = &shown[..] else { anyhow::bail!("{shown:?}") };
     ensure!(name == "eth0" && warning.contains("eth0.7 is a VLAN of eth0"), "{shown:?}");
     drops(&stage, &mut xdp)
 }
@@ -86,12 +86,14 @@ fn a_bond_drops_whichever_port_is_active() -> Result<()> {
     // On a port alone it drops what comes in there, and says what it does not see.
     let xdp = start(&stage, options(&stage, &[DEVICE], Mode::Native))?;
     let on_port = shown(&xdp);
-    let [(name, Some(Place::Native), warning)] = &on_port[..] else { anyhow::bail!("{on_port:?}") };
+    let [(name, Some(XdpMode::Native), warning)] = &on_port[..] else {
+        anyhow::bail!("{on_port:?}")
+    };
     ensure!(name == DEVICE && warning.contains("eth0 is a port of the bond bond0"), "{on_port:?}");
     ensure!(warning.contains("name bond0 instead"), "{on_port:?}");
     xdp.detach()?;
     let mut xdp = start(&stage, options(&stage, &["bond0"], Mode::Native))?;
-    ensure!(shown(&xdp) == [("bond0".to_owned(), Some(Place::Native), String::new())], "{xdp:?}");
+    ensure!(shown(&xdp) == [("bond0".to_owned(), Some(XdpMode::Native), String::new())], "{xdp:?}");
     drops(&stage, &mut xdp)?;
     stage.edge.ip(&format!("link set {DEVICE} down"))?;
     eventually("the other port takes over", Duration::from_secs(20), || {
@@ -114,14 +116,14 @@ fn a_bridge_is_protected_on_its_port() -> Result<()> {
     })?;
     let mut xdp = start(&stage, options(&stage, &[DEVICE], Mode::Native))?;
     let on_port = shown(&xdp);
-    let [(_, Some(Place::Native), warning)] = &on_port[..] else { anyhow::bail!("{on_port:?}") };
+    let [(_, Some(XdpMode::Native), warning)] = &on_port[..] else { anyhow::bail!("{on_port:?}") };
     ensure!(warning.contains("eth0 is a port of the bridge br0"), "{on_port:?}");
     drops(&stage, &mut xdp)?;
     xdp.detach()?;
     // The bridge itself has no driver: generic mode, for what goes to this host.
     let mut xdp = start(&stage, options(&stage, &["br0"], Mode::Auto))?;
     let shown = shown(&xdp);
-    let [(_, Some(Place::Generic), warning)] = &shown[..] else { anyhow::bail!("{shown:?}") };
+    let [(_, Some(XdpMode::Generic), warning)] = &shown[..] else { anyhow::bail!("{shown:?}") };
     ensure!(warning.contains("generic"), "{shown:?}");
     drops(&stage, &mut xdp)
 }

@@ -10,7 +10,7 @@ use super::{
     Mode,
     error::Error,
     interface::{self, Interface},
-    link::{self, Link, Place, program_by_id},
+    link::{self, Link, XdpMode, program_by_id},
     load::Loaded,
     pins::Pinned,
     xdp::Options,
@@ -27,7 +27,7 @@ pub(super) enum Undo {
 /// What [`attach`] did.
 pub(super) struct Done {
     /// Where the program runs now.
-    pub(super) place: Place,
+    pub(super) mode: XdpMode,
     /// What the operator should know.
     pub(super) warning: Option<String>,
     /// How to take it back. A new link is not pinned yet.
@@ -105,8 +105,8 @@ pub(super) fn attach(
             };
             link.update(program).map_err(failed("swap the program"))?;
             let warning = interface.generic.then(|| generic_warning(interface, None));
-            let place = if interface.generic { Place::Generic } else { Place::Native };
-            return Ok(Done { place, warning, undo: Undo::Swapped(link, old) });
+            let mode = if interface.generic { XdpMode::Generic } else { XdpMode::Native };
+            return Ok(Done { mode, warning, undo: Undo::Swapped(link, old) });
         }
         // Its interface is gone and this one only has the same name, or the mode has changed.
         drop(link.detach());
@@ -116,12 +116,12 @@ pub(super) fn attach(
         evict(interface)?;
     }
     let (link, warning) = create(options.mode, interface, program)?;
-    let place = if warning.is_none() && options.mode != Mode::Generic {
-        Place::Native
+    let mode = if warning.is_none() && options.mode != Mode::Generic {
+        XdpMode::Native
     } else {
-        Place::Generic
+        XdpMode::Generic
     };
-    Ok(Done { place, warning, undo: Undo::Created(link, pin) })
+    Ok(Done { mode, warning, undo: Undo::Created(link, pin) })
 }
 
 /// Renames the pin that an earlier agent made for this interface.
@@ -151,10 +151,10 @@ fn create(
     interface: &Interface,
     program: &aya::programs::ProgramFd,
 ) -> Result<(Link, Option<String>), Error> {
-    let attach = |place| Link::create(program.as_fd(), interface.index, place);
+    let attach = |mode| Link::create(program.as_fd(), interface.index, mode);
     let busy = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
     let denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
-    let first = if mode == Mode::Generic { Place::Generic } else { Place::Native };
+    let first = if mode == Mode::Generic { XdpMode::Generic } else { XdpMode::Native };
     let error = match attach(first) {
         Ok(link) => return Ok((link, None)),
         Err(error) => error,
@@ -171,7 +171,7 @@ fn create(
     match mode {
         Mode::Native => Err(Error::NoNative { interface: interface.name.clone(), source: error }),
         Mode::Generic => Err(Error::call("attach", interface.name.clone(), error)),
-        Mode::Auto => attach(Place::Generic)
+        Mode::Auto => attach(XdpMode::Generic)
             .map(|link| (link, Some(generic_warning(interface, Some(&error)))))
             .map_err(|e| Error::call("attach", interface.name.clone(), e)),
     }

@@ -7,7 +7,7 @@ use super::{
     error::Error,
     guard::Backoff,
     interface::{Framing, Interface},
-    link::{Link, Place},
+    link::{Link, XdpMode},
     load::Loaded,
 };
 
@@ -19,7 +19,7 @@ pub struct Attached {
     /// Its index; 0 while it is gone.
     pub ifindex: u32,
     /// Where the program runs; `None`: nowhere ([`super::Hold::Off`]).
-    pub place: Option<Place>,
+    pub mode: Option<XdpMode>,
     /// Which counters are its own.
     pub(super) slot: u32,
     /// What the operator should know.
@@ -36,7 +36,7 @@ impl Attached {
         Attached {
             name,
             ifindex: 0,
-            place: None,
+            mode: None,
             slot,
             warnings: Vec::new(),
             trouble: None,
@@ -46,9 +46,9 @@ impl Attached {
     }
 
     /// The program runs there now.
-    pub(super) fn put(&mut self, interface: &Interface, place: Place, warning: Option<String>) {
+    pub(super) fn put(&mut self, interface: &Interface, mode: XdpMode, warning: Option<String>) {
         self.ifindex = interface.index;
-        self.place = Some(place);
+        self.mode = Some(mode);
         self.framing = interface.framing().unwrap_or_default();
         self.warnings = Vec::from_iter(warning);
         self.trouble = None;
@@ -58,8 +58,8 @@ impl Attached {
 #[cfg(test)]
 impl Attached {
     /// One that is nowhere but in a test.
-    pub(crate) fn double(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
-        Attached { ifindex, place, ..Attached::missing(name.into(), 0) }
+    pub(crate) fn double(name: &str, ifindex: u32, mode: Option<XdpMode>) -> Attached {
+        Attached { ifindex, mode, ..Attached::missing(name.into(), 0) }
     }
 }
 
@@ -114,7 +114,7 @@ impl Attachment {
 }
 
 fn swap(on: &Attached, link: Option<&Link>, program: &mut Loaded) -> Result<(), Error> {
-    if on.place.is_none() || on.ifindex == 0 {
+    if on.mode.is_none() || on.ifindex == 0 {
         return Ok(());
     }
     let failed = |e| Error::call("swap the program", on.name.clone(), e);
@@ -133,8 +133,8 @@ mod tests {
         on.trouble = Some("busy".into());
         on.warnings = vec!["edge0 is gone".into()];
         let interface = Interface { index: 7, link_type: 0xfffe, ..Interface::default() };
-        on.put(&interface, Place::Generic, Some("generic".into()));
-        assert_eq!((on.ifindex, on.place, on.slot), (7, Some(Place::Generic), 3));
+        on.put(&interface, XdpMode::Generic, Some("generic".into()));
+        assert_eq!((on.ifindex, on.mode, on.slot), (7, Some(XdpMode::Generic), 3));
         assert_eq!((on.trouble, on.warnings), (None, vec!["generic".to_owned()]));
         assert_eq!(on.framing, Framing::Bare);
     }

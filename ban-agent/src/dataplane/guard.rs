@@ -135,7 +135,7 @@ impl Xdp {
                     if on.trouble.as_ref() != Some(&trouble) {
                         changes.push(trouble.clone());
                     }
-                    on.place = None;
+                    on.mode = None;
                     on.trouble = Some(trouble);
                 }
             }
@@ -163,7 +163,7 @@ impl Xdp {
     }
 
     pub(super) fn note_uncovered(&mut self, scene: &Scene) {
-        let sits = |on: &&Attached| on.place.is_some() && on.ifindex != 0;
+        let sits = |on: &&Attached| on.mode.is_some() && on.ifindex != 0;
         let protected: HashSet<u32> =
             self.interfaces().into_iter().filter(sits).map(|on| on.ifindex).collect();
         self.guard.uncovered = scene.uncovered(&protected, &self.options.unprotected);
@@ -237,7 +237,7 @@ impl Xdp {
         }
         maps.controls.claim(on.slot, interface.index);
         let fresh = on.ifindex == 0 && on.warnings.is_empty();
-        on.put(interface, done.place, done.warning);
+        on.put(interface, done.mode, done.warning);
         *link = Some(done.undo.into_link());
         Ok(Some(if same {
             format!("the program had been taken off {name}: it is back")

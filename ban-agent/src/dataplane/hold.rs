@@ -70,7 +70,7 @@ impl Xdp {
             }
             *link = None;
         }
-        self.attachments.iter_mut().for_each(|attachment| attachment.interface.place = None);
+        self.attachments.iter_mut().for_each(|attachment| attachment.interface.mode = None);
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl Xdp {
     fn put_on(&mut self) -> Result<(), Error> {
         let all = interface::list()?;
         for Attachment { interface: on, program, link } in &mut self.attachments {
-            if on.place.is_some() {
+            if on.mode.is_some() {
                 continue;
             }
             let Some(interface) = all.iter().find(|interface| interface.name == on.name) else {
@@ -89,7 +89,7 @@ impl Xdp {
             };
             let done = attach(&self.options, &self.pins, interface, program)?;
             let warnings = std::mem::take(&mut on.warnings);
-            on.put(interface, done.place, done.warning);
+            on.put(interface, done.mode, done.warning);
             on.warnings.extend(warnings);
             *link = Some(done.undo.into_link());
         }

@@ -35,20 +35,20 @@ const FLAGS_DRV: u32 = 1 << 2;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum XdpMode {
     /// In the driver.
     Native,
     /// In the network stack's entry.
     Generic,
 }
 
-impl Place {
+impl XdpMode {
     /// The word for people.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Place::Native => "native",
-            Place::Generic => "generic",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
         }
     }
 }
@@ -98,8 +98,8 @@ impl Link {
     /// # Errors
     /// As the kernel says: `EBUSY`/`EEXIST` if there is a program, `EOPNOTSUPP` and others if
     /// the driver refuses.
-    pub(super) fn create(program: impl AsFd, ifindex: u32, place: Place) -> io::Result<Link> {
-        let flags = if place == Place::Native { FLAGS_DRV } else { FLAGS_SKB };
+    pub(super) fn create(program: impl AsFd, ifindex: u32, mode: XdpMode) -> io::Result<Link> {
+        let flags = if mode == XdpMode::Native { FLAGS_DRV } else { FLAGS_SKB };
         let mut attr = Four([raw(&program), ifindex, ATTACH_XDP, flags]);
         // SAFETY: the layout of link_create: prog_fd, target_ifindex, attach_type, flags; no
         // addresses. The kernel returns a new descriptor that nobody else owns.

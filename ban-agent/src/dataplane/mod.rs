@@ -48,7 +48,7 @@ pub use self::{
     events::Events,
     heap::{few_arenas, give_back},
     hold::Hold,
-    link::Place,
+    link::XdpMode,
     load::{Loaded, PINNED, ProgramSize, release},
     pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},
     plane::DataPlane,

@@ -117,7 +117,7 @@ impl Xdp {
     /// Takes the program off interfaces that an earlier agent protected and we do not.
     fn release_others(&self) -> Result<(), Error> {
         for name in self.pins.linked()? {
-            let ours = |on: &&Attached| on.name == name && on.place.is_some();
+            let ours = |on: &&Attached| on.name == name && on.mode.is_some();
             if self.interfaces().iter().any(ours) {
                 continue;
             }
@@ -157,7 +157,7 @@ fn put_on<'a>(
         match put {
             Ok(put) => {
                 warnings.extend(put.warning);
-                on.put(&interface, put.place, None);
+                on.put(&interface, put.mode, None);
                 on.warnings = warnings;
                 done.push((attachment, put.undo));
             }

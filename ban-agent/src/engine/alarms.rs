@@ -18,7 +18,7 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Disk},
     control::SourceStatus,
-    dataplane::{Hold, Place},
+    dataplane::{Hold, XdpMode},
     event::{Event, What, escape},
     jail, source,
 };
@@ -179,18 +179,18 @@ impl Engine {
             return;
         }
         let interfaces = self.xdp.interfaces();
-        if interfaces.iter().all(|on| on.ifindex == 0 || on.place.is_none()) {
+        if interfaces.iter().all(|on| on.ifindex == 0 || on.mode.is_none()) {
             look.say(Name::Detached, "", "NOTHING IS ENFORCED: the program runs on no interface");
         }
         for on in interfaces {
             if on.ifindex == 0 {
                 let text = "not protected: there is no such interface";
                 look.say(Name::InterfaceMissing, &on.name, text);
-            } else if on.place.is_none() {
+            } else if on.mode.is_none() {
                 let why = on.trouble.as_deref();
                 let text = why.unwrap_or("not protected: the program does not run there");
                 look.say(Name::InterfaceUnprotected, &on.name, text);
-            } else if on.place == Some(Place::Generic)
+            } else if on.mode == Some(XdpMode::Generic)
                 && self.config.agent.mode == config::Mode::Native
             {
                 let text = "in generic mode, though mode = \"native\" was asked for";

@@ -10,7 +10,7 @@ use super::Engine;
 use crate::{
     clock::Now,
     control::{self, Document, Fill, Interface, JailStatus, Reply, SCHEMA, SourceStatus, Status},
-    dataplane::{Hits, Place, Verdicts},
+    dataplane::{Hits, Verdicts, XdpMode},
     event::escape,
     ledger::Holder,
     metrics::Snapshot,
@@ -103,9 +103,9 @@ impl Engine {
         attached
             .map(|attached| Interface {
                 name: attached.name.clone(),
-                mode: match attached.place {
+                mode: match attached.mode {
                     _ if attached.ifindex == 0 => "missing",
-                    place => place.map_or("detached", Place::name),
+                    mode => mode.map_or("detached", XdpMode::name),
                 }
                 .into(),
             })

@@ -19,7 +19,7 @@ use std::{
 
 use ban_agent::{
     clock::{Boot, Now},
-    dataplane::{self, DataPlane as _, Error, Mode, Options, Place, Xdp},
+    dataplane::{self, DataPlane as _, Error, Mode, Options, Xdp, XdpMode},
     ledger::Op,
     net::parse_prefix,
 };
@@ -99,8 +99,8 @@ fn it_starts_stays_and_goes() {
     require_root!("attachments");
     let stage = Stage::new("life");
     let mut xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
-    let shown: Vec<_> = xdp.interfaces().iter().map(|a| (a.name.clone(), a.place)).collect();
-    let native = Some(Place::Native);
+    let shown: Vec<_> = xdp.interfaces().iter().map(|a| (a.name.clone(), a.mode)).collect();
+    let native = Some(XdpMode::Native);
     assert_eq!(shown, [("edge0".into(), native), ("edge1".into(), native)]);
     assert!(xdp.interfaces().iter().all(|attached| attached.warnings.is_empty()));
     ban(&mut xdp);
@@ -170,7 +170,7 @@ fn it_starts_whole_or_not_at_all() {
     stage.edge.address("edge1", "198.51.100.1/24").unwrap();
     // nobody named edge1: that it is taken does not stop the other
     let xdp = stage.start(stage.options(&[])).unwrap();
-    assert_eq!(xdp.interfaces()[0].place, Some(Place::Native), "{:?}", xdp.interfaces());
+    assert_eq!(xdp.interfaces()[0].mode, Some(XdpMode::Native), "{:?}", xdp.interfaces());
     let trouble = xdp.interfaces()[1].trouble.as_ref().unwrap();
     assert!(trouble.contains("edge1: nothing is dropped"), "{trouble}");
     assert_eq!(xdp.uncovered(), ["edge1"]);
@@ -228,7 +228,7 @@ fn generic_mode_is_visible() {
     assert!(matches!(refused, Error::NoNative { .. }), "{refused:?}");
     let xdp = stage.start(stage.options(&["lo"])).unwrap();
     let attached = &xdp.interfaces()[0];
-    assert_eq!(attached.place, Some(Place::Generic));
+    assert_eq!(attached.mode, Some(XdpMode::Generic));
     assert!(attached.warnings[0].contains("generic"), "{:?}", attached.warnings);
     drop(xdp);
     let xdp = stage.start(stage.options(&["lo"])).unwrap();
@@ -243,7 +243,7 @@ fn a_port_is_protected_with_a_warning() {
     stage.edge.ip("link set edge0 master br0").unwrap();
     let xdp = stage.start(stage.options(&["edge0", "edge1"])).unwrap();
     let [port, other] = xdp.interfaces()[..] else { panic!("{:?}", xdp.interfaces()) };
-    assert_eq!(port.place, Some(Place::Native));
+    assert_eq!(port.mode, Some(XdpMode::Native));
     assert!(port.warnings[0].contains("edge0 is a port of the bridge br0"), "{port:?}");
     assert!(other.warnings.is_empty(), "{other:?}");
 }
@@ -256,8 +256,8 @@ fn jumbo_frames_are_dropped() {
     stage.attacker.ip("link set far0 mtu 9000").unwrap();
     let mut xdp = stage.start(stage.options(&["edge0"])).unwrap();
     // In several buffers since 5.18; before that a driver refuses, and generic mode takes over.
-    let place = if kernel() >= Some((5, 18)) { Place::Native } else { Place::Generic };
-    assert_eq!(xdp.interfaces()[0].place, Some(place), "{:?}", xdp.interfaces());
+    let mode = if kernel() >= Some((5, 18)) { XdpMode::Native } else { XdpMode::Generic };
+    assert_eq!(xdp.interfaces()[0].mode, Some(mode), "{:?}", xdp.interfaces());
     ban(&mut xdp);
     let _filled =
         stage.attacker.command("ping").args(["-c1", "-W1", "-s8900", "192.0.2.1"]).output();

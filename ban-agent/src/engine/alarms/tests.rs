@@ -18,7 +18,7 @@ use crate::{
     clock::{Boot, Now},
     config,
     control::{Document, Reply},
-    dataplane::{Attached, DataPlane as _, Double, Place, Wire},
+    dataplane::{Attached, DataPlane as _, Double, Wire, XdpMode},
     engine::{command::Command, rig::Agent, trial::Trial},
     event::{Bus, Subscription, What},
     filter,
@@ -28,8 +28,8 @@ use crate::{
     source::{self, Start},
 };
 
-fn on(name: &str, ifindex: u32, place: Option<Place>) -> Attached {
-    Attached::double(name, ifindex, place)
+fn on(name: &str, ifindex: u32, mode: Option<XdpMode>) -> Attached {
+    Attached::double(name, ifindex, mode)
 }
 
 /// A core with room for two bans of each family, and no jail.
@@ -50,7 +50,7 @@ impl Bench {
         config.agent.max_bans = 2;
         config.agent.state = folder.path().join("state.sqlite");
         let mut double = Double::new(1, 2, folder.path().to_owned());
-        double.attached = vec![on("eth0", 1, Some(Place::Native))];
+        double.attached = vec![on("eth0", 1, Some(XdpMode::Native))];
         let machine = Arc::new(Mutex::new(double));
         let bus = Bus::default();
         let events = bus.subscribe("watch");
@@ -201,12 +201,12 @@ async fn a_dry_run() {
 async fn interfaces() {
     let mut bench = Bench::new(Trial::Over);
     bench.agent.core.config.agent.mode = config::Mode::Native;
-    let native = Some(Place::Native);
+    let native = Some(XdpMode::Native);
     for (interfaces, expected) in [
         (vec![on("eth0", 1, native)], &[][..]),
         (vec![on("eth0", 1, native), on("eth1", 0, native)], &["interface_missing eth1"][..]),
         (vec![on("eth0", 1, native), on("eth1", 2, None)], &["interface_unprotected eth1"]),
-        (vec![on("eth0", 1, Some(Place::Generic))], &["interface_generic eth0"]),
+        (vec![on("eth0", 1, Some(XdpMode::Generic))], &["interface_generic eth0"]),
         (vec![on("eth0", 0, native)], &["detached ", "interface_missing eth0"]),
         (vec![on("eth\u{1b}[2J", 1, None)], &["detached ", "interface_unprotected eth\\u{1b}[2J"]),
         (vec![on("eth0", 1, native)], &[]),
@@ -219,7 +219,7 @@ async fn interfaces() {
     bench.was_told_once(Name::InterfaceGeneric, "eth0").await;
     // where it is not asked for, generic mode is a remark
     bench.agent.core.config.agent.mode = config::Mode::Auto;
-    bench.machine(|machine| machine.attached = vec![on("eth0", 1, Some(Place::Generic))]);
+    bench.machine(|machine| machine.attached = vec![on("eth0", 1, Some(XdpMode::Generic))]);
     bench.agent.core.patrol.moved = true;
     bench.agent.core.guard();
     assert_eq!(bench.alarms(), Vec::<String>::new());
