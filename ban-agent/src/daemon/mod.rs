@@ -50,7 +50,7 @@ fn kernel_options(agent: &config::Agent, replace: bool, trial: Trial) -> datapla
         replace,
         // nobody listens yet
         sample_every: 0,
-        hold: trial.hold(),
+        lifetime: trial.lifetime(),
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Attached {
     pub name: String,
     /// Its index; 0 while it is gone.
     pub ifindex: u32,
-    /// Where the program runs; `None`: nowhere ([`super::Hold::Off`]).
+    /// Where the program runs; `None`: nowhere ([`super::Lifetime::Detached`]).
     pub mode: Option<XdpMode>,
     /// Which counters are its own.
     pub(super) slot: u32,
@@ -71,7 +71,7 @@ pub(super) struct Attachment {
     /// The program that is to run there.
     pub(super) program: Loaded,
     /// What ties it to the interface; `None`: nothing does. It is pinned as well, unless it is to go
-    /// with this process ([`super::Hold::Held`]).
+    /// with this process ([`super::Lifetime::Process`]).
     pub(super) link: Option<Link>,
 }
 

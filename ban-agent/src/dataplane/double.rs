@@ -19,7 +19,7 @@ use ban_common::{
 };
 
 use super::{
-    Ahead, Attached, DataPlane, Error, Held, Hits, Hold, Verdicts,
+    Ahead, Attached, DataPlane, Error, Held, Hits, Lifetime, Verdicts,
     clock::JiffyClock,
     gates::Words,
     maps::{Maps, Parts},
@@ -591,7 +591,7 @@ impl DataPlane for Double {
         &self.uncovered
     }
 
-    fn hold(&mut self, _: Hold) -> Result<Vec<String>, Error> {
+    fn set_lifetime(&mut self, _: Lifetime) -> Result<Vec<String>, Error> {
         Ok(Vec::new())
     }
 
@@ -734,8 +734,8 @@ impl<K: DataPlane> DataPlane for Wire<K> {
         &self.uncovered
     }
 
-    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
-        self.side().hold(wanted)
+    fn set_lifetime(&mut self, wanted: Lifetime) -> Result<Vec<String>, Error> {
+        self.side().set_lifetime(wanted)
     }
 
     fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {

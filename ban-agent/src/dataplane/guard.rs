@@ -17,7 +17,7 @@ use super::{
     attach::attach,
     attachment::{Attached, Attachment},
     error::Error,
-    hold::Hold,
+    lifetime::Lifetime,
     link::{self, Link},
     load::{Loaded, PINNED},
     select::Scene,
@@ -90,7 +90,7 @@ impl Xdp {
                 "another process changed the program's settings: they were restored".to_owned(),
             );
         }
-        if self.options.hold == Hold::Off {
+        if self.options.lifetime == Lifetime::Detached {
             return Ok(changes);
         }
         let now = Instant::now();
@@ -114,7 +114,7 @@ impl Xdp {
     /// If the kernel does not answer.
     pub fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
         self.must_be_wanted()?;
-        if self.options.hold == Hold::Off {
+        if self.options.lifetime == Lifetime::Detached {
             return Ok(Vec::new());
         }
         let now = Instant::now();
@@ -142,7 +142,7 @@ impl Xdp {
         }
         self.forget_gone(&scene);
         self.note_uncovered(&scene);
-        if self.options.hold == Hold::Held {
+        if self.options.lifetime == Lifetime::Process {
             self.unpin()?;
         } else {
             changes.extend(self.tend_pins(now));
@@ -364,7 +364,7 @@ impl Xdp {
                 .map_err(|e| Error::call("pin", path.display().to_string(), e))?;
             mended += 1;
         }
-        if self.options.hold != Hold::Pinned {
+        if self.options.lifetime != Lifetime::Pinned {
             return Ok(mended);
         }
         for Attachment { interface: on, link, .. } in &self.attachments {

@@ -14,8 +14,8 @@ mod events;
 mod gates;
 mod guard;
 mod heap;
-mod hold;
 pub mod interface;
+mod lifetime;
 mod link;
 mod load;
 mod mapped;
@@ -47,7 +47,7 @@ pub use self::{
     error::Error,
     events::Events,
     heap::{few_arenas, give_back},
-    hold::Hold,
+    lifetime::Lifetime,
     link::XdpMode,
     load::{Loaded, PINNED, ProgramSize, release},
     pins::{Ahead, Pinned, check_bpffs, detach, detach_by_force},

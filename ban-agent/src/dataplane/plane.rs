@@ -1,6 +1,6 @@
 //! What the engine knows of the data plane: [`Xdp`], or in tests the same bookkeeping in memory.
 
-use super::{Ahead, Attached, Error, Held, Hits, Hold, Sweep, Verdicts, Xdp};
+use super::{Ahead, Attached, Error, Held, Hits, Lifetime, Sweep, Verdicts, Xdp};
 use crate::{
     clock::Now,
     ledger::{Enforced, Op},
@@ -102,11 +102,11 @@ pub trait DataPlane: Send {
         &[]
     }
 
-    /// See [`Xdp::hold`].
+    /// See [`Xdp::set_lifetime`].
     ///
     /// # Errors
     /// If the kernel refuses; it may be called again.
-    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error>;
+    fn set_lifetime(&mut self, wanted: Lifetime) -> Result<Vec<String>, Error>;
 
     /// See [`Xdp::resize`].
     ///
@@ -197,8 +197,8 @@ impl DataPlane for Xdp {
         Xdp::uncovered(self)
     }
 
-    fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
-        Xdp::hold(self, wanted)
+    fn set_lifetime(&mut self, wanted: Lifetime) -> Result<Vec<String>, Error> {
+        Xdp::set_lifetime(self, wanted)
     }
 
     fn resize(&mut self, max_bans: u32) -> Result<bool, Error> {

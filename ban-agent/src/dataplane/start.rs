@@ -9,7 +9,7 @@ use super::{
     clock::JiffyClock,
     error::Error,
     guard::Guard,
-    hold::Hold,
+    lifetime::Lifetime,
     link::Link,
     load::Loaded,
     maps::Maps,
@@ -51,7 +51,7 @@ impl Xdp {
                 let guard = Guard::default();
                 let xdp = Xdp { options, pins, maps, probe, attachments, guard };
                 xdp.release_others()?;
-                if xdp.options.hold == Hold::Held {
+                if xdp.options.lifetime == Lifetime::Process {
                     xdp.unpin()?;
                 }
                 Ok(xdp)
@@ -148,7 +148,7 @@ fn put_on<'a>(
     let mut failed = None;
     for ((interface, mut warnings), attachment) in all {
         let Attachment { interface: on, program, .. } = &mut *attachment;
-        if options.hold == Hold::Off {
+        if options.lifetime == Lifetime::Detached {
             (on.ifindex, on.warnings) = (interface.index, warnings);
             continue;
         }

@@ -1,5 +1,5 @@
 //! The program on the interfaces, and its maps: what a running agent asks of them. How it starts is in
-//! `start`, what keeps it there in `guard` and `hold`. Dropping [`Xdp`] leaves everything in force.
+//! `start`, what keeps it there in `guard` and `lifetime`. Dropping [`Xdp`] leaves everything in force.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
     error::Error,
     events::Events,
     guard::Guard,
-    hold::Hold,
+    lifetime::Lifetime,
     load::Loaded,
     maps::Maps,
     pins::{Ahead, Pinned},
@@ -41,7 +41,7 @@ pub struct Options {
     /// One event for about so many drops; 0: none.
     pub sample_every: u32,
     /// How firmly the program sits.
-    pub hold: Hold,
+    pub lifetime: Lifetime,
 }
 
 impl Default for Options {
@@ -55,7 +55,7 @@ impl Default for Options {
             dry_run: false,
             replace: false,
             sample_every: 1_024,
-            hold: Hold::Pinned,
+            lifetime: Lifetime::Pinned,
         }
     }
 }

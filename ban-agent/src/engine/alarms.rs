@@ -18,7 +18,7 @@ use crate::{
     clock::{Boot, Now},
     config::{self, Disk},
     control::SourceStatus,
-    dataplane::{Hold, XdpMode},
+    dataplane::{Lifetime, XdpMode},
     event::{Event, What, escape},
     jail, source,
 };
@@ -175,7 +175,7 @@ impl Engine {
             let (name, about) = (Name::TrialLapsed, String::new());
             look.found.push(Finding { name, about, text, since: Some(at) });
         }
-        if trial.hold() == Hold::Off {
+        if trial.lifetime() == Lifetime::Detached {
             return;
         }
         let interfaces = self.xdp.interfaces();

@@ -89,7 +89,7 @@ impl Engine {
         if trial == self.probation.trial {
             return;
         }
-        match self.xdp.hold(trial.hold()) {
+        match self.xdp.set_lifetime(trial.lifetime()) {
             Ok(interfaces) => {
                 self.probation.trial = trial;
                 log::error!(
@@ -116,7 +116,7 @@ impl Engine {
             let message = "there is no trial to confirm: the agent already enforces".into();
             return Reply::Error(Refusal { code: 1, message, hint: None });
         }
-        let interfaces = match self.xdp.hold(wanted.hold()) {
+        let interfaces = match self.xdp.set_lifetime(wanted.lifetime()) {
             Ok(interfaces) => interfaces.join(", "),
             Err(error) => {
                 let (message, hint) = (format!("not confirmed: {error}"), error.hint());

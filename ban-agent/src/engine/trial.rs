@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     clock::{Boot, Now},
-    dataplane::Hold,
+    dataplane::Lifetime,
     store::trial::Record,
 };
 
@@ -79,12 +79,12 @@ impl Trial {
         }
     }
 
-    /// How firmly the program may sit meanwhile.
-    pub(crate) fn hold(self) -> Hold {
+    /// How long the program may stay attached meanwhile.
+    pub(crate) fn lifetime(self) -> Lifetime {
         match self {
-            Trial::Over => Hold::Pinned,
-            Trial::Running { .. } => Hold::Held,
-            Trial::Lapsed { .. } => Hold::Off,
+            Trial::Over => Lifetime::Pinned,
+            Trial::Running { .. } => Lifetime::Process,
+            Trial::Lapsed { .. } => Lifetime::Detached,
         }
     }
 
@@ -122,12 +122,12 @@ mod tests {
     fn it_lapses_at_its_end_and_not_before() {
         let trial = Trial::at_start(None, grace(300, false), now(100, 0));
         assert_eq!(trial, running(400));
-        assert_eq!((trial.hold(), trial.deadline()), (Hold::Held, Some(Boot(400_000))));
+        assert_eq!((trial.lifetime(), trial.deadline()), (Lifetime::Process, Some(Boot(400_000))));
         assert_eq!(trial.at(now(399, 0)), trial);
         let lapsed = Trial::Lapsed { at: now(400, 0).wall };
         assert_eq!(trial.at(now(400, 0)), lapsed);
         assert_eq!(trial.at(now(999, 0)), lapsed);
-        assert_eq!((lapsed.hold(), lapsed.deadline()), (Hold::Off, None));
+        assert_eq!((lapsed.lifetime(), lapsed.deadline()), (Lifetime::Detached, None));
         assert_eq!(lapsed.at(now(9999, 0)), lapsed, "until somebody says otherwise");
         assert_eq!(Trial::at_start(None, None, now(1, 0)), Trial::Over);
     }

@@ -1,41 +1,42 @@
-//! How firmly the program sits on the interfaces: for good, as long as this process lives, or not
-//! at all. Changes nothing but the attachments: the maps keep their bans.
+//! The lifetime of the attachments: pinned, tied to this process, or detached. Changes nothing but
+//! the attachments: the maps keep their bans.
 
 use super::{
     attach::attach, attachment::Attachment, error::Error, interface, link::Link, xdp::Xdp,
 };
 
-/// How firmly the program sits.
+/// How long the program stays attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hold {
-    /// Pinned: it stays without us.
+pub enum Lifetime {
+    /// It stays without us.
     #[default]
     Pinned,
     /// By our descriptors: the kernel takes it off when this process ends, however it ends.
-    Held,
-    /// It sits nowhere.
-    Off,
+    Process,
+    /// It is attached nowhere.
+    Detached,
 }
 
 impl Xdp {
-    /// Makes it sit as firmly as `wanted`. The interfaces that it sits on, or sat on.
+    /// Makes the attachments live as long as `wanted`. Returns the interfaces that the program is
+    /// attached to, or was.
     ///
     /// # Errors
     /// If the kernel refuses; it may be called again.
-    pub fn hold(&mut self, wanted: Hold) -> Result<Vec<String>, Error> {
+    pub fn set_lifetime(&mut self, wanted: Lifetime) -> Result<Vec<String>, Error> {
         self.must_be_wanted()?;
         match wanted {
-            Hold::Off => self.take_off()?,
-            Hold::Pinned => {
+            Lifetime::Detached => self.take_off()?,
+            Lifetime::Pinned => {
                 self.put_on()?;
                 self.pin()?;
             }
-            Hold::Held => {
+            Lifetime::Process => {
                 self.put_on()?;
                 self.unpin()?;
             }
         }
-        self.options.hold = wanted;
+        self.options.lifetime = wanted;
         Ok(self.interfaces().iter().map(|on| on.name.clone()).collect())
     }
 
