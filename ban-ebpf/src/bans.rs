@@ -84,7 +84,7 @@ pub(crate) fn v4<const FRAGS: bool>(ctx: &XdpContext, source: u32, at: usize) ->
     if let Some(start) = wide.first_chunk_mut() {
         *start = address;
     }
-    sentence::<FRAGS>(ctx, settings, ban, (&wide, at, false))
+    count_drop::<FRAGS>(ctx, settings, ban, (&wide, at, false))
 }
 
 /// The verdict on an IPv6 packet that passed the gate.
@@ -105,7 +105,7 @@ pub(crate) fn v6<const FRAGS: bool>(ctx: &XdpContext, at: usize) -> u32 {
     if settings.allow_v6 != 0 && ALLOW_V6.get(&Key::new(128, address)).is_some() {
         return Verdict::Allowed as u32;
     }
-    sentence::<FRAGS>(ctx, settings, ban, (&address, at, true))
+    count_drop::<FRAGS>(ctx, settings, ban, (&address, at, true))
 }
 
 /// The address whose halves were read as numbers: two loads instead of sixteen, and the hash
@@ -180,7 +180,7 @@ fn site(packet: &mut Packet, (prefix, count): (u32, u32), address: &[u8; 16]) ->
 
 /// Banned, and not on the allow list: counts it.
 #[inline(always)]
-fn sentence<const FRAGS: bool>(
+fn count_drop<const FRAGS: bool>(
     ctx: &XdpContext,
     settings: &Settings,
     ban: *mut Ban,

@@ -21,9 +21,9 @@ use ban_common::{
 use super::{
     Ahead, Attached, DataPlane, Error, Held, Hits, Lifetime, Verdicts,
     clock::JiffyClock,
-    gates::Words,
+    gates::Bitmap,
     maps::{Maps, Parts},
-    raw::{Cells, Ground, MapKey, Raw},
+    raw::{Backend, Cells, MapKey, Raw},
     resize::all_or_none,
     settings::Controls,
     tables::{AllowV4, Key, LpmV4, LpmV6, Sheets, Sweep, Tables},
@@ -81,20 +81,20 @@ impl Faults {
 }
 
 /// One table; copies are the same one.
-pub(super) struct Sheet<K, V> {
+pub(super) struct SharedTable<K, V> {
     entries: Arc<Mutex<HashMap<K, V>>>,
     faults: Faults,
 }
 
-impl<K, V> Clone for Sheet<K, V> {
-    fn clone(&self) -> Sheet<K, V> {
-        Sheet { entries: Arc::clone(&self.entries), faults: self.faults.clone() }
+impl<K, V> Clone for SharedTable<K, V> {
+    fn clone(&self) -> SharedTable<K, V> {
+        SharedTable { entries: Arc::clone(&self.entries), faults: self.faults.clone() }
     }
 }
 
-impl<K: Eq + Hash + Copy, V: Clone> Sheet<K, V> {
-    fn new(faults: &Faults) -> Sheet<K, V> {
-        Sheet { entries: Arc::default(), faults: faults.clone() }
+impl<K: Eq + Hash + Copy, V: Clone> SharedTable<K, V> {
+    fn new(faults: &Faults) -> SharedTable<K, V> {
+        SharedTable { entries: Arc::default(), faults: faults.clone() }
     }
 
     fn look(&self) -> MutexGuard<'_, HashMap<K, V>> {
@@ -105,13 +105,13 @@ impl<K: Eq + Hash + Copy, V: Clone> Sheet<K, V> {
         self.look().get(&key).cloned()
     }
 
-    fn copy_to(&self, other: &Sheet<K, V>) {
+    fn copy_to(&self, other: &SharedTable<K, V>) {
         let all = self.look().clone();
         *other.look() = all;
     }
 }
 
-impl<K: MapKey, V: Clone> Raw<K, V> for Sheet<K, V> {
+impl<K: MapKey, V: Clone> Raw<K, V> for SharedTable<K, V> {
     /// In the order of the hash map, which stays while nothing changes.
     fn next_key(&self, last: Option<&K>) -> Result<Option<K>, Error> {
         let entries = self.look();
@@ -152,11 +152,11 @@ impl<K: MapKey, V: Clone> Raw<K, V> for Sheet<K, V> {
 
 /// Words of a gate or of the settings; copies are the same ones.
 #[derive(Clone)]
-pub(super) struct Cloth(Arc<[AtomicU64]>);
+pub(super) struct SharedWords(Arc<[AtomicU64]>);
 
-impl Cloth {
-    fn new(words: usize) -> Cloth {
-        Cloth((0..words).map(|_| AtomicU64::new(0)).collect())
+impl SharedWords {
+    fn new(words: usize) -> SharedWords {
+        SharedWords((0..words).map(|_| AtomicU64::new(0)).collect())
     }
 
     fn word(&self, index: usize) -> u64 {
@@ -164,7 +164,7 @@ impl Cloth {
     }
 }
 
-impl Words for Cloth {
+impl Bitmap for SharedWords {
     fn get(&mut self, index: usize) -> u64 {
         self.word(index)
     }
@@ -174,7 +174,7 @@ impl Words for Cloth {
     }
 }
 
-impl Cells for Cloth {
+impl Cells for SharedWords {
     fn get(&self, index: usize) -> u64 {
         self.word(index)
     }
@@ -187,27 +187,27 @@ impl Cells for Cloth {
 /// Memory in place of the kernel.
 pub(super) struct Paper;
 
-impl Ground for Paper {
-    type Table<K: MapKey, V: aya::Pod + Default + Send> = Sheet<K, V>;
-    type Words = Cloth;
-    type Cells = Cloth;
+impl Backend for Paper {
+    type Table<K: MapKey, V: aya::Pod + Default + Send> = SharedTable<K, V>;
+    type Bitmap = SharedWords;
+    type Cells = SharedWords;
     type Verdicts = ();
 }
 
 /// What one program reads.
 #[derive(Clone)]
 struct Raws {
-    v4: Sheet<[u8; 4], Ban>,
-    net_v4: Sheet<LpmV4, Ban>,
-    v6: Sheet<[u8; 16], Ban>,
-    site: Sheet<Site, Ban>,
-    net_v6: Sheet<LpmV6, Ban>,
-    allow_v4: Sheet<AllowV4, u32>,
-    allow_v6: Sheet<LpmV6, u32>,
-    port_sets: Sheet<u32, PortSet>,
-    gate_v4: Cloth,
-    gate_v6: Cloth,
-    settings: Cloth,
+    v4: SharedTable<[u8; 4], Ban>,
+    net_v4: SharedTable<LpmV4, Ban>,
+    v6: SharedTable<[u8; 16], Ban>,
+    site: SharedTable<Site, Ban>,
+    net_v6: SharedTable<LpmV6, Ban>,
+    allow_v4: SharedTable<AllowV4, u32>,
+    allow_v6: SharedTable<LpmV6, u32>,
+    port_sets: SharedTable<u32, PortSet>,
+    gate_v4: SharedWords,
+    gate_v6: SharedWords,
+    settings: SharedWords,
     max_bans: u32,
 }
 
@@ -217,17 +217,17 @@ pub(crate) type To = Option<(Proto, u16)>;
 impl Raws {
     fn new(max_bans: u32, faults: &Faults) -> Raws {
         Raws {
-            v4: Sheet::new(faults),
-            net_v4: Sheet::new(faults),
-            v6: Sheet::new(faults),
-            site: Sheet::new(faults),
-            net_v6: Sheet::new(faults),
-            allow_v4: Sheet::new(faults),
-            allow_v6: Sheet::new(faults),
-            port_sets: Sheet::new(faults),
-            gate_v4: Cloth::new(GATE_WORDS),
-            gate_v6: Cloth::new(GATE_WORDS),
-            settings: Cloth::new(size_of::<Settings>() / 8),
+            v4: SharedTable::new(faults),
+            net_v4: SharedTable::new(faults),
+            v6: SharedTable::new(faults),
+            site: SharedTable::new(faults),
+            net_v6: SharedTable::new(faults),
+            allow_v4: SharedTable::new(faults),
+            allow_v6: SharedTable::new(faults),
+            port_sets: SharedTable::new(faults),
+            gate_v4: SharedWords::new(GATE_WORDS),
+            gate_v6: SharedWords::new(GATE_WORDS),
+            settings: SharedWords::new(size_of::<Settings>() / 8),
             max_bans,
         }
     }
@@ -235,13 +235,13 @@ impl Raws {
     /// Of another size: those that have one are new.
     fn resized(&self, max_bans: u32, faults: &Faults) -> Raws {
         let new = Raws {
-            v4: Sheet::new(faults),
-            net_v4: Sheet::new(faults),
-            v6: Sheet::new(faults),
-            site: Sheet::new(faults),
-            net_v6: Sheet::new(faults),
-            allow_v4: Sheet::new(faults),
-            allow_v6: Sheet::new(faults),
+            v4: SharedTable::new(faults),
+            net_v4: SharedTable::new(faults),
+            v6: SharedTable::new(faults),
+            site: SharedTable::new(faults),
+            net_v6: SharedTable::new(faults),
+            allow_v4: SharedTable::new(faults),
+            allow_v6: SharedTable::new(faults),
             max_bans,
             ..self.clone()
         };
@@ -279,7 +279,7 @@ impl Raws {
 
     /// The port set of each ban that is in the tables, whoever knows of it.
     fn sets(&self) -> Vec<u32> {
-        fn of<K>(sheet: &Sheet<K, Ban>, sets: &mut Vec<u32>) {
+        fn of<K>(sheet: &SharedTable<K, Ban>, sets: &mut Vec<u32>) {
             let entries = sheet.entries.lock().unwrap_or_else(PoisonError::into_inner);
             sets.extend(entries.values().map(|ban| ban.port_set));
         }
@@ -403,7 +403,11 @@ impl Raws {
 }
 
 /// What a trie holds around a source, the longest first.
-fn nets<K: Copy + Eq + Hash>(trie: &Sheet<K, Ban>, of: fn(K) -> Key, source: IpAddr) -> Vec<Ban> {
+fn nets<K: Copy + Eq + Hash>(
+    trie: &SharedTable<K, Ban>,
+    of: fn(K) -> Key,
+    source: IpAddr,
+) -> Vec<Ban> {
     let entries = trie.look();
     let around = entries.iter().filter_map(|(key, ban)| Some((of(*key).prefix()?, *ban)));
     let mut around: Vec<(IpNet, Ban)> = around.filter(|(net, _)| net.contains(&source)).collect();

@@ -1,7 +1,7 @@
 //! Keeps the gates: the bits that let unbanned packets pass at once.
 //!
 //! A missing bit would let a banned packet pass, so bits are set after their ban is in the maps
-//! and go only when no ban needs them. Pure bookkeeping over a [`Words`]; the real one is the
+//! and go only when no ban needs them. Pure bookkeeping over a [`Bitmap`]; the real one is the
 //! program's own memory.
 
 use ban_common::{GATE_WORDS, gate_v4, gate_v6};
@@ -10,7 +10,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use foldhash::{HashMap as Map, HashSet as Set};
 
 /// Memory of 64-bit words.
-pub(super) trait Words {
+pub(super) trait Bitmap {
     /// The word at `index`.
     fn get(&mut self, index: usize) -> u64;
     /// Writes the word at `index`.
@@ -31,7 +31,7 @@ pub(super) struct GateV4<W> {
     wide: Set<Ipv4Net>,
 }
 
-impl<W: Words> GateV4<W> {
+impl<W: Bitmap> GateV4<W> {
     /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV4<W> {
         GateV4 { words, counts: Map::default(), wide: Set::default() }
@@ -193,7 +193,7 @@ pub(super) struct GateV6<W> {
 /// Stale sites are worth a rebuild from here on.
 const STALE: usize = 1_024;
 
-impl<W: Words> GateV6<W> {
+impl<W: Bitmap> GateV6<W> {
     /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV6<W> {
         GateV6 { words, counts: Map::default(), stale: 0 }
@@ -297,7 +297,7 @@ mod tests {
 
     use super::*;
 
-    impl Words for Vec<u64> {
+    impl Bitmap for Vec<u64> {
         fn get(&mut self, index: usize) -> u64 {
             self[index]
         }

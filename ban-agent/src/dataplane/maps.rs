@@ -13,15 +13,15 @@ use foldhash::HashMap as Map;
 use super::{
     Held, Hits, Verdicts,
     batch::{Table, check_layout},
+    bitmap::{GateBitmap, duplicate},
     clock::JiffyClock,
     error::Error,
     gates::{GateV4, GateV6},
     load::Loaded,
     ports::PortSets,
-    raw::{Ground, Kernel, MapKey, Raw},
-    settings::{Controls, Known},
+    raw::{Backend, Kernel, MapKey, Raw},
+    settings::{Controls, PrefixCounts},
     tables::{AllowV4, Drift, Entries, Key, LpmV6, Sweep, Tables, Written},
-    words::{GateWords, duplicate},
 };
 use crate::{
     clock::{Boot, Now},
@@ -35,11 +35,11 @@ const GATE: (usize, usize) = (8, GATE_WORDS);
 const CHUNK: usize = 8_192;
 
 /// The maps of the running program, and what we know to be in them.
-pub(super) struct Maps<G: Ground = Kernel> {
+pub(super) struct Maps<G: Backend = Kernel> {
     tables: Tables<G>,
-    gate_v4: GateV4<G::Words>,
-    gate_v6: GateV6<G::Words>,
-    known: Known,
+    gate_v4: GateV4<G::Bitmap>,
+    gate_v6: GateV6<G::Bitmap>,
+    prefix_counts: PrefixCounts,
     sets: PortSets,
     /// Sets of entries of which not even the kernel says whether they were written: nobody else
     /// may use these before the next step for the same prefix.
@@ -62,10 +62,10 @@ pub(super) struct Maps<G: Ground = Kernel> {
 }
 
 /// The maps as such.
-pub(super) struct Parts<G: Ground> {
+pub(super) struct Parts<G: Backend> {
     pub(super) tables: Tables<G>,
-    pub(super) gate_v4: G::Words,
-    pub(super) gate_v6: G::Words,
+    pub(super) gate_v4: G::Bitmap,
+    pub(super) gate_v6: G::Bitmap,
     pub(super) port_sets: G::Table<u32, PortSet>,
     pub(super) allow_v4: G::Table<AllowV4, u32>,
     pub(super) allow_v6: G::Table<LpmV6, u32>,
@@ -73,7 +73,7 @@ pub(super) struct Parts<G: Ground> {
     pub(super) settings: Controls<G::Cells>,
 }
 
-impl Known {
+impl PrefixCounts {
     /// A prefix has come.
     fn add(&mut self, key: &Key) {
         self.each(key, |count| *count += 1);
@@ -116,8 +116,8 @@ impl Maps {
             .map_err(|e| map_error("verdicts", e))?;
         let parts = Parts {
             tables: Tables::new(loaded)?,
-            gate_v4: GateWords::new("gate_v4", loaded.map("gate_v4")?, GATE)?,
-            gate_v6: GateWords::new("gate_v6", loaded.map("gate_v6")?, GATE)?,
+            gate_v4: GateBitmap::new("gate_v4", loaded.map("gate_v4")?, GATE)?,
+            gate_v6: GateBitmap::new("gate_v6", loaded.map("gate_v6")?, GATE)?,
             port_sets: Table::new("port_sets", loaded.map("port_sets")?)?,
             allow_v4: Table::new("allow_v4", loaded.map("allow_v4")?)?,
             allow_v6: Table::new("allow_v6", loaded.map("allow_v6")?)?,
@@ -153,7 +153,7 @@ impl Maps {
     }
 }
 
-impl<G: Ground> Maps<G> {
+impl<G: Backend> Maps<G> {
     /// Takes over what is in these maps: gates computed anew, deadlines converted if the machine
     /// slept since they were written.
     ///
@@ -164,7 +164,7 @@ impl<G: Ground> Maps<G> {
             tables: parts.tables,
             gate_v4: GateV4::new(parts.gate_v4),
             gate_v6: GateV6::new(parts.gate_v6),
-            known: Known::default(),
+            prefix_counts: PrefixCounts::default(),
             sets: PortSets::default(),
             unsure: Map::default(),
             port_sets: parts.port_sets,
@@ -185,7 +185,8 @@ impl<G: Ground> Maps<G> {
 
     /// Takes over what is in the maps.
     fn adopt(&mut self) -> Result<(), Error> {
-        let (known, gate_v4, gate_v6) = (&mut self.known, &mut self.gate_v4, &mut self.gate_v6);
+        let (counts, gate_v4, gate_v6) =
+            (&mut self.prefix_counts, &mut self.gate_v4, &mut self.gate_v6);
         let (sets, port_sets) = (&mut self.sets, &self.port_sets);
         let mut unread = None;
         self.tables.each(
@@ -197,7 +198,7 @@ impl<G: Ground> Maps<G> {
                     Some(IpNet::V6(net)) => _ = gate_v6.note(net),
                     None => {}
                 }
-                known.add(&key);
+                counts.add(&key);
                 let set = u32::from(set);
                 let adopted = sets.adopt(set, || port_sets.get(&set));
                 unread = unread.take().or(adopted.err());
@@ -220,7 +221,7 @@ impl<G: Ground> Maps<G> {
     }
 
     fn show_counts(&self) {
-        self.controls.counts(&self.known);
+        self.controls.counts(&self.prefix_counts);
         self.controls.scoped(self.sets.users());
     }
 
@@ -286,7 +287,7 @@ impl<G: Ground> Maps<G> {
     }
 
     fn has_come(&mut self, key: &Key) {
-        self.known.add(key);
+        self.prefix_counts.add(key);
         match key.prefix() {
             Some(IpNet::V4(net)) => self.gate_v4.add(net),
             Some(IpNet::V6(net)) => self.gate_v6.add(net),
@@ -295,7 +296,7 @@ impl<G: Ground> Maps<G> {
     }
 
     fn has_gone(&mut self, key: &Key) {
-        self.known.remove(key);
+        self.prefix_counts.remove(key);
         match key.prefix() {
             Some(IpNet::V4(net)) => self.gate_v4.remove(net),
             Some(IpNet::V6(net)) => self.gate_v6.remove(net),
@@ -353,8 +354,8 @@ impl<G: Ground> Maps<G> {
                 unused.extend(unsure.remove(&key).unwrap_or_default());
             }
         });
-        fresh.iter().for_each(|key| self.known.add(key));
-        self.controls.counts(&self.known);
+        fresh.iter().for_each(|key| self.prefix_counts.add(key));
+        self.controls.counts(&self.prefix_counts);
         self.controls.scoped(self.sets.users());
         for key in fresh {
             match key.prefix() {
@@ -652,9 +653,9 @@ fn map_error(name: &'static str, source: aya::maps::MapError) -> Error {
     Error::Map { name, source: Box::new(source) }
 }
 
-impl<G: Ground> std::fmt::Debug for Maps<G> {
+impl<G: Backend> std::fmt::Debug for Maps<G> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Maps").field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Maps").field("prefix_counts", &self.prefix_counts).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@
 mod attach;
 mod attachment;
 pub mod batch;
+mod bitmap;
 mod clock;
 #[cfg(test)]
 mod double;
@@ -31,7 +32,6 @@ mod settings;
 mod start;
 mod sys;
 mod tables;
-mod words;
 mod xdp;
 
 use std::net::IpAddr;

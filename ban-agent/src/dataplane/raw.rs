@@ -5,7 +5,7 @@ use std::{fmt, hash::Hash};
 
 use aya::Pod;
 
-use super::{error::Error, gates::Words};
+use super::{error::Error, gates::Bitmap};
 
 /// What can be a key of a table.
 pub(super) trait MapKey: Pod + Default + Eq + Hash + fmt::Debug + Send {}
@@ -53,11 +53,11 @@ pub(super) trait Cells {
 }
 
 /// Where all of it lies.
-pub(super) trait Ground {
+pub(super) trait Backend {
     /// Tables.
     type Table<K: MapKey, V: Pod + Default + Send>: Raw<K, V>;
     /// Gates.
-    type Words: Words;
+    type Bitmap: Bitmap;
     /// Settings.
     type Cells: Cells;
     /// Counters of the verdicts.
@@ -68,9 +68,9 @@ pub(super) trait Ground {
 #[derive(Debug)]
 pub(super) struct Kernel;
 
-impl Ground for Kernel {
+impl Backend for Kernel {
     type Table<K: MapKey, V: Pod + Default + Send> = super::batch::Table<K, V>;
-    type Words = super::words::GateWords;
+    type Bitmap = super::bitmap::GateBitmap;
     type Cells = super::mapped::Mapped;
     type Verdicts = aya::maps::PerCpuArray<aya::maps::MapData, ban_common::Count>;
 }

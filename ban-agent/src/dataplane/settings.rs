@@ -8,7 +8,7 @@ use super::{clock::JiffyClock, error::Error, load::Loaded, mapped::Mapped, raw::
 
 /// How many prefixes there are of each kind that costs the program a lookup.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known {
+pub(super) struct PrefixCounts {
     /// IPv4 prefixes.
     pub(super) nets_v4: u32,
     /// IPv6 prefixes that are no sites.
@@ -67,11 +67,11 @@ impl<C: Cells> Controls<C> {
     }
 
     /// How many prefixes the tries hold, and the site hash by length.
-    pub(super) fn counts(&self, known: &Known) {
-        self.write_u32(offset_of!(Settings, nets_v4), known.nets_v4);
-        self.write_u32(offset_of!(Settings, nets_v6), known.nets_v6);
-        self.write_u32(offset_of!(Settings, wide_v6), known.wide_v6);
-        for (index, count) in known.sites.into_iter().enumerate() {
+    pub(super) fn counts(&self, counts: &PrefixCounts) {
+        self.write_u32(offset_of!(Settings, nets_v4), counts.nets_v4);
+        self.write_u32(offset_of!(Settings, nets_v6), counts.nets_v6);
+        self.write_u32(offset_of!(Settings, wide_v6), counts.wide_v6);
+        for (index, count) in counts.sites.into_iter().enumerate() {
             self.write_u32(offset_of!(Settings, sites) + index * 4, count);
         }
     }

@@ -9,7 +9,7 @@ use super::{
     error::Error,
     gates::GATE_LENGTH,
     load::{Loaded, entries},
-    raw::{Ground, Kernel, MapKey, Raw as _},
+    raw::{Backend, Kernel, MapKey, Raw as _},
 };
 use crate::net::IpNet;
 
@@ -135,7 +135,7 @@ fn halves(octets: [u8; 16]) -> [[u8; 8]; 2] {
 }
 
 /// One map, and what we know to be in it.
-struct Side<G: Ground, K: MapKey> {
+struct TrackedMap<G: Backend, K: MapKey> {
     name: &'static str,
     table: G::Table<K, Ban>,
     /// How many entries it may have.
@@ -171,9 +171,9 @@ fn set_of(ban: &Ban) -> u8 {
     u8::try_from(ban.port_set).ok().filter(|number| u32::from(*number) < PORT_SETS).unwrap_or(0)
 }
 
-impl<G: Ground, K: MapKey> Side<G, K> {
-    fn new(name: &'static str, table: G::Table<K, Ban>, max: u32) -> Side<G, K> {
-        Side { name, table, max, held: Map::default() }
+impl<G: Backend, K: MapKey> TrackedMap<G, K> {
+    fn new(name: &'static str, table: G::Table<K, Ban>, max: u32) -> TrackedMap<G, K> {
+        TrackedMap { name, table, max, held: Map::default() }
     }
 
     fn get(&self, key: &K) -> Result<Option<Ban>, Error> {
@@ -320,25 +320,25 @@ impl Entries {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep {
     at: Option<Key>,
-    side: Sides,
+    map: SweepMap,
 }
 
 impl Sweep {
     /// One that has seen all maps.
     #[must_use]
     pub fn over() -> Sweep {
-        Sweep { at: None, side: Sides::Over }
+        Sweep { at: None, map: SweepMap::Over }
     }
 
     /// Whether it has seen all maps.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.side == Sides::Over
+        self.map == SweepMap::Over
     }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sides {
+enum SweepMap {
     #[default]
     V4,
     NetV4,
@@ -353,17 +353,17 @@ fn wrap<K>(keys: Vec<K>, key: impl Fn(K) -> Key) -> Vec<Key> {
 }
 
 /// All ban maps.
-pub(super) struct Tables<G: Ground = Kernel> {
-    v4: Side<G, [u8; 4]>,
-    net_v4: Side<G, LpmV4>,
-    v6: Side<G, [u8; 16]>,
-    site: Side<G, Site>,
-    net_v6: Side<G, LpmV6>,
+pub(super) struct Tables<G: Backend = Kernel> {
+    v4: TrackedMap<G, [u8; 4]>,
+    net_v4: TrackedMap<G, LpmV4>,
+    v6: TrackedMap<G, [u8; 16]>,
+    site: TrackedMap<G, Site>,
+    net_v6: TrackedMap<G, LpmV6>,
 }
 
 /// The ban maps as such.
 #[cfg(test)]
-pub(super) struct Sheets<G: Ground> {
+pub(super) struct Sheets<G: Backend> {
     pub(super) v4: G::Table<[u8; 4], Ban>,
     pub(super) net_v4: G::Table<LpmV4, Ban>,
     pub(super) v6: G::Table<[u8; 16], Ban>,
@@ -377,31 +377,34 @@ impl Tables {
     /// # Errors
     /// If a map is missing or of another layout.
     pub(super) fn new(loaded: &Loaded) -> Result<Tables, Error> {
-        fn side<K: MapKey>(name: &'static str, on: &Loaded) -> Result<Side<Kernel, K>, Error> {
+        fn tracked<K: MapKey>(
+            name: &'static str,
+            on: &Loaded,
+        ) -> Result<TrackedMap<Kernel, K>, Error> {
             let table = Table::new(name, on.map(name)?)?;
             let max = table.max_entries() / entries(name, 1);
-            Ok(Side::new(name, table, max))
+            Ok(TrackedMap::new(name, table, max))
         }
         Ok(Tables {
-            v4: side("ban_v4", loaded)?,
-            net_v4: side("net_v4", loaded)?,
-            v6: side("ban_v6", loaded)?,
-            site: side("site_v6", loaded)?,
-            net_v6: side("net_v6", loaded)?,
+            v4: tracked("ban_v4", loaded)?,
+            net_v4: tracked("net_v4", loaded)?,
+            v6: tracked("ban_v6", loaded)?,
+            site: tracked("site_v6", loaded)?,
+            net_v6: tracked("net_v6", loaded)?,
         })
     }
 }
 
-impl<G: Ground> Tables<G> {
+impl<G: Backend> Tables<G> {
     /// These maps, for `max` bans each.
     #[cfg(test)]
     pub(super) fn over(sheets: Sheets<G>, max: u32) -> Tables<G> {
         Tables {
-            v4: Side::new("ban_v4", sheets.v4, max),
-            net_v4: Side::new("net_v4", sheets.net_v4, max),
-            v6: Side::new("ban_v6", sheets.v6, max),
-            site: Side::new("site_v6", sheets.site, max),
-            net_v6: Side::new("net_v6", sheets.net_v6, max),
+            v4: TrackedMap::new("ban_v4", sheets.v4, max),
+            net_v4: TrackedMap::new("net_v4", sheets.net_v4, max),
+            v6: TrackedMap::new("ban_v6", sheets.v6, max),
+            site: TrackedMap::new("site_v6", sheets.site, max),
+            net_v6: TrackedMap::new("net_v6", sheets.net_v6, max),
         }
     }
 
@@ -493,32 +496,38 @@ impl<G: Ground> Tables<G> {
     /// # Errors
     /// If a map cannot be read.
     pub(super) fn sweep(&self, sweep: &mut Sweep, count: usize) -> Result<Vec<Key>, Error> {
-        let (found, next) = match (sweep.side, sweep.at) {
-            (Sides::V4, Some(Key::V4(last))) => {
-                (wrap(self.v4.sweep(Some(last), count)?, Key::V4), Sides::NetV4)
+        let (found, next) = match (sweep.map, sweep.at) {
+            (SweepMap::V4, Some(Key::V4(last))) => {
+                (wrap(self.v4.sweep(Some(last), count)?, Key::V4), SweepMap::NetV4)
             }
-            (Sides::V4, _) => (wrap(self.v4.sweep(None, count)?, Key::V4), Sides::NetV4),
-            (Sides::NetV4, Some(Key::NetV4(last))) => {
-                (wrap(self.net_v4.sweep(Some(last), count)?, Key::NetV4), Sides::V6)
+            (SweepMap::V4, _) => (wrap(self.v4.sweep(None, count)?, Key::V4), SweepMap::NetV4),
+            (SweepMap::NetV4, Some(Key::NetV4(last))) => {
+                (wrap(self.net_v4.sweep(Some(last), count)?, Key::NetV4), SweepMap::V6)
             }
-            (Sides::NetV4, _) => (wrap(self.net_v4.sweep(None, count)?, Key::NetV4), Sides::V6),
-            (Sides::V6, Some(Key::V6(last))) => {
-                (wrap(self.v6.sweep(Some(last), count)?, Key::V6), Sides::Site)
+            (SweepMap::NetV4, _) => {
+                (wrap(self.net_v4.sweep(None, count)?, Key::NetV4), SweepMap::V6)
             }
-            (Sides::V6, _) => (wrap(self.v6.sweep(None, count)?, Key::V6), Sides::Site),
-            (Sides::Site, Some(Key::Site(last))) => {
-                (wrap(self.site.sweep(Some(last), count)?, Key::Site), Sides::NetV6)
+            (SweepMap::V6, Some(Key::V6(last))) => {
+                (wrap(self.v6.sweep(Some(last), count)?, Key::V6), SweepMap::Site)
             }
-            (Sides::Site, _) => (wrap(self.site.sweep(None, count)?, Key::Site), Sides::NetV6),
-            (Sides::NetV6, Some(Key::NetV6(last))) => {
-                (wrap(self.net_v6.sweep(Some(last), count)?, Key::NetV6), Sides::Over)
+            (SweepMap::V6, _) => (wrap(self.v6.sweep(None, count)?, Key::V6), SweepMap::Site),
+            (SweepMap::Site, Some(Key::Site(last))) => {
+                (wrap(self.site.sweep(Some(last), count)?, Key::Site), SweepMap::NetV6)
             }
-            (Sides::NetV6, _) => (wrap(self.net_v6.sweep(None, count)?, Key::NetV6), Sides::Over),
-            (Sides::Over, _) => return Ok(Vec::new()),
+            (SweepMap::Site, _) => {
+                (wrap(self.site.sweep(None, count)?, Key::Site), SweepMap::NetV6)
+            }
+            (SweepMap::NetV6, Some(Key::NetV6(last))) => {
+                (wrap(self.net_v6.sweep(Some(last), count)?, Key::NetV6), SweepMap::Over)
+            }
+            (SweepMap::NetV6, _) => {
+                (wrap(self.net_v6.sweep(None, count)?, Key::NetV6), SweepMap::Over)
+            }
+            (SweepMap::Over, _) => return Ok(Vec::new()),
         };
         sweep.at = found.last().copied();
         if found.len() < count {
-            *sweep = Sweep { at: None, side: next };
+            *sweep = Sweep { at: None, map: next };
         }
         Ok(found)
     }

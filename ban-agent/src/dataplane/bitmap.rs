@@ -3,13 +3,13 @@
 
 use aya::maps::{Array, Map, MapData};
 
-use super::{error::Error, gates::Words, mapped::Mapped};
+use super::{error::Error, gates::Bitmap, mapped::Mapped};
 
 /// From so many words on a mapping is cheaper than a call for each.
 const MANY: usize = 256;
 
 /// A gate's map.
-pub(super) struct GateWords {
+pub(super) struct GateBitmap {
     name: &'static str,
     layout: (usize, usize),
     map: MapData,
@@ -17,7 +17,7 @@ pub(super) struct GateWords {
     mapped: Option<Mapped>,
 }
 
-impl GateWords {
+impl GateBitmap {
     /// The words of `map`, an array of `layout` values.
     ///
     /// # Errors
@@ -26,12 +26,12 @@ impl GateWords {
         name: &'static str,
         map: &MapData,
         layout: (usize, usize),
-    ) -> Result<GateWords, Error> {
+    ) -> Result<GateBitmap, Error> {
         let array = Array::try_from(Map::Array(duplicate(name, map)?))
             .map_err(|source| Error::Map { name, source: Box::new(source) })?;
         let map = duplicate(name, map)?;
         let mapped = Some(Mapped::new(name, &map, layout)?);
-        Ok(GateWords { name, layout, map, array, mapped })
+        Ok(GateBitmap { name, layout, map, array, mapped })
     }
 
     /// Maps it, for much work or because a call has failed; without a mapping calls will do.
@@ -43,7 +43,7 @@ impl GateWords {
     }
 }
 
-impl Words for GateWords {
+impl Bitmap for GateBitmap {
     fn get(&mut self, index: usize) -> u64 {
         if let Some(mapped) = &self.mapped {
             return mapped.get(index);
