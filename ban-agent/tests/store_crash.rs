@@ -14,7 +14,7 @@ use ban_agent::{
     clock::{Boot, Now},
     ledger::{Claim, Holder},
     net::{IpNet, host},
-    source::{Mark, Position},
+    source::{Checkpoint, Position},
     store::Store,
 };
 
@@ -38,7 +38,7 @@ fn victim(path: &Path, first: u32) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     for number in first.. {
         let position = Position::File {
-            files: vec![Mark {
+            files: vec![Checkpoint {
                 dev: 0,
                 ino: 0,
                 offset: u64::from(number),

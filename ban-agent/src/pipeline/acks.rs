@@ -132,7 +132,7 @@ mod tests {
 
     fn begin(order: &Arc<Mutex<AckQueue>>, origin: &str, offset: u64) -> Arc<AckGuard> {
         let position = Position::File {
-            files: vec![crate::source::Mark {
+            files: vec![crate::source::Checkpoint {
                 dev: 0,
                 ino: 0,
                 offset,

@@ -97,8 +97,8 @@ pub enum Position {
     /// The files behind one path, oldest first: those rotated away that may still grow, and last
     /// the one that bears the name.
     File {
-        /// One mark each.
-        files: Vec<Mark>,
+        /// One checkpoint each.
+        files: Vec<Checkpoint>,
     },
     /// A journal cursor.
     Journal {
@@ -109,7 +109,7 @@ pub enum Position {
 
 /// How far one file was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct Checkpoint {
     /// `st_dev`; a hint only, as a reboot may renumber devices.
     pub dev: u64,
     /// `st_ino`.

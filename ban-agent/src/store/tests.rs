@@ -12,7 +12,7 @@ use crate::{
     clock::Boot,
     ledger::{Ledger, Plan},
     net::{parse_ports, parse_prefix},
-    source::{Mark, Position},
+    source::{Checkpoint, Position},
 };
 
 fn now(boot: u64, wall: i64) -> Now {
@@ -59,7 +59,7 @@ fn offence(claim: &Claim, lines: &[&[u8]]) -> Offence {
 
 fn position(offset: u64) -> Position {
     Position::File {
-        files: vec![Mark {
+        files: vec![Checkpoint {
             dev: 1,
             ino: 2,
             offset,

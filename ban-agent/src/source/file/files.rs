@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    follow::{Around, Begin, Follow},
+    follow::{Around, Begin, Follower},
     resolve::{Resolved, Target},
     siblings::Shelf,
     tail::{FileId, Tail},
@@ -29,7 +29,7 @@ pub(super) struct Files {
     matched: bool,
     limits: Limits,
     stats: Stats,
-    follows: BTreeMap<PathBuf, Follow>,
+    followers: BTreeMap<PathBuf, Follower>,
     /// Paths whose files may have something to read, in the order in which they get their turn.
     ready: VecDeque<PathBuf>,
     /// The same.
@@ -55,7 +55,7 @@ impl Files {
             matched: false,
             limits,
             stats,
-            follows: BTreeMap::new(),
+            followers: BTreeMap::new(),
             ready: VecDeque::new(),
             queued: HashSet::new(),
             shelf: Shelf::default(),
@@ -93,11 +93,10 @@ impl Files {
         self.retry = false;
         let ids: HashMap<&PathBuf, FileId> =
             found.iter().filter_map(|(shown, real)| Some((shown, id_of(real).ok()?))).collect();
-        // Before anything is opened: a file may have one follow's name now, and be another's.
-        let moved = self
-            .follows
-            .iter()
-            .filter(|(path, follow)| follow.current().is_some_and(|id| ids.get(path) != Some(&id)));
+        // Before anything is opened: a file may have one follower's name now, and be another's.
+        let moved = self.followers.iter().filter(|(path, follower)| {
+            follower.current().is_some_and(|id| ids.get(path) != Some(&id))
+        });
         for path in moved.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.leave(&path, now);
         }
@@ -113,7 +112,7 @@ impl Files {
             }
         }
         if let Some(path) = self.target.literal()
-            && self.follows.get(&path).is_none_or(|follow| follow.due)
+            && self.followers.get(&path).is_none_or(|follower| follower.due)
             && !found.contains_key(&path)
         {
             self.visit(&path, &path, None, &all, resume, now);
@@ -128,24 +127,24 @@ impl Files {
     /// The next lines of any file that is ready; `None` if all were read to their ends.
     pub(super) fn next(&mut self, now: Instant) -> Option<Batch> {
         if let Some(origin) = self.gone.pop_front() {
-            return Some(Follow::farewell(origin));
+            return Some(Follower::farewell(origin));
         }
         let is_glob = self.is_glob();
         while let Some(path) = self.ready.pop_front() {
             self.queued.remove(&path);
-            let Some(follow) = self.follows.get_mut(&path) else { continue };
+            let Some(follower) = self.followers.get_mut(&path) else { continue };
             let Files { limits, stats, shelf, .. } = self;
             let around = Around { limits, stats, shelf, now };
-            if let Some(batch) = follow.next(&mut self.buffer, &around) {
+            if let Some(batch) = follower.next(&mut self.buffer, &around) {
                 self.touch(&path);
                 return Some(batch);
             }
             if is_glob
-                && follow.is_over(&self.limits, now)
-                && let Some(follow) = self.follows.remove(&path)
+                && follower.is_over(&self.limits, now)
+                && let Some(follower) = self.followers.remove(&path)
             {
-                self.stats.forget(&follow.origin);
-                return Some(Follow::farewell(follow.origin));
+                self.stats.forget(&follower.origin);
+                return Some(Follower::farewell(follower.origin));
             }
         }
         None
@@ -160,7 +159,7 @@ impl Files {
 
     /// All files are worth a look.
     pub(super) fn touch_all(&mut self) {
-        self.ready = self.follows.keys().cloned().collect();
+        self.ready = self.followers.keys().cloned().collect();
         self.queued = self.ready.iter().cloned().collect();
     }
 
@@ -170,16 +169,16 @@ impl Files {
             self.gone.extend(std::mem::take(&mut self.missed));
         }
         let is_glob = self.is_glob();
-        let due = |follow: &Follow| {
-            follow.is_unsettled()
-                || is_glob && follow.ends(&self.limits).is_some_and(|at| at <= now)
-                || follow.deadline(&self.limits).is_some_and(|at| at <= now)
-                || follow.tails.iter().any(|tail| tail.polled)
+        let due = |follower: &Follower| {
+            follower.is_unsettled()
+                || is_glob && follower.ends(&self.limits).is_some_and(|at| at <= now)
+                || follower.deadline(&self.limits).is_some_and(|at| at <= now)
+                || follower.tails.iter().any(|tail| tail.polled)
         };
         let paths: Vec<PathBuf> = self
-            .follows
+            .followers
             .iter()
-            .filter(|(_, follow)| due(follow))
+            .filter(|(_, follower)| due(follower))
             .map(|(path, _)| path.clone())
             .collect();
         paths.iter().for_each(|path| self.touch(path));
@@ -188,18 +187,19 @@ impl Files {
     /// When [`Files::touch_due`] has to be called for files that went away.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let is_glob = self.is_glob();
-        let ends = |follow: &Follow| follow.ends(&self.limits).filter(|_| is_glob);
-        let follows = self.follows.values();
-        let times = follows.flat_map(|follow| [follow.deadline(&self.limits), ends(follow)]);
+        let ends = |follower: &Follower| follower.ends(&self.limits).filter(|_| is_glob);
+        let followers = self.followers.values();
+        let times =
+            followers.flat_map(|follower| [follower.deadline(&self.limits), ends(follower)]);
         let missed = (!self.missed.is_empty()).then(|| self.missed_since + self.limits.forget);
         times.chain([missed]).flatten().min()
     }
 
     /// All open files, with the path under which to [`Files::touch`] them.
     pub(super) fn tails(&mut self) -> impl Iterator<Item = (&PathBuf, &mut Tail)> {
-        self.follows
+        self.followers
             .iter_mut()
-            .flat_map(|(path, follow)| follow.tails.iter_mut().map(move |tail| (path, tail)))
+            .flat_map(|(path, follower)| follower.tails.iter_mut().map(move |tail| (path, tail)))
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -208,14 +208,14 @@ impl Files {
 
     /// Some names changed too fast for a look: it is due soon.
     pub(super) fn unsettled(&self) -> bool {
-        self.follows.values().any(Follow::is_unsettled)
+        self.followers.values().any(Follower::is_unsettled)
     }
 
     /// Shows in the counters who is polled.
     pub(super) fn report_polling(&self) {
-        for follow in self.follows.values() {
-            let polling = follow.tails.iter().any(|tail| tail.polled);
-            self.stats.update(&follow.origin, |counters| counters.polling = polling);
+        for follower in self.followers.values() {
+            let polling = follower.tails.iter().any(|tail| tail.polled);
+            self.stats.update(&follower.origin, |counters| counters.polling = polling);
         }
     }
 
@@ -232,9 +232,9 @@ impl Files {
 
     /// The path names nothing any more.
     fn leave(&mut self, path: &Path, now: Instant) {
-        if let Some(follow) = self.follows.get_mut(path) {
-            follow.detach(now);
-            self.stats.update(&follow.origin, |counters| counters.waiting = true);
+        if let Some(follower) = self.followers.get_mut(path) {
+            follower.detach(now);
+            self.stats.update(&follower.origin, |counters| counters.waiting = true);
             self.touch(path);
         }
     }
@@ -249,48 +249,48 @@ impl Files {
         resume: &impl Fn(&str) -> Option<Position>,
         now: Instant,
     ) {
-        let known = self.follows.get(shown);
-        if known.is_some_and(|follow| id.is_some() && follow.current() == id) {
+        let known = self.followers.get(shown);
+        if known.is_some_and(|follower| id.is_some() && follower.current() == id) {
             return;
         }
-        let mut follow = self.follows.remove(shown).unwrap_or_else(|| self.meet(shown, resume));
-        let before = follow.tails.back().map(|tail| tail.id);
-        let Files { follows, limits, stats, shelf, .. } = self;
+        let mut follower = self.followers.remove(shown).unwrap_or_else(|| self.meet(shown, resume));
+        let before = follower.tails.back().map(|tail| tail.id);
+        let Files { followers, limits, stats, shelf, .. } = self;
         let around = Around { limits, stats, shelf, now };
         let others = |other| all.contains(&other) && Some(other) != id;
-        let looked = follow.look(real, |id| holder(follows, id), others, &around);
-        let attached = follow.current();
+        let looked = follower.look(real, |id| holder(followers, id), others, &around);
+        let attached = follower.current();
         let rotated = before.is_some() && attached.is_some() && attached != before;
         self.retry |= looked.is_err() || id.is_some() && attached.is_none();
-        stats.update(&follow.origin, |counters| {
+        stats.update(&follower.origin, |counters| {
             counters.waiting = attached.is_none();
             counters.seen |= attached.is_some();
             counters.rotations += u64::from(rotated);
             counters.error = looked.err().map(|error| error.to_string());
         });
-        self.follows.insert(shown.to_owned(), follow);
+        self.followers.insert(shown.to_owned(), follower);
         self.touch(shown);
     }
 
     /// Begins to follow a path.
-    fn meet(&mut self, shown: &Path, resume: &impl Fn(&str) -> Option<Position>) -> Follow {
+    fn meet(&mut self, shown: &Path, resume: &impl Fn(&str) -> Option<Position>) -> Follower {
         let begin = match resume(&shown.to_string_lossy()) {
             Some(Position::File { files }) => Begin::Resumed(files),
             _ if self.first && self.start == Start::Beginning => Begin::Backlog,
             _ => Begin::New(self.start),
         };
-        let follow = Follow::new(shown, begin.clone());
-        self.missed.remove(&follow.origin);
+        let follower = Follower::new(shown, begin.clone());
+        self.missed.remove(&follower.origin);
         let seen = matches!(begin, Begin::Resumed(_));
-        self.stats.update(&follow.origin, |counters| counters.seen |= seen);
-        follow
+        self.stats.update(&follower.origin, |counters| counters.seen |= seen);
+        follower
     }
 }
 
-/// Takes the file `id` from a follow whose name it lost.
-fn holder(follows: &mut BTreeMap<PathBuf, Follow>, id: FileId) -> Option<Tail> {
-    let lost = |follow: &&mut Follow| follow.current() != Some(id);
-    follows.values_mut().filter(lost).find_map(|follow| follow.release(id))
+/// Takes the file `id` from a follower whose name it lost.
+fn holder(followers: &mut BTreeMap<PathBuf, Follower>, id: FileId) -> Option<Tail> {
+    let lost = |follower: &&mut Follower| follower.current() != Some(id);
+    followers.values_mut().filter(lost).find_map(|follower| follower.release(id))
 }
 
 fn id_of(path: &Path) -> io::Result<FileId> {

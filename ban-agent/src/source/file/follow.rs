@@ -17,7 +17,7 @@ use super::{
     siblings::{Shelf, Siblings},
     tail::{FileId, Read, Tail},
 };
-use crate::source::{Batch, Limits, Mark, Position, Start, Stats};
+use crate::source::{Batch, Checkpoint, Limits, Position, Start, Stats};
 
 /// What a follow needs besides what it knows.
 pub(super) struct Around<'a> {
@@ -27,7 +27,7 @@ pub(super) struct Around<'a> {
     pub(super) now: Instant,
 }
 
-/// What an earlier run's marks lead to.
+/// What an earlier run's checkpoints lead to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// There was nothing to be recognized.
@@ -79,14 +79,14 @@ pub(super) enum Begin {
     /// The same, and what it holds was written before anybody followed it.
     Backlog,
     /// An earlier run followed its path, up to here.
-    Resumed(Vec<Mark>),
+    Resumed(Vec<Checkpoint>),
     /// This run did.
     Seen,
 }
 
 /// One path that is followed.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(super) struct Follower {
     pub(super) origin: Arc<str>,
     /// Where the file was when it was last seen.
     real: PathBuf,
@@ -96,7 +96,7 @@ pub(super) struct Follow {
     pub(super) attached: bool,
     /// How the first look that is one goes on.
     begin: Begin,
-    /// Names changed too fast for [`Follow::look`].
+    /// Names changed too fast for [`Follower::look`].
     pub(super) due: bool,
     /// The log is there, and could not be opened.
     refused: bool,
@@ -109,9 +109,9 @@ pub(super) struct Follow {
     unwrap: Unwrap,
 }
 
-impl Follow {
-    pub(super) fn new(path: &Path, begin: Begin) -> Follow {
-        Follow {
+impl Follower {
+    pub(super) fn new(path: &Path, begin: Begin) -> Follower {
+        Follower {
             origin: path.to_string_lossy().into(),
             real: path.to_owned(),
             tails: VecDeque::new(),
@@ -160,7 +160,7 @@ impl Follow {
         let begin = mem::replace(&mut self.begin, Begin::Seen);
         self.detach(around.now);
         let known = match &begin {
-            Begin::Resumed(marks) => self.resume(marks, &mut siblings),
+            Begin::Resumed(checkpoints) => self.resume(checkpoints, &mut siblings),
             _ => Known::default(),
         };
         if known.missing > 0 {
@@ -216,30 +216,32 @@ impl Follow {
         stats.update(&self.origin, |counters| counters.lost += missing);
     }
 
-    /// Finds the files that `marks` name, under whatever name they have now.
-    fn resume(&mut self, marks: &[Mark], siblings: &mut Siblings) -> Known {
+    /// Finds the files that `checkpoints` name, under whatever name they have now.
+    fn resume(&mut self, checkpoints: &[Checkpoint], siblings: &mut Siblings) -> Known {
         // An empty file has nothing but its inode to be recognized by, and the kernel gives that
-        // to the next file: what the other marks lead to goes first.
-        let (known, empty): (Vec<_>, Vec<_>) = marks.iter().partition(|mark| mark.head_len > 0);
-        let nothing = known.is_empty() && !marks.iter().any(|mark| mark.rotated);
+        // to the next file: what the other checkpoints lead to goes first.
+        let (known, empty): (Vec<_>, Vec<_>) =
+            checkpoints.iter().partition(|checkpoint| checkpoint.head_len > 0);
+        let nothing = known.is_empty() && !checkpoints.iter().any(|checkpoint| checkpoint.rotated);
         let (mut copied, mut missing) = (false, 0);
-        // A copy of which nothing was read may be where the log's mark leads to now.
-        let (unread, read): (Vec<_>, Vec<_>) = known.into_iter().partition(|mark| mark.offset == 0);
-        for mark in read.into_iter().chain(unread) {
-            match siblings.take(mark) {
+        // A copy of which nothing was read may be where the log's checkpoint leads to now.
+        let (unread, read): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|checkpoint| checkpoint.offset == 0);
+        for checkpoint in read.into_iter().chain(unread) {
+            match siblings.take(checkpoint) {
                 Some(tail) => {
-                    copied |= tail.copy && !mark.copy;
+                    copied |= tail.copy && !checkpoint.copy;
                     self.tails.push_back(tail);
                 }
-                None if mark.offset == 0 && self.tails.iter().any(|tail| tail.id.1 == mark.ino) => {
-                }
+                None if checkpoint.offset == 0
+                    && self.tails.iter().any(|tail| tail.id.1 == checkpoint.ino) => {}
                 None => missing += 1,
             }
         }
-        self.tails.extend(empty.into_iter().filter_map(|mark| siblings.take(mark)));
+        self.tails.extend(empty.into_iter().filter_map(|checkpoint| siblings.take(checkpoint)));
         self.tails.make_contiguous().sort_by(|a, b| siblings.order(a.id, b.id));
         // The same file still bears the name: what was rotated away since are copies.
-        let copies = marks.last().is_some_and(|mark| siblings.has_log(mark.ino));
+        let copies = checkpoints.last().is_some_and(|checkpoint| siblings.has_log(checkpoint.ino));
         Known { nothing, copied, copies, missing }
     }
 
@@ -389,8 +391,8 @@ impl Follow {
 
     /// Of the rotations of which nothing was read, the one that holds what was read of the log before
     /// it was cut, at the place where that ended.
-    fn take_shadow(&mut self, mark: &Mark) -> Option<Tail> {
-        if mark.head_len == 0 {
+    fn take_shadow(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
+        if checkpoint.head_len == 0 {
             return None;
         }
         let mut found = None;
@@ -398,7 +400,7 @@ impl Follow {
         for (at, tail) in
             self.tails.iter_mut().enumerate().take(old).filter(|(_, tail)| tail.is_fresh())
         {
-            if tail.resume(mark).unwrap_or(false) {
+            if tail.resume(checkpoint).unwrap_or(false) {
                 found = Some(at);
             } else if tail.shadow {
                 // all of it was read in the log
@@ -589,14 +591,14 @@ impl Follow {
     /// nothing changes, while names change too fast.
     fn cut(&mut self, index: usize, around: &Around<'_>) -> bool {
         let Some(tail) = self.tails.get(index) else { return true };
-        let (id, mark, unread) = (tail.id, tail.mark(), tail.is_fresh());
+        let (id, checkpoint, unread) = (tail.id, tail.checkpoint(), tail.is_fresh());
         let is_log = self.attached && index + 1 == self.tails.len();
         let Some(mut siblings) = self.siblings(around) else { return false };
         siblings.forget(|id| holds(&self.tails, id));
         // Of a log of which nothing was read, the look at its next bytes finds all copies.
         if !(unread && is_log) {
-            let shadow = if is_log { self.take_shadow(&mark) } else { None };
-            if let Some(copy) = shadow.or_else(|| siblings.take_copy(&mark)) {
+            let shadow = if is_log { self.take_shadow(&checkpoint) } else { None };
+            if let Some(copy) = shadow.or_else(|| siblings.take_copy(&checkpoint)) {
                 let log = self.tails.split_off(self.at(id).unwrap_or(index));
                 // What is older was read; what was empty when it was found may be newer.
                 let (newer, older): (Vec<_>, Vec<_>) =
@@ -614,7 +616,7 @@ impl Follow {
                 self.note_rotations(&mut siblings);
             }
         }
-        let cut = self.tails.iter_mut().find(|tail| tail.id == (mark.dev, mark.ino));
+        let cut = self.tails.iter_mut().find(|tail| tail.id == (checkpoint.dev, checkpoint.ino));
         cut.into_iter().for_each(Tail::restart);
         // whoever cuts a file may write old lines anew, as an editor does
         self.live = false;
@@ -640,14 +642,14 @@ impl Follow {
             counters.lag = lag;
         });
         let old = self.tails.len() - usize::from(self.attached);
-        let marks = self.tails.iter().enumerate();
-        let marks = marks.map(|(at, tail)| {
-            let mark = Mark { rotated: at < old, ..tail.mark() };
+        let checkpoints = self.tails.iter().enumerate();
+        let checkpoints = checkpoints.map(|(at, tail)| {
+            let checkpoint = Checkpoint { rotated: at < old, ..tail.checkpoint() };
             // By its first bytes a copy of the log would be found, and what was copied between the
             // rotations that are held and that one be passed over.
-            if at >= old && tail.is_fresh() { mark.of_nothing() } else { mark }
+            if at >= old && tail.is_fresh() { checkpoint.of_nothing() } else { checkpoint }
         });
-        let position = Position::File { files: marks.collect() };
+        let position = Position::File { files: checkpoints.collect() };
         let origin = Arc::clone(&self.origin);
         let backlog = self.tails.get(index).is_some_and(Tail::in_backlog);
         let (live, read) = (self.live, Instant::now());

@@ -70,7 +70,7 @@ impl Reader {
                 number.parse().unwrap_or_else(|_| panic!("no line: {line:?}"))
             });
             let numbers: Vec<usize> = numbers.collect();
-            let place = format!("{:?}", batch.position).replace("Mark ", "");
+            let place = format!("{:?}", batch.position).replace("Checkpoint ", "");
             self.told.lock().unwrap().push(format!("  * {numbers:?} {place}"));
             self.waiting.push_back((numbers, batch.position));
         }

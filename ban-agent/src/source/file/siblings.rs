@@ -17,7 +17,7 @@ use super::{
     seam,
     tail::{self, FileId, Tail},
 };
-use crate::source::Mark;
+use crate::source::Checkpoint;
 
 /// Looks until two find the same names on the same files: a rotation may be under way.
 const MAX_LOOKS: usize = 8;
@@ -106,12 +106,12 @@ impl Siblings {
     /// Leaves out copies of what the log holds now: they matter once it is cut. So do those of what
     /// was `delivered` of it, even if it was cut already: that is found out when it is read.
     pub(super) fn forget_copies(&mut self, log: &Tail, delivered: bool) {
-        let mark = log.mark();
+        let checkpoint = log.checkpoint();
         // by its head alone a file that begins with NULs is like any other
-        let delivered = delivered && mark.last_len > 0;
+        let delivered = delivered && checkpoint.last_len > 0;
         // one that cannot be read is as good as none
         self.tails.retain_mut(|tail| {
-            let was = delivered && tail.is(&mark).unwrap_or(false);
+            let was = delivered && tail.is(&checkpoint).unwrap_or(false);
             !was && !tail.is_copy_of(log).unwrap_or(false)
         });
     }
@@ -131,17 +131,19 @@ impl Siblings {
         self.names.iter().any(|name| name.id.1 == ino && name.age.is_none())
     }
 
-    /// The file that `mark` means, or a copy of it, at the mark's offset.
-    pub(super) fn take(&mut self, mark: &Mark) -> Option<Tail> {
-        self.take_where(mark, |id, _| id.1 == mark.ino).or_else(|| self.take_copy(mark))
+    /// The file that `checkpoint` means, or a copy of it, at the checkpoint's offset.
+    pub(super) fn take(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
+        self.take_where(checkpoint, |id, _| id.1 == checkpoint.ino)
+            .or_else(|| self.take_copy(checkpoint))
     }
 
-    /// A copy with more than `mark` saw, made before the file itself was cut.
-    pub(super) fn take_copy(&mut self, mark: &Mark) -> Option<Tail> {
-        if mark.head_len == 0 {
+    /// A copy with more than `checkpoint` saw, made before the file itself was cut.
+    pub(super) fn take_copy(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
+        if checkpoint.head_len == 0 {
             return None;
         }
-        let mut copy = self.take_where(mark, |id, age| age.is_some() && id.1 != mark.ino)?;
+        let mut copy =
+            self.take_where(checkpoint, |id, age| age.is_some() && id.1 != checkpoint.ino)?;
         copy.copy = true;
         Some(copy)
     }
@@ -197,7 +199,7 @@ impl Siblings {
     /// Of several that look alike the newest.
     fn take_where(
         &mut self,
-        mark: &Mark,
+        checkpoint: &Checkpoint,
         wanted: impl Fn(FileId, Option<&Age>) -> bool,
     ) -> Option<Tail> {
         let Siblings { names, tails, .. } = self;
@@ -205,7 +207,7 @@ impl Siblings {
         let mut best: Option<usize> = None;
         for index in 0..tails.len() {
             let Some(tail) = tails.get_mut(index) else { break };
-            if !wanted(tail.id, age(tail)) || !tail.is(mark).unwrap_or(false) {
+            if !wanted(tail.id, age(tail)) || !tail.is(checkpoint).unwrap_or(false) {
                 continue;
             }
             let newer = match (age(tail), best.and_then(|best| age(tails.get(best)?))) {
@@ -215,7 +217,7 @@ impl Siblings {
             best = if newer { Some(index) } else { best };
         }
         let mut tail = tails.swap_remove(best?);
-        if tail.resume(mark).unwrap_or(false) {
+        if tail.resume(checkpoint).unwrap_or(false) {
             return Some(tail);
         }
         // Cut meanwhile; the log is still the log.

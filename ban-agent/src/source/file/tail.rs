@@ -15,7 +15,7 @@ use bytes::Bytes;
 use rustix::fs::SeekFrom;
 
 use super::seam;
-use crate::source::{Mark, lines::Lines};
+use crate::source::{Checkpoint, lines::Lines};
 
 /// Bytes that recognize a file: its first ones, and those before our place in it. Longer than a
 /// time stamp with the words before it.
@@ -37,10 +37,17 @@ pub(super) enum Read {
     Cut,
 }
 
-impl Mark {
+impl Checkpoint {
     /// The same file, of which nothing is known.
-    pub(super) fn of_nothing(self) -> Mark {
-        Mark { offset: 0, head: fnv1a(&[]), head_len: 0, last: fnv1a(&[]), last_len: 0, ..self }
+    pub(super) fn of_nothing(self) -> Checkpoint {
+        Checkpoint {
+            offset: 0,
+            head: fnv1a(&[]),
+            head_len: 0,
+            last: fnv1a(&[]),
+            last_len: 0,
+            ..self
+        }
     }
 }
 
@@ -100,28 +107,30 @@ impl Tail {
         Ok(tail)
     }
 
-    /// Goes to where `mark` says; false, and nothing changes, if this is not the file it means.
-    pub(super) fn resume(&mut self, mark: &Mark) -> io::Result<bool> {
-        if !self.is(mark)? {
+    /// Goes to where `checkpoint` says; false, and nothing changes, if this is not the file it means.
+    pub(super) fn resume(&mut self, checkpoint: &Checkpoint) -> io::Result<bool> {
+        if !self.is(checkpoint)? {
             return Ok(false);
         }
-        self.go_to(mark.offset)?;
+        self.go_to(checkpoint.offset)?;
         // it may have been cut meanwhile
-        let seen = usize::try_from(mark.last_len).unwrap_or(usize::MAX).min(PRINT);
+        let seen = usize::try_from(checkpoint.last_len).unwrap_or(usize::MAX).min(PRINT);
         let last = self.last.get(self.last.len().saturating_sub(seen)..).unwrap_or_default();
-        if seen > 0 && fnv1a(last) != mark.last {
+        if seen > 0 && fnv1a(last) != checkpoint.last {
             self.rewind();
             return Ok(false);
         }
-        self.copy = mark.copy;
+        self.copy = checkpoint.copy;
         Ok(true)
     }
 
-    /// Whether it holds what `mark` saw.
-    pub(super) fn is(&mut self, mark: &Mark) -> io::Result<bool> {
+    /// Whether it holds what `checkpoint` saw.
+    pub(super) fn is(&mut self, checkpoint: &Checkpoint) -> io::Result<bool> {
         seam();
         let size = self.file.metadata()?.len();
-        Ok(size >= mark.offset && self.begins_like(mark)? && self.goes_on_like(mark)?)
+        Ok(size >= checkpoint.offset
+            && self.begins_like(checkpoint)?
+            && self.goes_on_like(checkpoint)?)
     }
 
     /// Goes to its end as it is now; nothing of it is of interest.
@@ -130,17 +139,17 @@ impl Tail {
         self.go_to(self.file.metadata()?.len())
     }
 
-    /// The file's first bytes are those that `mark` saw.
-    fn begins_like(&mut self, mark: &Mark) -> io::Result<bool> {
+    /// The file's first bytes are those that `checkpoint` saw.
+    fn begins_like(&mut self, checkpoint: &Checkpoint) -> io::Result<bool> {
         self.learn_head()?;
-        let seen = usize::try_from(mark.head_len).unwrap_or(usize::MAX);
-        Ok(self.head.get(..seen).is_some_and(|head| fnv1a(head) == mark.head))
+        let seen = usize::try_from(checkpoint.head_len).unwrap_or(usize::MAX);
+        Ok(self.head.get(..seen).is_some_and(|head| fnv1a(head) == checkpoint.head))
     }
 
-    /// The bytes before the mark's place are those that it saw.
-    fn goes_on_like(&self, mark: &Mark) -> io::Result<bool> {
-        let seen = usize::try_from(mark.last_len).unwrap_or(usize::MAX).min(PRINT);
-        Ok(fnv1a(&self.before(mark.offset, seen)?) == mark.last || seen == 0)
+    /// The bytes before the checkpoint's place are those that it saw.
+    fn goes_on_like(&self, checkpoint: &Checkpoint) -> io::Result<bool> {
+        let seen = usize::try_from(checkpoint.last_len).unwrap_or(usize::MAX).min(PRINT);
+        Ok(fnv1a(&self.before(checkpoint.offset, seen)?) == checkpoint.last || seen == 0)
     }
 
     /// At most `length` bytes before `offset`.
@@ -270,27 +279,29 @@ impl Tail {
     }
 
     /// Whether these bytes are in the file now, whatever was known of it.
-    fn holds(&self, mark: &Mark) -> io::Result<bool> {
-        let length = usize::try_from(mark.head_len).unwrap_or(usize::MAX).min(PRINT);
-        let head = self.before(mark.head_len, length)?;
+    fn holds(&self, checkpoint: &Checkpoint) -> io::Result<bool> {
+        let length = usize::try_from(checkpoint.head_len).unwrap_or(usize::MAX).min(PRINT);
+        let head = self.before(checkpoint.head_len, length)?;
         seam();
         let size = self.file.metadata()?.len();
-        Ok(size >= mark.offset && fnv1a(&head) == mark.head && self.goes_on_like(mark)?)
+        Ok(size >= checkpoint.offset
+            && fnv1a(&head) == checkpoint.head
+            && self.goes_on_like(checkpoint)?)
     }
 
-    /// The mark of its end as it is now.
-    fn end(&mut self) -> io::Result<Mark> {
+    /// The checkpoint of its end as it is now.
+    fn end(&mut self) -> io::Result<Checkpoint> {
         self.learn_head()?;
         seam();
         let offset = self.file.metadata()?.len();
         let last = self.before(offset, PRINT)?;
         let last_len = u64::try_from(last.len()).unwrap_or(0);
-        Ok(Mark { offset, last: fnv1a(&last), last_len, ..self.mark() })
+        Ok(Checkpoint { offset, last: fnv1a(&last), last_len, ..self.checkpoint() })
     }
 
     /// What a restart needs to go on behind the last line that was delivered.
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
             dev: self.id.0,
             ino: self.id.1,
             offset: self.place(),
@@ -463,15 +474,15 @@ mod tests {
         let open = || Tail::open(&path, 100, Instant::now()).unwrap();
         let mut tail = open();
         assert_eq!(all(&mut tail).0, "one\ntwo\n");
-        let mark = tail.mark();
-        assert_eq!(mark.offset, 8);
+        let checkpoint = tail.checkpoint();
+        assert_eq!(checkpoint.offset, 8);
         append(&path, "ial\nthree\n");
         let mut tail = open();
-        assert!(tail.resume(&mark).unwrap());
+        assert!(tail.resume(&checkpoint).unwrap());
         assert_eq!(all(&mut tail).0, "partial\nthree\n");
         fs::write(&path, "entirely different text\n").unwrap();
         let mut tail = open();
-        assert!(!tail.resume(&mark).unwrap());
+        assert!(!tail.resume(&checkpoint).unwrap());
         assert_eq!(all(&mut tail).0, "entirely different text\n");
     }
 

@@ -491,7 +491,9 @@ async fn an_empty_original_was_filled_and_copied_again_meanwhile() {
     bench.append("log", "").set_len(0).unwrap();
     let is_empty = |bench: &Bench| {
         bench.positions.lock().unwrap().values().any(|position| match position {
-            Position::File { files } => files.last().is_some_and(|mark| mark.head_len == 0),
+            Position::File { files } => {
+                files.last().is_some_and(|checkpoint| checkpoint.head_len == 0)
+            }
             Position::Journal { .. } => false,
         })
     };
