@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// Everything random comes from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// These filters alone, separated by commas; all of them otherwise
+    #[arg(long, default_value = "")]
+    filters: String,
 }
 
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
@@ -23,6 +26,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     forge.args(["test", "--profile", "proof", "-p", "ban-agent", "--test", "forge", "--"]);
     forge.arg("--nocapture");
     forge.env("FORGE_LINES", args.lines.to_string()).env("FORGE_SEED", args.seed.to_string());
+    forge.env("FORGE_FILTERS", &args.filters);
     println!("  $ {}", command::shown(&forge));
     let status = forge.status().context("cannot start cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
