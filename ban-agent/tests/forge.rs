@@ -517,7 +517,12 @@ fn sample<'a>(random: &mut Random, (line, sender): &Sample<'a>) -> Sample<'a> {
             // in the midst of a host name there is what resolvers let through
             let after = part.strip_prefix(['.', '-']).unwrap_or_default();
             let named = after.starts_with(|sign: char| sign.is_ascii_alphanumeric());
-            let signs = if named { ".-" } else { " .:-" };
+            // and at the front of a line only a name of a server, in which no daemon lets a blank stand
+            let signs = match (named, out.is_empty()) {
+                (true, _) => ".-",
+                (false, true) => ".:-",
+                (false, false) => " .:-",
+            };
             let mild = |sign: &char| sign.is_ascii_alphanumeric() || signs.contains(*sign);
             let victim = random.pick(&VICTIMS).chars().filter(|sign| !named || mild(sign));
             let victim: String = victim.collect();
