@@ -27,7 +27,8 @@ use crate::{
     filter::{self, Filter, Scanner},
     jail::{Jail, Offenders, Record, Spec},
     net::IpNet,
-    source::{self, ban_line},
+    pipeline::OwnBan,
+    source,
 };
 
 /// Bytes read at once.
@@ -53,11 +54,11 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         bans.append(&mut jail.bans);
     }
     bans.sort_by_key(|ban| ban.at);
-    let lines: String =
-        bans.iter().map(|ban| ban_line(&ban.jail, &Shown(ban.prefix), ban.at)).collect();
+    let own = |ban: &Ban| OwnBan { at: ban.at, jail: ban.jail.as_str().into(), prefix: ban.prefix };
+    let own: Vec<OwnBan> = bans.iter().map(own).collect();
     for spec in counting {
         let mut jail = Replayed::new(spec)?;
-        jail.scan(lines.as_bytes(), Lines::Stamped, now);
+        jail.scan(&[], Lines::Bans(&own), now);
         bans.append(&mut jail.bans);
     }
     bans.retain(|ban| chosen.iter().any(|spec| *spec.rules.name == *ban.jail));
@@ -205,10 +206,13 @@ impl Replayed {
             }
         };
         match form {
-            Lines::Plain => scanner.scan(lines, false, now, &mut sink),
-            Lines::Stamped => scanner.scan(lines, true, now, &mut sink),
-            Lines::Wrapped(raw) => scanner.scan_both(lines, raw, now, &mut sink),
-        };
+            Lines::Plain => _ = scanner.scan(lines, false, now, &mut sink),
+            Lines::Stamped => _ = scanner.scan(lines, true, now, &mut sink),
+            Lines::Wrapped(raw) => _ = scanner.scan_both(lines, raw, now, &mut sink),
+            Lines::Bans(bans) => {
+                bans.iter().for_each(|ban| sink(&ban.failure(), ban.to_string().as_bytes()));
+            }
+        }
     }
 }
 
@@ -220,6 +224,8 @@ pub(super) enum Lines<'r> {
     Stamped,
     /// After their time, and as a container engine wrapped them.
     Wrapped(&'r [u8]),
+    /// None: bans of other jails, in their order.
+    Bans(&'r [OwnBan]),
 }
 
 /// Without the random part of `bantime.rndtime`: a replay gives the same answer each time.

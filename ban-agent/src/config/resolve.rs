@@ -594,6 +594,18 @@ fn sources(
         sources.push(source::Spec::Syslog { listen: listen.clone() });
     }
     if own.bans.or(defaults.bans) == Some(true) {
+        let patterns = filter.map(|filter| list(filter.failregex.as_ref())).unwrap_or_default();
+        if patterns != [source::BAN_LINE] || own.ignoreregex.is_some() {
+            let message = format!("jail '{name}': its patterns are not asked about bans");
+            let hint =
+                "use filter = \"recidive\" without ignoreregex: all bans of other jails count";
+            return Err(layer::invalid(
+                layers,
+                &["jails", name, "bans"],
+                message,
+                Some(hint.into()),
+            ));
+        }
         sources.push(source::Spec::Bans);
     }
     // an empty list is meant: it bans by hand

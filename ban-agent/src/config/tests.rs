@@ -578,3 +578,23 @@ fn a_filter_that_asks_for_the_chain_knows_the_proxies_of_agent_and_jail() {
     }
     assert!(trusted("sshd").is_empty());
 }
+
+/// They would be asked in vain.
+#[test]
+fn a_jail_of_bans_has_no_patterns_of_its_own() {
+    let count = |filter: &str, more: &str| {
+        format!("{filter}\n[jails.again]\nfilter = \"recidive\"\nbans = true\n{more}")
+    };
+    let shipped = format!("[filters.recidive]\nfailregex = '{}'", source::BAN_LINE);
+    let config = load_text(&count(&shipped, "")).1.unwrap();
+    assert_eq!(config.jails[0].sources, [source::Spec::Bans]);
+    let other = "[filters.recidive]\nfailregex = '^ \\[sshd\\] Ban <SUBNET>$'";
+    for text in [count(other, ""), count(&shipped, "ignoreregex = 'sshd'\n")] {
+        let (line, message, hint) = failure(&text);
+        assert_eq!(
+            (line, message.as_str()),
+            (5, "jail 'again': its patterns are not asked about bans")
+        );
+        assert!(hint.contains("without ignoreregex"), "{hint}");
+    }
+}

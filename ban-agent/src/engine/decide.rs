@@ -15,6 +15,7 @@ use crate::{
     jail::{self, Offence, Widen},
     ledger::{Change, Claim, Holder, Plan, Refusal},
     net::IpNet,
+    pipeline::OwnBan,
     protect::Watcher,
 };
 
@@ -208,7 +209,8 @@ impl Engine {
     pub(super) fn count_ban(&self, claim: &Claim, change: &Change, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
         if matches!(change, Change::New | Change::Joined) {
-            self.pipeline.tell_bans(vec![(now.wall, Arc::clone(jail), claim.prefix)]);
+            let (at, jail) = (now.wall, Arc::clone(jail));
+            self.pipeline.tell_bans(vec![OwnBan { at, jail, prefix: claim.prefix }]);
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     acks::{AckGuard, AckQueue, Told},
+    own_bans::OwnBan,
     worker::Counters,
 };
 use crate::{
@@ -34,6 +35,8 @@ pub(crate) struct Delivery {
     pub(crate) starts: Option<Starts>,
     /// How many lines there are.
     pub(crate) count: u64,
+    /// Bans of this agent instead of lines.
+    pub(crate) bans: Arc<[OwnBan]>,
     pub(crate) guard: Arc<AckGuard>,
 }
 
@@ -102,21 +105,9 @@ impl Fanout {
         let again = Arc::new(Notify::new());
         let key = spec.clone();
         let keep = keep(spec, resume, stats.clone(), sender, looked, Arc::clone(&again));
-        let handing = hand_out(Some(key), batches, Arc::clone(&readers), told);
+        let handing = hand_out(key, batches, Arc::clone(&readers), told);
         let tasks = vec![tokio::spawn(keep), tokio::spawn(handing)];
         Fanout { readers, again, tasks, stats }
-    }
-
-    /// The same for lines that the daemon itself tells, and counts in `stats`.
-    pub(crate) fn told(
-        batches: mpsc::Receiver<Batch>,
-        readers: Vec<Reader>,
-        told: Told,
-        stats: source::Stats,
-    ) -> Fanout {
-        let readers = Arc::new(Mutex::new(Readers::new(readers)));
-        let handing = tokio::spawn(hand_out(None, batches, Arc::clone(&readers), told));
-        Fanout { readers, again: Arc::default(), tasks: vec![handing], stats }
     }
 
     /// A task of it has ended, though nobody ended it: nothing is read any more.
@@ -201,7 +192,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Hands batches to all who read them; `spec` tells under which keys positions are stored.
 async fn hand_out(
-    spec: Option<source::Spec>,
+    spec: source::Spec,
     mut batches: mpsc::Receiver<Batch>,
     readers: Shared,
     told: Told,
@@ -209,8 +200,7 @@ async fn hand_out(
     let order = AckQueue::new(told);
     while let Some(mut batch) = batches.recv().await {
         let (position, gone) = (batch.position.take(), batch.gone);
-        let key = spec.as_ref().filter(|_| gone || position.is_some());
-        let position = key.map(|spec| (spec.key(&batch.origin), position));
+        let position = (gone || position.is_some()).then(|| (spec.key(&batch.origin), position));
         let guard = AckQueue::guard(&order, position);
         let readers = Arc::clone(&*readers.lock().unwrap_or_else(PoisonError::into_inner));
         let (wanted, count) = (readers.sort(&batch), lines_in(&batch.lines));
@@ -223,7 +213,10 @@ async fn hand_out(
             }
             let (batch, guard) = (batch.clone(), Arc::clone(&guard));
             // a jail that a reload ended has no receiver any more
-            let _ = jail.deliveries.send(Delivery { batch, starts, count, guard }).await;
+            let _ = jail
+                .deliveries
+                .send(Delivery { batch, starts, count, bans: Arc::default(), guard })
+                .await;
         }
     }
 }
@@ -257,8 +250,8 @@ mod tests {
                 .unzip();
         let counters: Vec<_> = readers.iter().map(|reader| Arc::clone(&reader.counters)).collect();
         let told: Told = Arc::new(|_| ());
-        let stats = source::Stats::default().of_source();
-        let _fanout = Fanout::told(batches, readers, told, stats);
+        let readers = Arc::new(Mutex::new(Readers::new(readers)));
+        tokio::spawn(hand_out(source::Spec::Stdin, batches, readers, told));
         let batch = Batch {
             origin: "log".into(),
             lines: "good\nbad 192.0.2.1\nfine\nBAD 192.0.2.1\n".into(),

@@ -15,28 +15,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
-pub(crate) use self::worker::Counters;
 use self::{
     acks::{Handled, Told},
-    fanout::{Fanout, Reader},
+    fanout::{Delivery, Fanout, Reader},
     ignore_command::Inquiry,
     own_bans::Bans,
     worker::{Forgiven, Rest, Worker},
 };
+pub(crate) use self::{own_bans::OwnBan, worker::Counters};
 use crate::{
     clock::{Boot, Now},
     engine::command::Command,
-    event::{Bus, Shown},
+    event::Bus,
     filter::{self, Filter, Scanner},
     jail::{self, Jail, Offenders},
-    net::{IpNet, PrefixSet},
-    source::{self, Looked, ban_line},
+    net::PrefixSet,
+    source::{self, Looked},
     store::{Counts, Positions, Unbanned},
 };
 
@@ -71,6 +70,8 @@ struct Running {
     spec: jail::Spec,
     /// Where its lines go.
     reader: Reader,
+    /// Where bans go, if it counts them.
+    bans: mpsc::Sender<Delivery>,
     /// Times that its task failed, and when it is started again if it does.
     deaths: u64,
     again: Option<Boot>,
@@ -80,6 +81,11 @@ struct Running {
 }
 
 impl Running {
+    /// It counts bans of this agent.
+    fn counts_bans(&self) -> bool {
+        self.spec.sources.contains(&source::Spec::Bans)
+    }
+
     /// Its task has ended though nobody ended it.
     fn is_dead(&self) -> bool {
         self.task.as_ref().is_some_and(JoinHandle::is_finished)
@@ -201,13 +207,14 @@ impl Pipeline {
             lately: Vec::new(),
             bus: self.bus.clone(),
         };
-        let (deliveries, receiver) = mpsc::channel(QUEUE);
+        let (deliveries, lines) = mpsc::channel(QUEUE);
+        let (bans, own) = mpsc::channel(own_bans::QUEUE);
         let (stop, stopped) = oneshot::channel();
         let former = former.and_then(Running::stop);
-        let task = Some(tokio::spawn(worker.run(receiver, stopped, former)));
+        let task = Some(tokio::spawn(worker.run([lines, own], stopped, former)));
         let (spec, stop) = (spec.clone(), Some(stop));
         let reader = Reader { deliveries, filter, counters };
-        Running { spec, reader, deaths, again: None, stop, task }
+        Running { spec, reader, bans, deaths, again: None, stop, task }
     }
 
     /// Tells the jails the networks that this host is a member of.
@@ -223,26 +230,21 @@ impl Pipeline {
         });
         let mut readers: HashMap<source::Spec, Vec<Reader>> = HashMap::new();
         for running in self.jails.values() {
-            for source in &running.spec.sources {
+            let read = running.spec.sources.iter().filter(|spec| **spec != source::Spec::Bans);
+            for source in read {
                 readers.entry(source.clone()).or_default().push(running.reader.clone());
             }
         }
         self.fanouts.retain(|spec, _| readers.contains_key(spec));
-        if !readers.contains_key(&source::Spec::Bans) {
-            self.bans = None;
+        let counted = self.jails.values().any(Running::counts_bans);
+        self.bans = self.bans.take().filter(|_| counted);
+        if counted && self.bans.is_none() {
+            self.bans = Some(Bans::new(self.stats.of_source(), Arc::clone(&told)));
         }
         for (spec, senders) in readers {
             if let Some(fanout) = self.fanouts.get(&spec).filter(|fanout| !fanout.has_ended()) {
                 fanout.set_readers(senders);
                 fanout.revive();
-                continue;
-            }
-            if spec == source::Spec::Bans {
-                let stats = self.stats.of_source();
-                let (bans, batches) = Bans::new(stats.clone());
-                self.bans = Some(bans);
-                let fanout = Fanout::told(batches, senders, Arc::clone(&told), stats);
-                self.fanouts.insert(spec, fanout);
                 continue;
             }
             let (resume, told) = (spec.resume(&self.positions.known()), Arc::clone(&told));
@@ -311,17 +313,15 @@ impl Pipeline {
         }
     }
 
-    /// Tells the jails that count bans: when, by which jail and what was banned; also before this
-    /// agent ran.
-    pub(crate) fn tell_bans(&self, mut past: Vec<(Timestamp, Arc<str>, IpNet)>) {
+    /// Tells the jails that count bans of these, also from before this agent ran.
+    pub(crate) fn tell_bans(&self, mut past: Vec<OwnBan>) {
         let Some(bans) = &self.bans else { return };
         // a jail's own bans would keep it going for ever
-        let counts = |jail: &jail::Spec| jail.sources.contains(&source::Spec::Bans);
-        past.retain(|(_, jail, _)| !self.jail(jail).is_some_and(counts));
-        past.sort_by_key(|(at, ..)| *at);
+        past.retain(|ban| !self.jails.get(&ban.jail).is_some_and(Running::counts_bans));
+        past.sort_by_key(|ban| ban.at);
         if !past.is_empty() {
-            let lines = past.iter().map(|(at, jail, prefix)| ban_line(jail, &Shown(*prefix), *at));
-            bans.tell(u64::try_from(past.len()).unwrap_or(u64::MAX), lines.collect());
+            let counting = self.jails.values().filter(|running| running.counts_bans());
+            bans.tell(past, counting.map(|running| &running.bans));
         }
     }
 

@@ -1,50 +1,106 @@
-//! Tells the jails that count bans of this agent's own. They are told as lines, so that such a jail
-//! is a jail like any other; its own bans are never among them.
+//! Tells the jails that count bans of this agent's own, as values: no line is written or read for
+//! it. The bans of such jails are never among them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::source::{Batch, Spec, Stats};
+use super::{
+    acks::{AckQueue, Told},
+    fanout::Delivery,
+};
+use crate::{
+    event::Shown,
+    filter::Failure,
+    net::IpNet,
+    source::{Batch, Spec, Stats},
+};
 
-/// Bans that may wait for the jails that count them; more are not counted.
-const QUEUE: usize = 4096;
+/// Deliveries of bans that may wait for a jail; more are not counted.
+pub(super) const QUEUE: usize = 4096;
+
+/// A ban of this agent, as the jails see it that count bans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnBan {
+    /// When.
+    pub(crate) at: Timestamp,
+    /// By which jail.
+    pub(crate) jail: Arc<str>,
+    /// What was banned.
+    pub(crate) prefix: IpNet,
+}
+
+impl OwnBan {
+    /// What it counts for: a failure of what was banned, with the jail in the field `jail`.
+    pub(crate) fn failure(&self) -> Failure {
+        let single = self.prefix.prefix_len() == self.prefix.max_prefix_len();
+        Failure {
+            address: single.then(|| self.prefix.addr()),
+            id: Some(Shown(self.prefix).to_string()).filter(|_| !single),
+            time: Some(self.at),
+            fields: BTreeMap::from([("jail".to_owned(), self.jail.to_string())]),
+            pattern: 0,
+            success: false,
+        }
+    }
+}
+
+/// The evidence that `show` has of it.
+impl fmt::Display for OwnBan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}] Ban {}", self.at, self.jail, Shown(self.prefix))
+    }
+}
 
 /// The way to the jails that count bans.
-#[derive(Debug)]
-pub(crate) struct Bans {
+pub(super) struct Bans {
     origin: Arc<str>,
-    batches: mpsc::Sender<Batch>,
+    order: Arc<Mutex<AckQueue>>,
     stats: Stats,
 }
 
 impl Bans {
-    /// What is told comes out of the receiver; the counters are its own.
-    pub(crate) fn new(stats: Stats) -> (Bans, mpsc::Receiver<Batch>) {
-        let (batches, receiver) = mpsc::channel(QUEUE);
-        (Bans { origin: Spec::Bans.to_string().into(), batches, stats }, receiver)
+    /// Counts what is told in `stats`; `told` hears what the jails have counted.
+    pub(super) fn new(stats: Stats, told: Told) -> Bans {
+        let origin: Arc<str> = Spec::Bans.to_string().into();
+        Bans { origin, order: AckQueue::new(told), stats }
     }
 
-    /// Tells of so many bans; never waits.
-    pub(crate) fn tell(&self, count: u64, lines: String) {
-        let length = u64::try_from(lines.len()).unwrap_or(0);
-        let batch = Batch {
-            origin: Arc::clone(&self.origin),
-            lines: lines.into(),
-            stamped: true,
-            raw: None,
-            backlog: false,
-            live: true,
-            position: None,
-            gone: false,
-            torn: false,
-            read: Instant::now(),
+    /// Tells `jails` of `bans`; never waits.
+    pub(super) fn tell<'j>(
+        &self,
+        bans: Vec<OwnBan>,
+        jails: impl Iterator<Item = &'j mpsc::Sender<Delivery>>,
+    ) {
+        let count = u64::try_from(bans.len()).unwrap_or(u64::MAX);
+        let delivery = Delivery {
+            batch: Batch {
+                origin: Arc::clone(&self.origin),
+                lines: Vec::new().into(),
+                stamped: true,
+                raw: None,
+                backlog: false,
+                live: true,
+                position: None,
+                gone: false,
+                torn: false,
+                read: Instant::now(),
+            },
+            starts: None,
+            count,
+            bans: bans.into(),
+            guard: AckQueue::guard(&self.order, None),
         };
-        let lost = self.batches.try_send(batch).is_err();
+        let lost = jails.filter(|jail| jail.try_send(delivery.clone()).is_err()).count();
         self.stats.update(&self.origin, |counters| {
             counters.lines += count;
-            counters.bytes += length;
-            counters.lost += if lost { count } else { 0 };
+            counters.lost += if lost == 0 { 0 } else { count };
         });
     }
 }
@@ -59,35 +115,24 @@ impl Drop for Bans {
 mod tests {
     use super::*;
     use crate::{
-        clock::{Boot, Now},
         config,
-        event::Shown,
         filter::{Filter, Outcome, Scanner},
-        jail::{self, Decision, Jail},
-        net::IpNet,
-        source::{BAN_LINE, ban_line},
     };
 
+    /// The jail was told of them in lines, which this filter read.
     #[test]
-    fn the_shipped_filter_reads_the_lines() {
+    fn a_ban_counts_as_the_shipped_filter_reads_it() {
         let config = config::shipped().unwrap();
         let filter = &config.filters["recidive"];
-        assert_eq!(filter.failregex, [BAN_LINE]);
         let mut scanner = Scanner::new(Arc::new(Filter::compile(filter).unwrap()));
-        let now = Now { boot: Boot(1), wall: "2026-11-20T12:00:00.5Z".parse().unwrap() };
+        let at = "2026-11-20T12:00:00.5Z".parse().unwrap();
         for prefix in ["203.0.113.7/32", "2001:db8::1/128", "2001:db8::/64", "203.0.112.0/23"] {
-            let prefix: IpNet = prefix.parse().unwrap();
-            let line = ban_line("a b", &Shown(prefix), now.wall);
-            let line = line.as_bytes();
-            let Outcome::Matched(failure) = scanner.line(line, true, now.wall) else {
+            let ban = OwnBan { at, jail: "sshd".into(), prefix: prefix.parse().unwrap() };
+            let line = ban.to_string();
+            let Outcome::Matched(failure) = scanner.line(line.as_bytes(), true, at) else {
                 panic!("{line:?}")
             };
-            assert_eq!((failure.time, failure.fields["jail"].as_str()), (Some(now.wall), "a_b"));
-            let rules = jail::rules(1, 600);
-            let Decision::Ban(offence) = Jail::new(&rules).offence(&failure, line, now) else {
-                panic!("{line:?}")
-            };
-            assert_eq!(offence.prefix, prefix);
+            assert_eq!(ban.failure(), failure, "{line}");
         }
     }
 }

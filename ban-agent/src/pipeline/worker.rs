@@ -96,15 +96,16 @@ pub(crate) struct Forgiven {
 /// What a worker leaves to its successor.
 pub(crate) struct Rest {
     jail: Jail,
-    /// Lines that it has not seen.
-    deliveries: mpsc::Receiver<Delivery>,
+    /// Lines, and bans, that it has not seen.
+    waiting: [mpsc::Receiver<Delivery>; 2],
 }
 
 impl Worker {
-    /// Works until the sources or the core are gone, or `stop` is. Takes over from `former` first.
+    /// Works until the sources or the core are gone, or `stop` is: on lines, and on bans of this
+    /// agent. Takes over from `former` first.
     pub(crate) async fn run(
         mut self,
-        deliveries: mpsc::Receiver<Delivery>,
+        [mut deliveries, mut bans]: [mpsc::Receiver<Delivery>; 2],
         mut stop: oneshot::Receiver<Infallible>,
         former: Option<JoinHandle<Rest>>,
     ) -> Rest {
@@ -119,18 +120,18 @@ impl Worker {
             ignored.mark_changed();
         }
         // to their end, which comes as soon as the sources know their new reader
-        if let Some(mut waiting) = waiting {
+        for mut waiting in waiting.into_iter().flatten() {
             while let Some(delivery) = waiting.recv().await {
                 // they were chosen for the former patterns
                 self.handle(Delivery { starts: None, ..delivery }).await;
             }
         }
-        let mut deliveries = deliveries;
         let mut idle = time::interval(IDLE);
         loop {
             let delivery = tokio::select! {
                 biased;
                 _ = &mut stop => break,
+                Some(delivery) = bans.recv() => Some(delivery),
                 delivery = deliveries.recv() => delivery,
                 _ = idle.tick(), if self.jail.stats().failing > 0 => {
                     self.heed();
@@ -143,15 +144,15 @@ impl Worker {
                 None => break,
             }
         }
-        Rest { jail: self.jail, deliveries }
+        Rest { jail: self.jail, waiting: [deliveries, bans] }
     }
 
-    /// Goes on with what a former worker of this jail counted; returns the lines that it left.
-    fn take_over(&mut self, rest: Rest) -> mpsc::Receiver<Delivery> {
+    /// Goes on with what a former worker of this jail counted; returns what waits for it.
+    fn take_over(&mut self, rest: Rest) -> [mpsc::Receiver<Delivery>; 2] {
         let rules = self.jail.rules().clone();
         self.jail = rest.jail;
         self.jail.set_rules(&rules);
-        rest.deliveries
+        rest.waiting
     }
 
     async fn handle(&mut self, delivery: Delivery) {
@@ -239,6 +240,8 @@ impl Worker {
                 verdict.weigh(jail, delivery, failure, line, now);
             }
         };
+        let bans = delivery.bans.iter();
+        bans.for_each(|ban| sink(&ban.failure(), ban.to_string().as_bytes()));
         let (lines, stamped) = (&batch.lines, batch.stamped);
         let counts = match (&delivery.starts, &batch.raw) {
             (Some(starts), _) => {
@@ -265,8 +268,9 @@ impl Worker {
         counters.too_old.fetch_add(verdict.too_old, Ordering::Relaxed);
         counters.other_clock.fetch_add(counts.other_clock, Ordering::Relaxed);
         let stats = jail.stats();
-        counters.lines.fetch_add(counts.lines, Ordering::Relaxed);
-        counters.matched.fetch_add(counts.matched, Ordering::Relaxed);
+        let bans = delivery.bans.len() as u64;
+        counters.lines.fetch_add(counts.lines + bans, Ordering::Relaxed);
+        counters.matched.fetch_add(counts.matched + bans, Ordering::Relaxed);
         counters.near.fetch_add(counts.near, Ordering::Relaxed);
         counters.ignored.store(stats.ignored, Ordering::Relaxed);
         counters.failing.store(stats.failing as u64, Ordering::Relaxed);
@@ -359,7 +363,10 @@ mod tests {
         filter::{self, Filter},
         jail,
         net::IpNet,
-        pipeline::acks::{AckQueue, Handled},
+        pipeline::{
+            OwnBan,
+            acks::{AckQueue, Handled},
+        },
         source::Batch,
     };
 
@@ -425,7 +432,8 @@ mod tests {
                 read,
             };
             let count = count as u64;
-            Delivery { batch, starts: None, count, guard: AckQueue::guard(&self.order, None) }
+            let guard = AckQueue::guard(&self.order, None);
+            Delivery { batch, starts: None, count, bans: Arc::default(), guard }
         }
 
         fn forgive(&self, host: Option<u8>, jail: Option<&str>, given: Instant) {
@@ -437,6 +445,24 @@ mod tests {
         fn offences(&mut self) -> usize {
             std::iter::from_fn(|| self.core.try_recv().ok()).count()
         }
+    }
+
+    /// Its name would be two words to a pattern.
+    #[tokio::test]
+    async fn bans_of_other_jails_count_without_a_line() {
+        let (mut worker, mut bench) = Bench::new();
+        let counters = Arc::clone(&worker.counters);
+        let prefix: IpNet = "2001:db8::/64".parse().unwrap();
+        let ban = OwnBan { at: bench.now.wall, jail: "a door".into(), prefix };
+        let delivery = Delivery { bans: vec![ban; 3].into(), ..bench.lines(1, 0, Instant::now()) };
+        worker.handle(delivery).await;
+        let Ok(Command::Offence { offence, .. }) = bench.core.try_recv() else { panic!("no ban") };
+        assert_eq!((offence.prefix, offence.failures), (prefix, 3));
+        assert_eq!(offence.fields["jail"], "a door");
+        assert!(offence.evidence[2].ends_with(b" [a door] Ban 2001:db8::/64"));
+        let seen =
+            [&counters.lines, &counters.matched].map(|counter| counter.load(Ordering::Relaxed));
+        assert_eq!(seen, [3, 3]);
     }
 
     #[tokio::test]
@@ -514,7 +540,7 @@ mod tests {
         assert_eq!(failing(), 2);
         let (_deliveries, receiver) = mpsc::channel(1);
         let (_stop, stopped) = oneshot::channel();
-        tokio::spawn(worker.run(receiver, stopped, None));
+        tokio::spawn(worker.run([receiver, mpsc::channel(1).1], stopped, None));
         time::sleep(IDLE / 2).await;
         assert_eq!(failing(), 2);
         bench.forgive(Some(1), None, Instant::now());

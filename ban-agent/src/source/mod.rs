@@ -65,20 +65,13 @@ pub enum Spec {
     },
     /// Standard input.
     Stdin,
-    /// This agent's own bans, as lines that [`BAN_LINE`] matches; the daemon tells of them.
+    /// This agent's own bans: the daemon tells of them, and nothing is read.
     Bans,
 }
 
-/// What finds the address in a line of [`Spec::Bans`].
+/// The one pattern that a jail of [`Spec::Bans`] may have. It matches what `show` prints of such a
+/// ban, and is not asked: the bans themselves are counted.
 pub const BAN_LINE: &str = r"^ ?\[<F-JAIL>\S+</F-JAIL>\] Ban <SUBNET>$";
-
-/// A line of [`Spec::Bans`].
-#[must_use]
-pub fn ban_line(jail: &str, whom: &dyn fmt::Display, at: jiff::Timestamp) -> String {
-    // a name that is no word would be none to the pattern
-    let jail: String = jail.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
-    format!("{at} [{jail}] Ban {whom}\n")
-}
 
 /// Where a file that has no recorded position starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -352,12 +345,7 @@ pub async fn run(
             drop(looked);
             stdin::run(limits, stats, out).await
         }
-        // nothing to be read
-        Spec::Bans => {
-            drop(looked);
-            out.closed().await;
-            Ok(())
-        }
+        Spec::Bans => Ok(()),
     }
 }
 

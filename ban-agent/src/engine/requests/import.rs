@@ -8,6 +8,7 @@ use crate::{
     engine::Engine,
     event::{Action, Event},
     ledger::{Change, Claim, Holder, Plan},
+    pipeline::OwnBan,
     store::import::Former,
 };
 
@@ -22,7 +23,11 @@ impl Engine {
             let jail: Arc<str> = former.jail.as_str().into();
             let more = usize::try_from(former.bans).unwrap_or(usize::MAX);
             let newest = former.times.iter().rev().take(more);
-            past.extend(newest.map(|at| (*at, Arc::clone(&jail), former.prefix)));
+            past.extend(newest.map(|at| OwnBan {
+                at: *at,
+                jail: Arc::clone(&jail),
+                prefix: former.prefix,
+            }));
             let until = former.until.map_or(Boot::NEVER, |until| now.boot_of(until));
             if until <= now.boot {
                 continue;
