@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use ban_common::Ban;
+use ban_common::{ABI, Ban};
 use serde_json::{Value, json};
 use tests::{
     agent::{Agent, LIMIT, binary},
@@ -55,13 +55,13 @@ fn main() -> Result<()> {
     let log = stage.write("probe.log", "")?;
     let text = format!(
         "[agent]\ninterfaces = [\"{DEVICE}\"]\nstate = {:?}\npins = {:?}\nsocket = {:?}\n\
-         max_bans = {}\n[jails.probe]\nsources = [\"{}\"]\nfailregex = ['^failed <HOST>$']\n\
-         maxretry = 1\nundated = \"now\"\n",
+         max_bans = {}\n\
+         [filters.probe]\nfailregex = ['^<ADDR> knocks$']\ndatepattern = ['{{NONE}}']\n\
+         [jails.probe]\nmaxretry = 1\nbantime = \"1h\"\nlogpath = {log:?}\n",
         stage.file("state.sqlite"),
         stage.pins(),
         stage.file("control.sock"),
         bans.saturating_mul(2),
-        log.display(),
     );
     stage.write("config.toml", &text)?;
     let mut agent = Agent::idle(&stage);
@@ -72,8 +72,8 @@ fn main() -> Result<()> {
     });
     let list = stage.write("list", &list)?;
     let mut steps = Vec::new();
-    let mut probe = Probe { log, pin: stage.pins().join("ban_v4"), next: ACCUSED };
-    let given: &[&str] = &["--for", "1h", "-"];
+    let mut probe = Probe { log, pin: stage.pins().join(format!("v{ABI}/ban_v4")), next: ACCUSED };
+    let given: &[&str] = &["--for", "ever", "-"];
     for (name, words) in [
         ("ban -", &[&["ban"], given].concat()[..]),
         ("the same again", &[&["ban"], given].concat()[..]),
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     ] {
         steps.push(step(&stage, &agent, &mut probe, name, words, &list)?);
     }
-    steps.push(restart(&mut agent, &mut probe, &stage)?);
+    steps.push(restart(&mut agent, &mut probe)?);
     let held = count(&agent)?;
     ensure!(held >= u64::from(bans), "only {held} bans are left after the restart");
     steps.push(step(&stage, &agent, &mut probe, "unban --all", &["unban", "--all"], &list)?);
@@ -155,7 +155,7 @@ fn step(
 }
 
 /// Ends the agent and starts it again: until the first offence counts.
-fn restart(agent: &mut Agent<'_>, probe: &mut Probe, stage: &Stage) -> Result<Step> {
+fn restart(agent: &mut Agent<'_>, probe: &mut Probe) -> Result<Step> {
     agent.terminate()?;
     let command = agent.command()?;
     let since = Instant::now();
@@ -165,7 +165,6 @@ fn restart(agent: &mut Agent<'_>, probe: &mut Probe, stage: &Stage) -> Result<St
         .with_context(|| agent.last_words())?;
     let time = since.elapsed();
     agent.await_answer()?;
-    let _ = stage;
     Ok(Step { name: "restart", time, peak: peak(agent.id())?, waits: vec![time], degraded: false })
 }
 
@@ -186,7 +185,7 @@ impl Probe {
         let accused = self.next;
         self.next += 1;
         let mut log = File::options().append(true).open(&self.log)?;
-        log.write_all(format!("failed {}\n", Ipv4Addr::from(accused)).as_bytes())?;
+        log.write_all(format!("{} knocks\n", Ipv4Addr::from(accused)).as_bytes())?;
         Ok(accused)
     }
 
