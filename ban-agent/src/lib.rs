@@ -13,6 +13,7 @@ pub mod alarm;
 mod children;
 #[cfg(test)]
 mod circles;
+mod memory;
 mod socket;
 
 pub mod control;
@@ -32,6 +33,6 @@ mod engine;
 mod pipeline;
 
 #[cfg(test)]
-#[expect(dead_code, unreachable_pub, reason = "the crate of the other rings uses all of it")]
+#[expect(unreachable_pub, reason = "the crate of the other rings uses it from outside")]
 #[path = "../../tests/src/patience.rs"]
 mod patience;

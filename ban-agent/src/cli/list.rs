@@ -3,19 +3,17 @@
 use std::process::ExitCode;
 
 use super::{Cli, failure::Failure, output};
-use crate::control::{Ban, Document, List, Request, call, pour as pour_list};
+use crate::control::{Ban, Document, List, Request, call};
 
 pub(super) fn run(
     cli: &Cli,
     jail: Option<String>,
     limit: Option<usize>,
 ) -> Result<ExitCode, Failure> {
-    let request = Request::List { jail, limit };
+    let document = call(&cli.socket(), &Request::List { jail, limit })?;
     if cli.json() {
-        let mut pour = output::Pour::default();
-        pour_list(&cli.socket(), &request, |piece| pour.more(piece))??;
-        pour.end()?;
-    } else if let Document::List(list) = &call(&cli.socket(), &request)? {
+        output::json(&document)?;
+    } else if let Document::List(list) = &document {
         output::print(&human(list))?;
         output::remark(cli, &list.alarms);
     }

@@ -18,6 +18,7 @@ use crate::{
     fail2ban,
     filter::{self, Filter},
     jail::{self, Ignored},
+    memory,
     net::{IpNet, Translators},
     protect::Servers,
     source,
@@ -467,7 +468,7 @@ fn jail(
         prefix_v6: get!(prefix_v6).map_or(64, |length| length.0),
         translators: Translators::default(),
         maxmatches: get!(maxmatches).copied().unwrap_or(10),
-        max_tracked: get!(max_tracked).map_or(65_536, |number| number.0) as usize,
+        max_tracked: get!(max_tracked).map_or_else(memory::max_tracked, |number| number.0 as usize),
         widen: widen(own, defaults),
         extend: get!(extend_hits).map(|hits| jail::Extend {
             hits: hits.0.into(),

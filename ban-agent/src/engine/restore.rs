@@ -113,8 +113,7 @@ impl Engine {
             }
         });
         if self.store.wants_snapshot() {
-            self.rewrite_store();
-            self.finish_chores(now);
+            self.rewrite_store(now);
         }
     }
 

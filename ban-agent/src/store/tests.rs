@@ -648,11 +648,9 @@ fn a_barrier_vouches_for_everything_before_it() {
             0 if pending.is_overflowed() || random(5) == 0 => {
                 let claims = ledger.iter().map(|(number, until)| {
                     let span = Span { since: 0, until: Some(*until), boot_until: None };
-                    (Key::of(&numbered(*number)), span)
+                    (Key::of(&numbered(*number)), Some(span))
                 });
-                pending.begin_gathering();
-                pending.gather(claims.collect());
-                pending.replace(HashMap::new());
+                pending.replace(claims.collect(), HashMap::new());
             }
             0..12 => {
                 let until = i64::try_from(random(1000)).unwrap();
@@ -687,7 +685,7 @@ fn a_barrier_vouches_for_everything_before_it() {
             assert!(told.try_recv().is_err());
             continue;
         }
-        taken.write(&mut disk.connection, disk.boot, &|| ()).unwrap();
+        taken.write(&mut disk.connection, disk.boot).unwrap();
         taken.tell();
         if told.try_recv().is_ok() {
             vouched += 1;

@@ -5,9 +5,11 @@ mod breaker;
 mod count;
 mod distinct;
 mod escalate;
+mod evidence;
 mod ignore;
 mod offence;
 mod offenders;
+mod sketch;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -70,7 +72,7 @@ pub struct Rules {
     pub translators: Translators,
     /// Evidence lines kept per address.
     pub maxmatches: usize,
-    /// Addresses tracked at once; beyond it the one that was quiet longest is forgotten.
+    /// Addresses tracked at once; beyond it those who came seldom yield to those who came more often.
     pub max_tracked: usize,
     /// Bans networks whose members are banned; `None`: never.
     pub widen: Option<Widen>,

@@ -10,7 +10,7 @@ use super::{
     distinct,
     escalate::weight,
     offenders::Offenders,
-    track::{Behind, Suspect, Suspects, Who},
+    track::{Behind, More, Suspects, Who},
 };
 use crate::{
     clock::Now,
@@ -18,8 +18,6 @@ use crate::{
     net::{self, IpNet, Ports, PrefixSet},
 };
 
-/// Bytes kept of an evidence line: enough to recognise it, whatever an attacker sends.
-const EVIDENCE_BYTES: usize = 512;
 /// Bytes of an id that tell it from others.
 const ID_BYTES: usize = 512;
 /// The field that holds the id of a failure, as actions know it.
@@ -123,7 +121,7 @@ pub struct Stats {
     pub ignored: u64,
     /// Failures that came too late to count.
     pub old: u64,
-    /// Prefixes forgotten because `max_tracked` was reached.
+    /// Failures for which somebody was not remembered because `max_tracked` was reached.
     pub evicted: u64,
     /// What was forgiven because a user came in.
     pub forgiven: u64,
@@ -169,11 +167,13 @@ impl Jail {
             self.forgive(None);
         }
         if self.rules.distinct != rules.distinct {
-            self.suspects.each().for_each(|suspect| suspect.distinct.clear());
+            self.suspects.each_more().for_each(|more| more.distinct.clear());
         }
         self.forgives = !rules.filter.successregex.is_empty();
         self.rules = rules.clone();
-        while self.suspects.len() > self.rules.max_tracked && self.evict() {}
+        while self.suspects.len() > self.rules.max_tracked && self.suspects.evict() {
+            self.stats.evicted += 1;
+        }
     }
 
     /// Whom it banned before, as it is known from now on.
@@ -200,9 +200,12 @@ impl Jail {
         counts.sort_unstable_by_key(|(_, count)| count.last);
         let newest = counts.split_off(counts.len().saturating_sub(self.rules.max_tracked));
         // nobody counts the others any more
-        counts.iter().for_each(|(prefix, _)| self.suspects.note(&Who::Net(*prefix)));
+        counts.iter().for_each(|(prefix, _)| self.suspects.note_gone(*prefix));
         for (prefix, count) in newest {
-            self.suspects.touch(&Who::Net(*prefix), *count);
+            let spot = self.suspects.find(Who::Net(*prefix));
+            if spot.at().is_none() {
+                self.suspects.insert(spot, *count);
+            }
         }
     }
 
@@ -242,19 +245,19 @@ impl Jail {
             return Decision::Ignored;
         };
         let group = self.rules.count_by.as_ref().map(|field| field_of(failure, field));
-        let who = match (group, &id, nets) {
+        let who = match (group, id, nets) {
             (Some(Some(value)), _, Some(_)) if !value.is_empty() => Who::Id(cut(value)),
             // nothing says to whom this belongs
             (Some(_), ..) => {
                 self.stats.ignored += 1;
                 return Decision::Ignored;
             }
-            (None, Some(id), _) => Who::Id(Arc::clone(id)),
+            (None, Some(id), _) => Who::Id(id),
             (None, None, Some((_, prefix))) => Who::Net(prefix),
             (None, None, None) => return Decision::Ignored,
         };
         if failure.success {
-            return self.succeed(&who, nets, failure);
+            return self.succeed(who, nets, failure);
         }
         let time = failure.time.unwrap_or(now.wall).min(now.wall);
         let (time_ms, now_ms) = (time.as_millisecond(), now.wall.as_millisecond());
@@ -262,45 +265,45 @@ impl Jail {
             self.stats.old += 1;
             return Decision::Old;
         }
-        self.make_room(&who, now_ms);
+        let findtime = self.rules.findtime;
+        self.suspects.forget(now_ms.saturating_sub(millis(findtime)), FORGET_PER_FAILURE);
         self.stats.failed += 1;
         let weight = nets.map_or(1, |(_, prefix)| self.weight(prefix, time));
-        let findtime = self.rules.findtime;
-        let Some(suspect) = self.suspects.touch(&who, Count::new(time_ms)) else {
-            return Decision::Ignored;
+        let at = self.track(who, weight, time_ms, now_ms);
+        let Some((at, suspect)) = at.and_then(|at| Some((at, self.suspects.get(at)?))) else {
+            return Decision::Counted { count: weight };
         };
-        if suspect.count.is_over(now_ms, findtime) {
-            suspect.count = Count::new(time_ms);
-            suspect.evidence.clear();
-            suspect.distinct.clear();
-            suspect.users.clear();
-            suspect.behind.clear();
-        }
-        let since = suspect.count.first;
-        let count = suspect.count.add(time_ms, weight, findtime);
-        if suspect.count.first != since {
+        let mut counted = suspect.count();
+        let since = counted.first;
+        let count = counted.add(time_ms, weight, findtime);
+        suspect.set_count(counted);
+        if counted.first != since {
             // the count is an average now, in which no user has a share
-            suspect.users.clear();
+            suspect.clear_users();
         }
         let user = failure.fields.get(USER).filter(|user| !user.is_empty());
         if let (true, Some(user)) = (self.forgives, user) {
-            suspect.users.add(distinct::hash(&self.key, user), weight);
+            suspect.add_user(distinct::hash(&self.key, user), weight);
         }
-        keep(&mut suspect.evidence, line, self.rules.maxmatches);
         let mut tried = Tried { rules: &self.rules, key: &self.key, failure, time_ms, now_ms };
-        let varied = tried.count(suspect);
+        let varied = tried.count(|| suspect.more());
         if let (Some(_), Some((address, prefix))) = (group, nets) {
-            stand_behind(&mut suspect.behind, Behind { address, prefix, last: time_ms });
+            stand_behind(&mut suspect.more().behind, Behind { address, prefix, last: time_ms });
+        }
+        if self.rules.maxmatches > 0 {
+            self.suspects.keep(at, line, now_ms, self.rules.max_tracked);
         }
         if varied.is_none() && self.rules.maxretry.is_none_or(|maxretry| count < maxretry) {
             return Decision::Counted { count };
         }
         self.stats.banned += 1;
-        let gone = self.suspects.remove(&who);
-        let (evidence, behind) = gone.map(|gone| (gone.evidence, gone.behind)).unwrap_or_default();
+        let evidence = self.suspects.evidence(at, self.rules.maxmatches);
+        let more = self.suspects.get(at).and_then(|suspect| suspect.any_more());
+        let behind = more.map(|more| std::mem::take(&mut more.behind)).unwrap_or_default();
+        self.suspects.remove(at);
         let (duration, failures) = (self.rules.bantime, count);
         let mut fields = failure.fields.clone();
-        fields.extend(id.as_ref().map(|id| (ID.to_owned(), id.to_string())));
+        fields.extend(id.map(|id| (ID.to_owned(), id.to_owned())));
         fields.extend(varied.map(|field| (DISTINCT.to_owned(), field.to_string())));
         if group.is_some() {
             let since = now_ms.saturating_sub(millis(findtime));
@@ -320,6 +323,7 @@ impl Jail {
         }
         match (nets, id) {
             (None, Some(id)) => {
+                let id = id.into();
                 Decision::Named(Named { id, duration, evidence, fields, time, failures })
             }
             (None, None) => Decision::Ignored,
@@ -340,63 +344,64 @@ impl Jail {
     }
 
     /// A user came in from an address: his failures from there count no more, and nobody else's.
-    fn succeed(&mut self, who: &Who, nets: Option<(IpNet, IpNet)>, failure: &Failure) -> Decision {
+    fn succeed(&mut self, who: Who, nets: Option<(IpNet, IpNet)>, failure: &Failure) -> Decision {
         let user = failure.fields.get(USER).filter(|user| !user.is_empty());
-        let Some((user, suspect)) = user.zip(self.suspects.get(who)) else {
+        let at = self.suspects.find(who).at();
+        let found = at.and_then(|at| Some((at, self.suspects.get(at)?)));
+        let Some((user, (at, suspect))) = user.zip(found) else {
             return Decision::Forgiven { count: 0 };
         };
         let hash = distinct::hash(&self.key, user);
         if let (true, Some((_, prefix))) = (self.rules.count_by.is_some(), nets) {
-            suspect.behind.retain(|one| one.prefix != prefix);
+            suspect.more().behind.retain(|one| one.prefix != prefix);
             return Decision::Forgiven { count: 0 };
         }
-        let count = suspect.users.take(hash).min(suspect.count.failures);
+        let mut counted = suspect.count();
+        let count = suspect.take_user(hash).min(counted.failures);
         if count == 0 {
             return Decision::Forgiven { count };
         }
-        suspect.count.failures -= count;
-        for (field, values) in self.rules.distinct.keys().zip(&mut suspect.distinct) {
+        counted.failures -= count;
+        suspect.set_count(counted);
+        let distinct = suspect.any_more().map(|more| &mut more.distinct).into_iter().flatten();
+        for (field, values) in self.rules.distinct.keys().zip(distinct) {
             if **field == *USER {
                 values.forget(hash);
             }
         }
-        if suspect.count.failures == 0 {
-            self.suspects.remove(who);
+        self.suspects.note(at);
+        if counted.failures == 0 {
+            self.suspects.remove(at);
         }
-        self.suspects.note(who);
         self.stats.forgiven += u64::from(count);
         Decision::Forgiven { count }
     }
 
     /// Forgets what this jail counted for everything inside `prefix`, or for everybody, as an unban does.
     pub fn forgive(&mut self, prefix: Option<IpNet>) {
-        let Some(prefix) = prefix else {
-            while let Some((gone, _)) = self.suspects.quietest() {
-                self.suspects.remove(&gone);
-            }
-            return;
-        };
+        let Some(prefix) = prefix else { return self.suspects.clear() };
         if self.rules.count_by.is_some() {
             let inside = |one: &Behind| prefix.contains(&one.prefix);
-            self.suspects.each().for_each(|suspect| suspect.behind.retain(|one| !inside(one)));
+            self.suspects.each_more().for_each(|more| more.behind.retain(|one| !inside(one)));
         }
         // most are single addresses: no need to look at all
-        self.suspects.remove(&Who::Net(prefix));
-        if prefix.prefix_len() == prefix.max_prefix_len() {
-            return;
+        if let Some(at) = self.suspects.find(Who::Net(prefix)).at() {
+            self.suspects.remove(at);
         }
-        for gone in self.suspects.within(prefix) {
-            self.suspects.remove(&gone);
+        if prefix.prefix_len() < prefix.max_prefix_len() {
+            self.suspects.forget_within(prefix);
         }
     }
 
     /// Forgets suspects whose failures no longer count; a few are forgotten with every failure.
     pub fn forget_idle(&mut self, now: Now) {
-        self.forget(now.wall.as_millisecond(), usize::MAX);
+        let over = now.wall.as_millisecond().saturating_sub(millis(self.rules.findtime));
+        self.suspects.forget(over, usize::MAX);
+        self.suspects.shrink(over, self.rules.max_tracked);
     }
 
     /// Who failed, unless it is ignored.
-    fn offender(&self, failure: &Failure) -> Option<Offender> {
+    fn offender<'f>(&self, failure: &'f Failure) -> Option<Offender<'f>> {
         let id = failure.id.as_deref().filter(|id| !id.is_empty());
         let Some(address) = failure.address else {
             let id = id?;
@@ -448,31 +453,27 @@ impl Jail {
         wider.filter(|wider| wider.prefix_len() < address.prefix_len()).unwrap_or(address)
     }
 
-    fn make_room(&mut self, who: &Who, now_ms: i64) {
-        self.forget(now_ms, FORGET_PER_FAILURE);
-        if self.suspects.contains(who) || self.suspects.len() < self.rules.max_tracked {
-            return;
+    /// The number of a suspect, from now on the loudest of those who came as often; none if others
+    /// are worth its place more.
+    fn track(&mut self, who: Who, weight: u32, time_ms: i64, now_ms: i64) -> Option<u32> {
+        let (most, findtime) = (self.rules.max_tracked, self.rules.findtime);
+        let spot = self.suspects.find(who);
+        if let Some(at) = spot.at() {
+            self.suspects.touch(at, |count| {
+                let over = count.is_over(now_ms, findtime);
+                over.then(|| Count::new(time_ms))
+            });
+            return Some(at);
         }
-        self.evict();
-    }
-
-    /// Forgets the one that was quiet longest, if there is one.
-    fn evict(&mut self) -> bool {
-        let Some((quietest, _)) = self.suspects.quietest() else { return false };
-        self.suspects.remove(&quietest);
-        self.stats.evicted += 1;
-        true
-    }
-
-    fn forget(&mut self, now_ms: i64, limit: usize) {
-        for _ in 0..limit {
-            match self.suspects.quietest() {
-                Some((who, count)) if count.is_over(now_ms, self.rules.findtime) => {
-                    self.suspects.remove(&who);
-                }
-                _ => return,
+        // one who is banned at once needs no place
+        let at_once = self.rules.maxretry.is_some_and(|maxretry| weight >= maxretry);
+        if !at_once && self.suspects.is_full(most) {
+            self.stats.evicted += 1;
+            if !self.suspects.make_room(spot, most, now_ms, millis(findtime)) {
+                return None;
             }
         }
+        self.suspects.insert(spot, Count::new(time_ms))
     }
 }
 
@@ -497,10 +498,14 @@ fn field_of<'f>(failure: &'f Failure, field: &str) -> Option<&'f String> {
 
 impl Tried<'_> {
     /// Counts them; the first field of which there are too many.
-    fn count(&mut self, suspect: &mut Suspect) -> Option<Arc<str>> {
-        suspect.distinct.resize_with(self.rules.distinct.len(), Default::default);
+    fn count<'m>(&mut self, more: impl FnOnce() -> &'m mut More) -> Option<Arc<str>> {
+        if self.rules.distinct.is_empty() {
+            return None;
+        }
+        let distinct = &mut more().distinct;
+        distinct.resize_with(self.rules.distinct.len(), Default::default);
         let mut varied = None;
-        for ((field, wanted), values) in self.rules.distinct.iter().zip(&mut suspect.distinct) {
+        for ((field, wanted), values) in self.rules.distinct.iter().zip(distinct) {
             let address = self.failure.address.filter(|_| **field == *ADDRESS);
             let value = match address {
                 Some(address) => address.to_string(),
@@ -534,17 +539,17 @@ fn stand_behind(behind: &mut Vec<Behind>, one: Behind) {
 }
 
 /// Whom a failure is of.
-struct Offender {
+struct Offender<'f> {
     /// The address, and the prefix that it is counted and banned by.
     nets: Option<(IpNet, IpNet)>,
     /// What it is counted by instead.
-    id: Option<Arc<str>>,
+    id: Option<&'f str>,
 }
 
 /// As much of an id as is kept.
-fn cut(id: &str) -> Arc<str> {
+fn cut(id: &str) -> &str {
     let end = (0..=ID_BYTES.min(id.len())).rev().find(|end| id.is_char_boundary(*end));
-    id.get(..end.unwrap_or_default()).unwrap_or_default().into()
+    id.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The prefix that a line names where it names no address; not if it is too wide.
@@ -554,14 +559,4 @@ fn named(prefix: IpNet) -> Option<IpNet> {
         IpNet::V6(_) => WIDEST_NAMED.1,
     };
     (prefix.prefix_len() >= widest).then_some(prefix)
-}
-
-/// Keeps the last `limit` lines, each bounded.
-fn keep(evidence: &mut Vec<Box<[u8]>>, line: &[u8], limit: usize) {
-    if limit == 0 {
-        return;
-    }
-    let excess = (evidence.len() + 1).saturating_sub(limit);
-    evidence.drain(..excess.min(evidence.len()));
-    evidence.push(line.get(..EVIDENCE_BYTES).unwrap_or(line).into());
 }

@@ -148,14 +148,20 @@ fn evidence_is_bounded() {
 }
 
 #[test]
-fn the_quietest_is_forgotten_when_there_are_too_many() {
+fn who_came_once_does_not_push_out_who_came_before() {
     let mut jail = Jail::new(&Rules { max_tracked: 2, ..rules(2, 180) });
     fail(&mut jail, "192.0.2.1", 0);
     fail(&mut jail, "192.0.2.2", 1);
-    fail(&mut jail, "192.0.2.3", 2);
+    assert_eq!(fail(&mut jail, "192.0.2.3", 2), Decision::Counted { count: 1 });
     assert_eq!((jail.stats().evicted, jail.stats().failing), (1, 2));
+    // who comes again does, and counts from then on
+    assert_eq!(fail(&mut jail, "192.0.2.3", 3), Decision::Counted { count: 1 });
     assert!(matches!(fail(&mut jail, "192.0.2.3", 3), Decision::Ban(_)));
+    assert!(matches!(fail(&mut jail, "192.0.2.2", 3), Decision::Ban(_)));
     assert_eq!(fail(&mut jail, "192.0.2.1", 3), Decision::Counted { count: 1 });
+    // one who is banned at once needs no place
+    let mut jail = Jail::new(&Rules { max_tracked: 1, ..rules(1, 180) });
+    assert!(matches!(fail(&mut jail, "192.0.2.1", 0), Decision::Ban(_)));
 }
 
 #[test]
@@ -518,5 +524,48 @@ proptest::proptest! {
                 }
             }
         }
+    }
+}
+
+/// Of `sources` that fail `times` times each, how many a jail bans that remembers so many; each that
+/// is banned comes no more. None is banned below maxretry.
+fn banned_of(sources: u32, times: usize, order: &str, max_tracked: usize) -> usize {
+    let mut jail = Jail::new(&Rules { max_tracked, ..rules(3, 3600) });
+    let key = std::hash::RandomState::new();
+    let chance = |n: u32, round: usize| std::hash::BuildHasher::hash_one(&key, (n, round));
+    let rounds = (0..times).flat_map(|round| (0..sources).map(move |n| (round, n)));
+    let mut turns: Vec<_> = rounds.collect();
+    match order {
+        "cyclic" => {}
+        "shuffled" => turns.sort_by_key(|(round, n)| (*round, chance(*n, *round))),
+        "bursty" => turns.sort_by_key(|(round, n)| (round / 2, chance(*n, round / 2), *round)),
+        _ => turns.sort_by_key(|(round, n)| chance(*n, *round)),
+    }
+    let mut counts = std::collections::HashMap::<u32, Option<u32>>::new();
+    for (_, n) in turns {
+        let Some(count) = counts.entry(n).or_insert(Some(0)) else { continue };
+        *count += 1;
+        let address = IpAddr::from((0x0c00_0000 + 97 * n).to_be_bytes());
+        let failure = Failure { address: Some(address), ..failure("::", Some(0)) };
+        if let Decision::Ban(offence) = jail.offence(&failure, b"", now(0)) {
+            assert!(*count >= 3 && offence.failures == 3, "{order}: {count}");
+            counts.insert(n, None);
+        }
+        assert!(jail.stats().failing <= max_tracked);
+    }
+    counts.values().filter(|count| count.is_none()).count()
+}
+
+#[test]
+fn no_order_of_attackers_has_everybody_forgotten() {
+    for order in ["cyclic", "shuffled", "bursty", "random"] {
+        assert_eq!(banned_of(200, 10, order, 200), 200, "{order}: there is room for all");
+        // a place bans four in ten rounds: three rounds each, and the next begins in the last
+        for sources in [300, 600] {
+            let banned = banned_of(sources, 10, order, 200);
+            assert!(banned * 100 >= sources as usize * 95, "{order}: {banned} of {sources}");
+        }
+        let banned = banned_of(3000, 10, order, 200);
+        assert!(banned >= 600, "{order}: {banned}, where 800 would be all that there is room for");
     }
 }

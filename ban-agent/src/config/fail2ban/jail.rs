@@ -16,6 +16,7 @@ use super::{
 use crate::{
     action::Spec as Run,
     jail::{Limits, Rules, Spec},
+    memory,
     net::{Ports, Translators},
     source,
 };
@@ -150,7 +151,7 @@ impl Reader<'_> {
             prefix_v6: 128,
             translators: Translators::default(),
             maxmatches: words.number("maxmatches", usize::try_from(maxretry).unwrap_or(5))?,
-            max_tracked: 65_536,
+            max_tracked: memory::max_tracked(),
             widen: None,
             extend: None,
             limits: Limits::default(),
