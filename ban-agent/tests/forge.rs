@@ -453,8 +453,17 @@ const HEADS: &[(&str, bool)] = &[
     ("2026-11-21T03:14:15Z ", true),
 ];
 
-/// One line, and who sent it.
-fn forge(random: &mut Random) -> (String, bool, &'static str) {
+/// One line, as a daemon writes it or a relay.
+struct Forged {
+    line: String,
+    /// Its time stands in front of it already.
+    stamped: bool,
+    sender: &'static str,
+    /// Written by the relay of syslog, which writes the others of its file as well.
+    relayed: bool,
+}
+
+fn forge(random: &mut Random) -> Forged {
     let sender = random.pick(&SENDERS);
     let (tag, escaping, messages) = MODELS[random.below(MODELS.len())];
     let message = messages[random.below(messages.len())];
@@ -468,7 +477,7 @@ fn forge(random: &mut Random) -> (String, bool, &'static str) {
         }
     }
     if tag.is_empty() {
-        return (body, false, sender);
+        return Forged { line: body, stamped: false, sender, relayed: false };
     }
     // what else stands in a file of syslog's is not in a container's output
     let alone = ["sshd", "dovecot", "haproxy"].contains(&tag);
@@ -483,7 +492,7 @@ fn forge(random: &mut Random) -> (String, bool, &'static str) {
     if random.below(2) == 0 {
         cut(&mut line, [1024, 2048, 8192][random.below(3)]);
     }
-    (line, stamped, sender)
+    Forged { line, stamped, sender, relayed: !stamped }
 }
 
 fn cut(line: &mut String, end: usize) {
@@ -566,22 +575,24 @@ fn forged_lines_name_nobody_but_their_sender() {
             let (mut random, mut matched) = (Random(seed), 0_u64);
             let mut scanner = scanner(name);
             let own = samples(service, name);
-            // the line before, if its end was lost
+            // the line before, if its end was lost; only the relay's lines have others behind them
             let mut joined: Option<(String, &str)> = None;
             for at in 0..lines {
                 let (line, stamped, senders) = if at % 2 == 0 {
                     let (line, sender) = sample(&mut random, &own[at / 2 % own.len()]);
                     (line, false, sender.map(|sender| [sender, sender]))
                 } else {
-                    let (line, stamped, sender) = forge(&mut random);
+                    let Forged { line, stamped, sender, relayed } = forge(&mut random);
                     let before = joined.take();
-                    if !stamped && at % 32 == 31 {
+                    if relayed && at % 32 == 31 {
                         joined = Some((line, sender));
                         continue;
                     }
                     match before {
-                        Some((before, other)) => (before + &line, stamped, Some([sender, other])),
-                        None => (line, stamped, Some([sender, sender])),
+                        Some((before, other)) if relayed => {
+                            (before + &line, stamped, Some([sender, other]))
+                        }
+                        _ => (line, stamped, Some([sender, sender])),
                     }
                 };
                 // a line feed that its daemon lets through would be the end of a line
