@@ -33,6 +33,6 @@ mod engine;
 mod pipeline;
 
 #[cfg(test)]
-#[expect(unreachable_pub, reason = "the crate of the other rings uses it from outside")]
+#[expect(dead_code, unreachable_pub, reason = "the crate of the other rings uses all of it")]
 #[path = "../../tests/src/patience.rs"]
 mod patience;

@@ -7,6 +7,8 @@ use crate::{bench_kernel, bench_latency, bench_log};
 /// What is measured.
 #[derive(clap::Subcommand)]
 pub(crate) enum What {
+    /// A million bans given, listed and lifted, and what a log's bans wait meanwhile
+    Bulk(bench_kernel::Bulk),
     /// How exact deadlines stay over an hour
     Clock(bench_kernel::Clock),
     /// A start with a million bans in the store: time and memory
@@ -26,6 +28,7 @@ pub(crate) enum What {
 
 pub(crate) fn verb(what: &What) -> Result<()> {
     match what {
+        What::Bulk(args) => bench_kernel::bulk(args),
         What::Clock(args) => bench_kernel::clock(args),
         What::Cold(args) => bench_kernel::cold(args),
         What::Datapath(args) => bench_kernel::datapath(args),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench clock|cold|datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
+//! `cargo xtask bench bulk|clock|cold|datapath|e2e|load`: figures of the XDP program and its maps. The measuring is
 //! done by binaries of the tests crate, which can load the programs; this only starts them.
 
 use anyhow::{Result, ensure};
@@ -32,6 +32,14 @@ pub(crate) struct Load {
     bans: u32,
 }
 
+/// Options of `bench bulk`.
+#[derive(clap::Args)]
+pub(crate) struct Bulk {
+    /// How many bans
+    #[arg(long, default_value_t = 1_000_000)]
+    bans: u32,
+}
+
 /// Options of `bench cold`.
 #[derive(clap::Args)]
 pub(crate) struct Cold {
@@ -49,6 +57,11 @@ pub(crate) struct Clock {
     /// How long deadlines are compared with the clock
     #[arg(long, default_value_t = 60)]
     minutes: u32,
+}
+
+pub(crate) fn bulk(args: &Bulk) -> Result<()> {
+    build::agent(true)?;
+    run("bench_bulk", &[args.bans])
 }
 
 pub(crate) fn clock(args: &Clock) -> Result<()> {

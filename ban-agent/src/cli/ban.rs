@@ -151,7 +151,7 @@ pub(super) fn changes(cli: &Cli, request: &Request) -> Result<ExitCode, Failure>
     }
     let negative =
         |outcome: &Outcome| matches!(outcome, Outcome::Refused | Outcome::Absent | Outcome::Full);
-    Ok(ExitCode::from(u8::from(changes.changes.iter().any(|change| negative(&change.result)))))
+    Ok(ExitCode::from(u8::from(changes.counts.keys().any(negative))))
 }
 
 /// A line for each target, or a count where there are many of a kind.
@@ -159,9 +159,8 @@ fn human(changes: &Changes) -> String {
     const MANY: usize = 20;
     let mut text = String::new();
     for outcome in Outcome::ALL {
-        let same: Vec<_> =
-            changes.changes.iter().filter(|change| change.result == *outcome).collect();
-        for change in same.iter().take(MANY) {
+        let same = changes.changes.iter().filter(|change| change.result == *outcome);
+        for change in same.take(MANY) {
             let address = if change.prefix.prefix_len() == change.prefix.max_prefix_len() {
                 change.prefix.addr().to_string()
             } else {
@@ -179,8 +178,9 @@ fn human(changes: &Changes) -> String {
             }
             text.push('\n');
         }
-        if same.len() > MANY {
-            let _ = writeln!(text, "… and {} more {}", same.len() - MANY, outcome.describe());
+        let count = changes.counts.get(outcome).copied().unwrap_or_default();
+        if count > MANY as u64 {
+            let _ = writeln!(text, "… and {} more {}", count - MANY as u64, outcome.describe());
         }
     }
     text

@@ -3,17 +3,19 @@
 use std::process::ExitCode;
 
 use super::{Cli, failure::Failure, output};
-use crate::control::{Ban, Document, List, Request, call};
+use crate::control::{Ban, Document, List, Request, call, pour as pour_list};
 
 pub(super) fn run(
     cli: &Cli,
     jail: Option<String>,
     limit: Option<usize>,
 ) -> Result<ExitCode, Failure> {
-    let document = call(&cli.socket(), &Request::List { jail, limit })?;
+    let request = Request::List { jail, limit };
     if cli.json() {
-        output::json(&document)?;
-    } else if let Document::List(list) = &document {
+        let mut pour = output::Pour::default();
+        pour_list(&cli.socket(), &request, |piece| pour.more(piece))??;
+        pour.end()?;
+    } else if let Document::List(list) = &call(&cli.socket(), &request)? {
         output::print(&human(list))?;
         output::remark(cli, &list.alarms);
     }

@@ -56,6 +56,34 @@ pub(super) fn object(value: &impl Serialize) -> Result<(), Failure> {
     raw(&format!("{}\n", disarm_json(&text)))
 }
 
+/// A JSON document that is printed as it comes; nothing in it acts on a terminal.
+#[derive(Debug, Default)]
+pub(super) struct Pour {
+    /// The beginning of a character whose end is still to come.
+    begun: Vec<u8>,
+}
+
+impl Pour {
+    /// One more piece of the document.
+    pub(super) fn more(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.begun.extend_from_slice(piece);
+        let whole = match std::str::from_utf8(&self.begun) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let rest = self.begun.split_off(whole);
+        let text = String::from_utf8(std::mem::replace(&mut self.begun, rest));
+        let text = text.map_err(|error| Failure::new(2, error))?;
+        let inert = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        if text.bytes().all(inert) { raw(&text) } else { raw(&disarm_json(&text)) }
+    }
+
+    /// That was all of it.
+    pub(super) fn end(self) -> Result<(), Failure> {
+        raw("\n")
+    }
+}
+
 /// One line on standard error if something is wrong with the agent, whatever it was asked.
 pub(super) fn remark(cli: &Cli, alarms: &[Alarm]) {
     if let (false, Some(remark)) = (cli.quiet, alarm::remark(alarms)) {

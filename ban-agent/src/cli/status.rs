@@ -24,6 +24,8 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
     } else {
         let mut text = human(status);
         if cli.verbose > 0 {
+            let (time, by) = (status.longest_hold.seconds * 1000.0, &status.longest_hold.by);
+            let _ = writeln!(text, "the engine was held for {time:.1} ms at most, by {by}");
             text.push_str(&output::protected(&status.protected));
         }
         output::print(&text)?;

@@ -16,6 +16,8 @@ use super::{Document, Refusal, Reply, Request};
 /// How long an agent may be silent; and one that may be at work on a block list, on a busy machine.
 const SILENCE: Duration = Duration::from_secs(5);
 const AT_WORK: Duration = Duration::from_secs(15);
+/// What is read at once.
+const PIECE: usize = 64 << 10;
 
 /// Why a call had no answer.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +112,51 @@ pub fn call_within(path: &Path, request: &Request, limit: Duration) -> Result<Do
     Ok(ask(path, request, Some(limit))?.0)
 }
 
+/// The same for a list, whose document goes to `sink` as it comes: there may be a million bans in it.
+///
+/// # Errors
+/// If nobody answers, the answer is no or breaks off, or `sink` fails: then that is the inner error.
+pub fn pour<E>(
+    path: &Path,
+    request: &Request,
+    mut sink: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Result<(), E>, CallError> {
+    const HEAD: &[u8] = b"{\"done\":{\"list\":";
+    const TAIL: &[u8] = b"}}\n";
+    let broken = |message: String| CallError::Broken { path: path.to_owned(), message };
+    let (mut held, mut begun, mut failed) = (Vec::new(), false, None);
+    exchange(path, request, None, |piece| {
+        // between the bans it says now and then that it lives
+        let blank = |held: &[u8]| held.iter().take_while(|byte| **byte == b' ').count();
+        held.extend_from_slice(piece);
+        if !begun {
+            let spaces = blank(&held);
+            let line = held.get(spaces..).unwrap_or_default();
+            if !line.starts_with(HEAD) {
+                return true;
+            }
+            begun = true;
+            held.drain(..spaces + HEAD.len());
+        }
+        let ready = held.len().saturating_sub(TAIL.len());
+        failed = sink(held.get(..ready).unwrap_or_default()).err();
+        held.drain(..ready);
+        failed.is_none()
+    })?;
+    if let Some(error) = failed {
+        return Ok(Err(error));
+    }
+    match (begun, &*held) {
+        (true, TAIL) => Ok(Ok(())),
+        (true, _) => Err(broken("the agent ended before it answered".into())),
+        (false, line) => match serde_json::from_slice(line) {
+            Ok(Reply::Error(refusal)) => Err(refusal.into()),
+            Ok(Reply::Done(_)) => Err(broken("odd answer".into())),
+            Err(error) => Err(broken(error.to_string())),
+        },
+    }
+}
+
 /// Watches the agent behind the socket `path`.
 ///
 /// # Errors
@@ -151,6 +198,28 @@ fn ask(
     request: &Request,
     limit: Option<Duration>,
 ) -> Result<(Document, BufReader<UnixStream>), CallError> {
+    let broken = |message: String| CallError::Broken { path: path.to_owned(), message };
+    let mut answer = Vec::new();
+    let reader = exchange(path, request, limit, |piece| {
+        answer.extend_from_slice(piece);
+        true
+    })?;
+    if answer.last() != Some(&b'\n') {
+        return Err(broken("the agent ended before it answered".into()));
+    }
+    match serde_json::from_slice(&answer).map_err(|error| broken(error.to_string()))? {
+        Reply::Done(document) => Ok((document, reader)),
+        Reply::Error(refusal) => Err(refusal.into()),
+    }
+}
+
+/// Sends a request, and shows `each` piece of the line that answers it, as long as that says so.
+fn exchange(
+    path: &Path,
+    request: &Request,
+    limit: Option<Duration>,
+    each: impl FnMut(&[u8]) -> bool,
+) -> Result<BufReader<UnixStream>, CallError> {
     let end = limit.map(|limit| Instant::now() + limit);
     let silence = if request.changes() { AT_WORK } else { SILENCE };
     let mut stream = connect(path)?;
@@ -171,24 +240,18 @@ fn ask(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.map_err(failed)?,
     }
-    let mut reader = BufReader::new(stream);
-    let answer = answer(&mut reader, silence, end).map_err(failed)?;
-    if answer.last() != Some(&b'\n') {
-        return Err(broken("the agent ended before it answered".into()));
-    }
-    match serde_json::from_slice(&answer).map_err(|error| broken(error.to_string()))? {
-        Reply::Done(document) => Ok((document, reader)),
-        Reply::Error(refusal) => Err(refusal.into()),
-    }
+    let mut reader = BufReader::with_capacity(PIECE, stream);
+    answer(&mut reader, silence, end, each).map_err(failed)?;
+    Ok(reader)
 }
 
-/// One line, as long as it goes on growing, and not after `end`.
+/// The pieces of one line, as long as it goes on growing, and not after `end`.
 fn answer(
     reader: &mut BufReader<UnixStream>,
     silence: Duration,
     end: Option<Instant>,
-) -> io::Result<Vec<u8>> {
-    let mut answer = Vec::new();
+    mut each: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
@@ -201,10 +264,10 @@ fn answer(
         };
         let line = memchr::memchr(b'\n', some).map(|end| end + 1);
         let length = line.unwrap_or(some.len());
-        answer.extend_from_slice(some.get(..length).unwrap_or_default());
+        let goes_on = each(some.get(..length).unwrap_or_default());
         reader.consume(length);
-        if line.is_some() || length == 0 {
-            return Ok(answer);
+        if line.is_some() || length == 0 || !goes_on {
+            return Ok(());
         }
     }
 }

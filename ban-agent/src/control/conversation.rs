@@ -1,9 +1,10 @@
 //! One connection of the control socket: reads its request, checks who asks, hands it on, and
 //! writes the answer, all within limits of time. Who leaves or does not read is forgotten, and what
-//! he asked with him. A list is fetched, made and written here, page by page; the core only says
-//! who is banned.
+//! he asked with him. What is about many bans goes to the core in parts, one after the other, so that
+//! it is held up by none: a list is fetched, made and written here page by page, and a change of many
+//! is a row of small ones. Who leaves in the middle of one leaves it half done; again, it is finished.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
@@ -13,10 +14,15 @@ use tokio::{
 };
 
 use super::{
-    Ban, Document, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request, limits::Rank, watch,
+    Ban, Changes, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request,
+    SCHEMA,
+    limits::Rank,
+    parts::{Gathered, WINDOW, cut},
+    watch,
 };
 use crate::{
     clock::Boot,
+    dataplane::Sweep,
     event::{Bus, Wanted},
     net::IpNet,
     store::{Recall, import::Former},
@@ -28,13 +34,17 @@ const BLOCK_LIST: Duration = Duration::from_secs(30);
 /// How long a part of the answer may take to be read.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// What has to be read within [`PROGRESS`].
-const PART: usize = 64 << 10;
+const PIECE: usize = 64 << 10;
 /// How often it is looked whether somebody still waits for his answer.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often somebody who waits is told that the agent lives: with a space, which JSON ignores.
 const LIFE: Duration = Duration::from_secs(1);
 /// Bans that the core describes at once.
 const PAGE: usize = 256;
+/// Parts of a request that are on their way at once.
+const AHEAD: usize = 4;
+/// Windows of a change that may wait for the disk at once.
+const BEHIND: usize = 2;
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub struct Call {
     pub reply: oneshot::Sender<Reply>,
     /// Who asks: a user id.
     pub user: Option<u32>,
+    /// More of the same follows: the answer does not wait for the disk.
+    pub more: bool,
 }
 
 /// Everything that the socket's end asks the core.
@@ -56,9 +68,24 @@ pub enum Asked {
     Roll(Roll),
     /// More of some of them.
     Page(Page),
+    /// Let go of some more.
+    Release(Release),
+    /// Where do some more differ from the kernel's?
+    Compare(Compare),
 }
 
 impl Asked {
+    /// A word for it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Asked::Call(call) => call.request.name(),
+            Asked::Roll(_) | Asked::Page(_) => "list",
+            Asked::Release(_) => "unban",
+            Asked::Compare(_) => "doctor",
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
@@ -66,26 +93,87 @@ impl Asked {
             Asked::Call(call) => call.reply.is_closed(),
             Asked::Roll(roll) => roll.reply.is_closed(),
             Asked::Page(page) => page.reply.is_closed(),
+            Asked::Release(release) => release.reply.is_closed(),
+            Asked::Compare(compare) => compare.reply.is_closed(),
         }
     }
 }
 
-/// Asks who is banned.
+/// Asks who is banned, some at a time.
 #[derive(Debug)]
 pub struct Roll {
     /// Only those that this jail holds.
     pub jail: Option<String>,
+    /// Those behind this one, in the ledger's order; `None`: the first ones.
+    pub after: Option<IpNet>,
     /// Takes the answer.
     pub reply: oneshot::Sender<Result<Rolled, Refusal>>,
 }
 
-/// Who is banned.
+/// Some of those who are banned.
 #[derive(Debug)]
 pub struct Rolled {
-    /// The answer, without bans.
-    pub list: List,
-    /// All of them with their ends, in no order.
+    /// The answer, without bans; with the first ones.
+    pub list: Option<List>,
+    /// With their ends, in the ledger's order.
     pub bans: Vec<(Boot, IpNet)>,
+    /// The last that was looked at; `None`: there are no more.
+    pub last: Option<IpNet>,
+}
+
+/// Asks to let go of everybody, some at a time.
+#[derive(Debug)]
+pub struct Release {
+    /// Only of this jail's claims.
+    pub jail: Option<String>,
+    /// Of those behind this one, in the ledger's order; `None`: the first ones.
+    pub after: Option<IpNet>,
+    /// Takes the answer.
+    pub reply: oneshot::Sender<Result<Released, Refusal>>,
+    /// Who asks: a user id.
+    pub user: Option<u32>,
+}
+
+/// Whom one part let go.
+#[derive(Debug)]
+pub struct Released {
+    /// What changed.
+    pub changes: Changes,
+    /// The last that was looked at; `None`: there are no more.
+    pub last: Option<IpNet>,
+    /// Why not all of it is in force yet.
+    pub trouble: Option<Refusal>,
+}
+
+/// Asks where the kernel's maps differ from the ledger, some at a time.
+#[derive(Debug)]
+pub struct Compare {
+    /// How far it has come.
+    pub round: Round,
+    /// Takes it back, further on.
+    pub reply: oneshot::Sender<Result<Round, Refusal>>,
+}
+
+/// How far a comparison has come, and what it has found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Round {
+    /// What is looked at next; `None`: it is over.
+    pub stage: Option<Stage>,
+    /// Bans that the kernel does not hold as they are.
+    pub missing: usize,
+    /// What the kernel holds beside them.
+    pub surplus: usize,
+    /// Kernel steps that wait; once it is over.
+    pub pending: usize,
+}
+
+/// What a comparison of ledger and maps looks at.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// The ledger's bans behind this one are looked up in the maps.
+    Ledger(Option<IpNet>),
+    /// The maps are searched for what the ledger does not have.
+    Maps(Sweep),
 }
 
 /// Asks for the documents of some bans.
@@ -94,7 +182,7 @@ pub struct Page {
     /// Which; not many.
     pub prefixes: Vec<IpNet>,
     /// Takes those that are still there.
-    pub reply: oneshot::Sender<Result<Vec<Ban>, Refusal>>,
+    pub reply: oneshot::Sender<Result<Vec<Held>, Refusal>>,
 }
 
 /// Where the core takes requests from: those who may only look wait behind everything else.
@@ -149,6 +237,18 @@ impl Conversation {
             Ok(Request::Show { address }) => self.show(stream, address).await,
             Ok(Request::List { jail, limit }) => self.list(stream, jail, limit).await,
             Ok(Request::Import { formers }) => self.import(stream, formers).await,
+            Ok(Request::Unban { all: true, jail, .. }) => {
+                let reply = self.release(&stream, jail).await?;
+                send(&mut stream, reply).await
+            }
+            Ok(request @ (Request::Ban { .. } | Request::Unban { .. })) => {
+                let reply = self.change(&stream, request).await?;
+                send(&mut stream, reply).await
+            }
+            Ok(Request::Drift) => {
+                let reply = self.compare(&stream).await?;
+                send(&mut stream, reply).await
+            }
             Ok(request) => {
                 let reply = self.call(&stream, request).await?;
                 send(&mut stream, reply).await
@@ -158,9 +258,112 @@ impl Conversation {
 
     async fn call(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, reply, user: Some(self.user) };
+        let call = Call { request, reply, user: Some(self.user), more: false };
         let reply = self.ask(stream, Asked::Call(call), answer).await?;
         Ok(reply.unwrap_or_else(Reply::Error))
+    }
+
+    /// Has the core change something, in parts; the next ones are on their way before it has answered
+    /// one. The last part waits for the disk, and some do in between: what is not written yet is
+    /// bounded. Where one is refused, the others are tried all the same, and that is the answer.
+    async fn change(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
+        let mut parts = cut(request).peekable();
+        let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
+        let (mut gathered, mut refused, mut window) = (Gathered::default(), None, 0);
+        let mut take = |reply| match reply {
+            Some(Reply::Done(Document::Changes(changes))) => gathered.add(changes),
+            Some(Reply::Done(_)) => {}
+            Some(Reply::Error(refusal)) => drop(refused.get_or_insert(refusal)),
+            None => drop(refused.get_or_insert(stopping())),
+        };
+        while let Some((size, request)) = parts.next() {
+            window += size;
+            let more = parts.peek().is_some() && window < WINDOW;
+            let (reply, answer) = oneshot::channel();
+            let call = Call { request, reply, user: Some(self.user), more };
+            let sent = attended(stream, self.queue.send(Asked::Call(call))).await?;
+            if sent.is_err() {
+                take(None);
+                break;
+            }
+            let (waiting, most) = if more {
+                (&mut ahead, AHEAD)
+            } else {
+                window = 0;
+                (&mut behind, BEHIND)
+            };
+            waiting.push_back(answer);
+            if waiting.len() >= most
+                && let Some(answer) = waiting.pop_front()
+            {
+                take(attended(stream, answer).await?.ok());
+            }
+        }
+        for answer in ahead.into_iter().chain(behind) {
+            take(attended(stream, answer).await?.ok());
+        }
+        Ok(refused.map_or_else(|| Reply::Done(Document::Changes(gathered.finish())), Reply::Error))
+    }
+
+    /// Has the core let go of everybody, in parts, and waits for the disk at the end.
+    async fn release(&self, stream: &UnixStream, jail: Option<String>) -> io::Result<Reply> {
+        let (mut gathered, mut after, mut window) = (Gathered::default(), None, 0);
+        let mut refused = None;
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let release = Release { jail: jail.clone(), after, reply, user: Some(self.user) };
+            let released = self.ask(stream, Asked::Release(release), answer).await?;
+            let Released { changes, last, trouble } = match released.and_then(|released| released) {
+                Ok(released) => released,
+                Err(refusal) => return Ok(Reply::Error(refusal)),
+            };
+            refused = refused.or(trouble);
+            window += changes.changes.len();
+            gathered.add(changes);
+            after = last;
+            if after.is_none() || window >= WINDOW {
+                window = 0;
+                // of nobody: it is answered once all before it is on disk
+                let nobody = Request::Unban { targets: Vec::new(), all: false, jail: None };
+                match self.call(stream, nobody).await? {
+                    Reply::Done(Document::Changes(changes)) => gathered.add(changes),
+                    other => return Ok(other),
+                }
+            }
+            if after.is_none() {
+                let done = || Reply::Done(Document::Changes(gathered.finish()));
+                return Ok(refused.map_or_else(done, Reply::Error));
+            }
+        }
+    }
+
+    /// Compares the ledger with the maps, in parts.
+    async fn compare(&self, stream: &UnixStream) -> io::Result<Reply> {
+        let mut round = Round { stage: Some(Stage::Ledger(None)), ..Round::default() };
+        while round.stage.is_some() {
+            let (reply, answer) = oneshot::channel();
+            let compared =
+                self.ask(stream, Asked::Compare(Compare { round, reply }), answer).await?;
+            round = match compared.and_then(|compared| compared) {
+                Ok(round) => round,
+                Err(refusal) => return Ok(Reply::Error(refusal)),
+            };
+        }
+        let Round { missing, surplus, pending, .. } = round;
+        Ok(Reply::Done(Document::Drift(Drift { schema: SCHEMA, missing, surplus, pending })))
+    }
+
+    /// Asks for the documents of some bans.
+    async fn page(
+        &self,
+        stream: &UnixStream,
+        some: &[(Boot, IpNet)],
+    ) -> io::Result<oneshot::Receiver<Result<Vec<Held>, Refusal>>> {
+        let (reply, answer) = oneshot::channel();
+        let prefixes = some.iter().map(|(_, prefix)| *prefix).collect();
+        // a core that is gone has dropped the other end of the answer
+        let _ = attended(stream, self.queue.send(Asked::Page(Page { prefixes, reply }))).await?;
+        Ok(answer)
     }
 
     /// Why an address is banned: the core knows by whom, the disk because of what.
@@ -183,12 +386,12 @@ impl Conversation {
     /// the disk here, one import after the other.
     async fn import(&self, mut stream: UnixStream, formers: Vec<Former>) -> io::Result<()> {
         let Some(recall) = &self.recall else {
-            let reply = self.call(&stream, Request::Import { formers }).await?;
+            let reply = self.change(&stream, Request::Import { formers }).await?;
             return send(&mut stream, reply).await;
         };
         let _alone = attended(&stream, recall.importing()).await?;
         let reply = match attended(&stream, recall.unknown(formers)).await? {
-            Some(formers) => self.call(&stream, Request::Import { formers }).await?,
+            Some(formers) => self.change(&stream, Request::Import { formers }).await?,
             None => Reply::Error(Refusal {
                 code: 2,
                 message: "the store does not answer".into(),
@@ -255,11 +458,6 @@ impl Conversation {
             self.queue.send(asked).await.ok()?;
             answer.await.ok()
         };
-        let stopping = || Refusal {
-            code: 3,
-            message: "the agent is stopping".into(),
-            hint: Some("bans stay enforced".into()),
-        };
         Ok(attended(stream, answered).await?.ok_or_else(stopping))
     }
 
@@ -272,12 +470,23 @@ impl Conversation {
     ) -> io::Result<()> {
         // others who list may not read: they are cut off
         let _turn = attended(&stream, self.lists.acquire()).await?.map_err(io::Error::other)?;
-        let (reply, answer) = oneshot::channel();
-        let rolled = self.ask(&stream, Asked::Roll(Roll { jail, reply }), answer).await?;
-        let Rolled { list, bans } = match rolled.and_then(|rolled| rolled) {
-            Ok(rolled) => rolled,
-            Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
-        };
+        let (mut list, mut bans, mut after) = (None, Vec::new(), None);
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let roll = Roll { jail: jail.clone(), after, reply };
+            let rolled = self.ask(&stream, Asked::Roll(roll), answer).await?;
+            let rolled = match rolled.and_then(|rolled| rolled) {
+                Ok(rolled) => rolled,
+                Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
+            };
+            list = list.or(rolled.list);
+            bans.extend(rolled.bans);
+            after = rolled.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        let list = list.ok_or_else(|| io::Error::other("a list without a head"))?;
         let chosen = tokio::task::spawn_blocking(move || {
             let mut bans = bans;
             bans.sort_unstable();
@@ -291,21 +500,27 @@ impl Conversation {
         };
         let mut text = Vec::from(format!("{head}\"bans\":["));
         let (mut first, mut begun) = (true, false);
-        for some in chosen.chunks(PAGE) {
-            let (reply, answer) = oneshot::channel();
-            let prefixes = some.iter().map(|(_, prefix)| *prefix).collect();
-            let page = self.ask(&stream, Asked::Page(Page { prefixes, reply }), answer).await?;
-            let bans = match page.and_then(|page| page) {
+        let (mut pages, mut ahead) = (chosen.chunks(PAGE), VecDeque::new());
+        loop {
+            // the core gathers the next pages while this one is made and written
+            while ahead.len() < AHEAD
+                && let Some(some) = pages.next()
+            {
+                ahead.push_back(self.page(&stream, some).await?);
+            }
+            let Some(answer) = ahead.pop_front() else { break };
+            let page = attended(&stream, answer).await?;
+            let bans = match page.unwrap_or_else(|_| Err(stopping())) {
                 Ok(bans) => bans,
                 // what was begun cannot be taken back: it breaks off, which the CLI takes for a failure
                 Err(refusal) if begun => return Err(io::Error::other(refusal)),
                 Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
             };
-            for ban in &bans {
+            for ban in bans {
                 if !std::mem::take(&mut first) {
                     text.push(b',');
                 }
-                serde_json::to_writer(&mut text, ban)?;
+                serde_json::to_writer(&mut text, &Ban::from(ban))?;
             }
             begun = true;
             write(&mut stream, &text).await?;
@@ -326,11 +541,19 @@ async fn read(
     line: &mut Vec<u8>,
 ) -> io::Result<bool> {
     // without more room than that: what is read ahead would be lost
-    let room = usize::try_from(most).unwrap_or(usize::MAX).min(PART);
+    let room = usize::try_from(most).unwrap_or(usize::MAX).min(PIECE);
     let mut reader = BufReader::with_capacity(room, stream.take(most));
     match timeout(patience, reader.read_until(b'\n', line)).await {
         Ok(read) => read.map(|_| true),
         Err(_) => Ok(false),
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal {
+        code: 3,
+        message: "the agent is stopping".into(),
+        hint: Some("bans stay enforced".into()),
     }
 }
 
@@ -378,7 +601,7 @@ pub(super) async fn send(stream: &mut UnixStream, reply: Reply) -> io::Result<()
 
 /// Writes to somebody who reads; who does not is cut off.
 async fn write(stream: &mut UnixStream, text: &[u8]) -> io::Result<()> {
-    for part in text.chunks(PART) {
+    for part in text.chunks(PIECE) {
         match timeout(PROGRESS, stream.write_all(part)).await {
             Ok(written) => written?,
             Err(_) => {

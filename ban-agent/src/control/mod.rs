@@ -9,18 +9,21 @@ mod client;
 mod conversation;
 mod documents;
 mod limits;
+mod parts;
 mod request;
 mod server;
 mod watch;
 
 pub use self::{
     access::Access,
-    client::{CallError, Watch, call, call_within, watch},
-    conversation::{Asked, Call, Page, Queues, Roll, Rolled},
+    client::{CallError, Watch, call, call_within, pour, watch},
+    conversation::{
+        Asked, Call, Compare, Page, Queues, Release, Released, Roll, Rolled, Round, Stage,
+    },
     documents::{
-        ActionStatus, Ban, Change, Changes, Claim, Document, Drift, Events, Evidence, Fill,
-        HookStatus, Interface, JailStatus, Latency, List, Outcome, Refusal, Reply, SCHEMA, Show,
-        SourceStatus, Status, Stopped, Text, Trial, Verdict,
+        ActionStatus, Ban, Change, Changes, Claim, Document, Drift, Events, Evidence, Fill, Held,
+        Hold, HookStatus, Interface, JailStatus, Latency, List, Outcome, Refusal, Reply, SCHEMA,
+        Show, SourceStatus, Status, Stopped, Text, Trial, Verdict,
     },
     request::{Request, Term},
     server::{Server, ServerError},

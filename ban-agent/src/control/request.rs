@@ -94,6 +94,25 @@ pub enum Term {
 }
 
 impl Request {
+    /// The verb.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::Status { .. } => "status",
+            Request::List { .. } => "list",
+            Request::Show { .. } => "show",
+            Request::Ban { .. } => "ban",
+            Request::Unban { .. } => "unban",
+            Request::Import { .. } => "import",
+            Request::Reload => "reload",
+            Request::Resume { .. } => "resume",
+            Request::Confirm { .. } => "confirm",
+            Request::Watch { .. } => "watch",
+            Request::Drift => "doctor",
+            Request::Detach => "detach",
+        }
+    }
+
     /// Whether it changes anything: only root and the operators may.
     #[must_use]
     pub fn changes(&self) -> bool {

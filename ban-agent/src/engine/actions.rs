@@ -2,7 +2,7 @@
 //! decides, and given once the store has it, like every other report.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -39,6 +39,9 @@ pub(super) struct Actions {
     orders: Vec<Order>,
     /// Those that are told to flush then, by their titles.
     flushed: Vec<Arc<str>>,
+    /// Whom jails have banned since a release of all began, which took away all before: each of them
+    /// is told of by himself. `None`: no release goes on, or there are too many.
+    since_flush: Option<HashSet<(Arc<str>, IpNet)>>,
     /// What was told of live bans, by jail, where their end is told with it.
     kept: HashMap<(Arc<str>, IpNet), Arc<Ticket>>,
     /// Until when somebody is not told of again whom no packet filter bans.
@@ -56,6 +59,7 @@ impl Actions {
             running: BTreeMap::new(),
             orders: Vec::new(),
             flushed: Vec::new(),
+            since_flush: None,
             kept: HashMap::new(),
             told: HashMap::new(),
         }
@@ -130,8 +134,25 @@ impl Actions {
 
     /// What was gathered since the last time.
     pub(super) fn take_orders(&mut self) -> Vec<Order> {
-        self.flushed.clear();
         std::mem::take(&mut self.orders)
+    }
+
+    /// A release of all begins: whoever can flush does so once.
+    pub(super) fn begin_flush(&mut self) {
+        self.flushed.clear();
+        self.since_flush = Some(HashSet::new());
+    }
+
+    /// It is over.
+    pub(super) fn end_flush(&mut self) {
+        self.flushed.clear();
+        self.since_flush = None;
+    }
+
+    /// Whether a ban was there when all were let go at once.
+    fn was_flushed(&mut self, jail: &Arc<str>, prefix: IpNet) -> bool {
+        let since = self.since_flush.as_mut();
+        since.is_some_and(|since| !since.remove(&(Arc::clone(jail), prefix)))
     }
 
     /// Lets all of them work off what they were told and stop, but not for ever.
@@ -182,6 +203,12 @@ impl Engine {
             ticket = Ticket { time: ticket.time, bantime: ticket.bantime, ..Ticket::clone(first) };
         }
         let ticket = Arc::new(ticket);
+        if let Some(since) = &mut self.actions.since_flush {
+            since.insert((Arc::clone(jail), claim.prefix));
+            if since.len() > TOLD {
+                self.actions.since_flush = None;
+            }
+        }
         self.actions.keep(jail, &ticket);
         let orders: Vec<Order> = self
             .actions
@@ -217,6 +244,7 @@ impl Engine {
     pub(super) fn tell_unbanned(&mut self, claim: &Claim, flush: bool, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
         let ticket = Arc::new(self.former(jail, claim, now));
+        let flush = flush && self.actions.was_flushed(jail, claim.prefix);
         let (mut orders, mut flushed) = (Vec::new(), Vec::new());
         for action in self.actions.of(jail) {
             let flushes = || !action.spec().commands(ticket.family()).flush.is_empty();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tokio::sync::oneshot;
 
 use crate::{
-    control::{Asked, Call, Page, Roll},
+    control::{Asked, Call, Compare, Page, Release, Roll},
     jail::{Named, Offence},
     metrics::Snapshot,
     pipeline::acks::AckGuard,
@@ -45,6 +45,10 @@ pub(crate) enum Command {
     Roll(Roll),
     /// More of some bans.
     Page(Page),
+    /// Let go of some more.
+    Release(Release),
+    /// Where do some more differ from the kernel's?
+    Compare(Compare),
     /// Own addresses, gateways or SSH sessions changed.
     HostNetwork(HostNetwork),
     /// A network interface came, went or changed.
@@ -61,6 +65,8 @@ impl From<Asked> for Command {
             Asked::Call(call) => Command::Call(call),
             Asked::Roll(roll) => Command::Roll(roll),
             Asked::Page(page) => Command::Page(page),
+            Asked::Release(release) => Command::Release(release),
+            Asked::Compare(compare) => Command::Compare(compare),
         }
     }
 }

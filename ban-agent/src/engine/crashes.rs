@@ -27,7 +27,7 @@ use super::{
 use crate::{
     clock::{Boot, Now},
     config::{self, Config},
-    control::{Call, Reply, Request, Term},
+    control::{Call, Release, Reply, Request, Term},
     dataplane::{DataPlane as _, Double, Step as KernelStep, Wire},
     event::Bus,
     jail::Offence,
@@ -326,7 +326,12 @@ impl World {
         let core = &mut self.agent.as_mut().unwrap().core;
         let call = |core: &mut Engine, request| {
             let (reply, answer) = oneshot::channel();
-            core.handle(std::iter::once(Command::Call(Call { request, reply, user: None })));
+            core.handle(std::iter::once(Command::Call(Call {
+                request,
+                reply,
+                user: None,
+                more: false,
+            })));
             Some(answer)
         };
         let unban = |targets: Vec<IpNet>, all| Request::Unban { targets, all, jail: None };
@@ -362,15 +367,23 @@ impl World {
                 None
             }
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),
-            Step::UnbanAll => call(core, unban(Vec::new(), true)),
+            Step::UnbanAll => {
+                let (reply, answer) = oneshot::channel();
+                let release = Release { jail: None, after: None, reply, user: None };
+                core.handle(std::iter::once(Command::Release(release)));
+                drop(answer);
+                call(core, unban(Vec::new(), false))
+            }
             Step::Wait(_) => None,
             Step::SetClock(_) => {
                 core.clocks_changed(now);
+                core.finish_chores(now);
                 None
             }
             Step::Allow(_) => call(core, Request::Reload),
             Step::Refuse(_) => {
                 core.retry(now);
+                core.finish_chores(now);
                 None
             }
         }

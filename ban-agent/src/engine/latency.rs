@@ -1,6 +1,6 @@
 //! From the moment at which a line was read to the moment at which the kernel has its ban.
 
-use std::{collections::HashSet, time::Instant};
+use std::{collections::BTreeSet, time::Instant};
 
 use crate::{metrics::Histogram, net::IpNet};
 
@@ -26,7 +26,7 @@ impl Latency {
     }
 
     /// The kernel has every ban but those of `pending`.
-    pub(super) fn settle(&mut self, pending: &HashSet<IpNet>) {
+    pub(super) fn settle(&mut self, pending: &BTreeSet<IpNet>) {
         if self.waiting.is_empty() {
             return;
         }
@@ -56,16 +56,16 @@ mod tests {
     fn a_ban_counts_once_the_kernel_has_it() {
         let ban = crate::net::parse_prefix("192.0.2.1").unwrap();
         let mut latency = Latency::default();
-        latency.settle(&HashSet::new());
+        latency.settle(&BTreeSet::new());
         assert_eq!(latency.histogram().count(), 0);
 
         let read = Instant::now().checked_sub(Duration::from_secs(3)).unwrap();
         latency.begin(read);
         latency.banned(ban);
-        latency.settle(&HashSet::from([ban]));
+        latency.settle(&BTreeSet::from([ban]));
         assert_eq!(latency.histogram().count(), 0, "the kernel does not have it yet");
-        latency.settle(&HashSet::new());
-        latency.settle(&HashSet::new());
+        latency.settle(&BTreeSet::new());
+        latency.settle(&BTreeSet::new());
         assert_eq!(latency.histogram().count(), 1);
         assert!(latency.histogram().sum() >= 3.0);
     }

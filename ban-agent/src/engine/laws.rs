@@ -29,7 +29,7 @@ use super::{
 use crate::{
     clock::{Boot, Now},
     config::{self, Config},
-    control::{Call, Reply, Request, Term},
+    control::{Call, Refusal, Release, Released, Reply, Request, Term},
     dataplane::{DataPlane, Double, Options, To, Wire, Xdp, check_bpffs},
     event::Bus,
     jail::{self, Offence, Widen},
@@ -452,6 +452,7 @@ struct World<K> {
     model: Model,
     /// Of the last batch: nothing is done for a client that is gone.
     answers: Vec<oneshot::Receiver<Reply>>,
+    releases: Vec<oneshot::Receiver<Result<Released, Refusal>>>,
     /// Claims that had to make room, and those that found none.
     evicted: u64,
     refused: u64,
@@ -488,6 +489,7 @@ impl<K: Side> World<K> {
             agent: None,
             model: Model::default(),
             answers: Vec::new(),
+            releases: Vec::new(),
             evicted: 0,
             refused: 0,
         };
@@ -533,6 +535,7 @@ impl<K: Side> World<K> {
         self.model.claims.retain(|_, until| *until > now.boot);
         self.model.forgiven.clear();
         self.answers.clear();
+        self.releases.clear();
         if let Some((after, times)) = faults {
             self.side.lock().unwrap().fail(after, times);
         }
@@ -545,6 +548,7 @@ impl<K: Side> World<K> {
             self.check(false);
             self.side.lock().unwrap().fail(0, 0);
             self.core().retry(now);
+            self.core().finish_chores(now);
         }
         self.check(true);
     }
@@ -654,7 +658,7 @@ impl<K: Side> World<K> {
         let mut call = |request| {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
-            Command::Call(Call { request, reply, user: None })
+            Command::Call(Call { request, reply, user: None, more: false })
         };
         let named = |jail: &Option<usize>| jail.map(|at| jails()[at].0.to_owned());
         match word {
@@ -692,7 +696,10 @@ impl<K: Side> World<K> {
                 call(Request::Unban { targets: targets.clone(), all: false, jail: named(jail) })
             }
             Word::UnbanAll(jail) => {
-                call(Request::Unban { targets: Vec::new(), all: true, jail: named(jail) })
+                // as long as few are banned, one part is all of it
+                let (reply, answer) = oneshot::channel();
+                self.releases.push(answer);
+                Command::Release(Release { jail: named(jail), after: None, reply, user: None })
             }
         }
     }

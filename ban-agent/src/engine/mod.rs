@@ -3,9 +3,16 @@
 //! Law 4 lives here. A ban goes to the kernel, then to the store, and is reported once the store
 //! has it; an unban is handed to the store first, and reported like a ban. A kernel step that
 //! failed stays pending, is retried, and is visible in `status`.
+//!
+//! Law 11 as well: nothing holds this task for longer than about two milliseconds. Offences come
+//! first, a few hundred at a time; between two such batches there is one part of a request, then one of
+//! somebody who may only look, then one of what is to be done for all bans ([`chores`]).
 
 mod actions;
 mod alarms;
+#[cfg(test)]
+mod bulk;
+mod chores;
 pub(crate) mod command;
 #[cfg(test)]
 mod crashes;
@@ -13,6 +20,7 @@ mod deadline;
 mod decide;
 mod error;
 mod extend;
+mod hold;
 mod latency;
 #[cfg(test)]
 mod laws;
@@ -27,7 +35,8 @@ mod snapshot;
 pub(crate) mod trial;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,8 +52,10 @@ use tokio::{
 use self::{
     actions::Actions,
     alarms::Alarms,
+    chores::{Chores, PART},
     command::Command,
     deadline::{ClockSteps, Deadline},
+    hold::Holds,
     latency::Latency,
     outbox::{Entry, Outbox, PendingReply},
     patrol::Patrol,
@@ -59,7 +70,7 @@ use crate::{
     dataplane::DataPlane,
     event::{Action, Bus, Event, What},
     jail::Breaker,
-    ledger::{Cause, Claim, Ended, Holder, Ledger, Looks, Op, Plan},
+    ledger::{Cause, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
     net::PrefixSet,
     pipeline::Pipeline,
@@ -70,7 +81,7 @@ use crate::{
 };
 
 /// Messages handled together: their bans reach the kernel in one batch.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// Bans of one batch that may have made room before their end is told.
 const ENDED: usize = 64;
 /// How long a failed kernel step waits for its next try.
@@ -116,7 +127,9 @@ pub(crate) struct Engine {
     /// What the operator let go of lately.
     unban_marks: UnbanMarks,
     /// Bans whose kernel step failed.
-    pending: HashSet<IpNet>,
+    pending: BTreeSet<IpNet>,
+    /// The last of them that was tried again.
+    retried: Option<IpNet>,
     kernel_error: Option<String>,
     /// The kernel's allow list is not that of the ledger.
     allow_due: bool,
@@ -138,6 +151,8 @@ pub(crate) struct Engine {
     asker: Option<u32>,
     /// What is being decided lets go of all that a jail holds, or of all.
     flush: bool,
+    /// It is answered before the disk has it.
+    early: bool,
     /// What is wrong.
     alarms: Alarms,
     trouble: Arc<Notify>,
@@ -158,6 +173,8 @@ pub(crate) struct Engine {
     leaving: Option<Leaving>,
     /// Until when other work goes before those who may only look.
     readers_due: Instant,
+    chores: Chores,
+    holds: Holds,
 }
 
 /// Why the core ends.
@@ -218,10 +235,12 @@ impl Engine {
             sampling: false,
             asker: None,
             flush: false,
+            early: false,
             alarms: Alarms::new(disk),
             trouble,
             unban_marks: UnbanMarks::default(),
-            pending: HashSet::new(),
+            pending: BTreeSet::new(),
+            retried: None,
             kernel_error: None,
             allow_due: false,
             started: now.wall,
@@ -235,6 +254,8 @@ impl Engine {
             patrol: Patrol::new(),
             leaving: None,
             readers_due: Instant::now(),
+            chores: Chores::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -263,7 +284,8 @@ impl Engine {
         // what still waits at the end was decided by nobody: it is read again
         let closing = self.store.positions().closing();
         while self.leaving.is_none() {
-            let next = if self.pending.is_empty() { self.ledger.next_deadline() } else { None };
+            let waits = !self.pending.is_empty() || self.chores.expire;
+            let next = if waits { None } else { self.ledger.next_deadline() };
             let next = next.into_iter().chain(self.probation.deadline());
             let next = next.chain(self.looks.next()).min();
             deadline.set(next).map_err(|error| Error::System("set a timer", error))?;
@@ -275,46 +297,60 @@ impl Engine {
                 }
                 fired = deadline.reached() => {
                     fired.map_err(|error| Error::System("wait for a timer", error))?;
-                    self.expire(Now::read());
+                    self.held("expiry", |engine| engine.expire(Now::read()));
                 }
                 stepped = steps.next() => {
                     stepped.map_err(|error| Error::System("watch the clocks", error))?;
-                    self.clocks_changed(Now::read());
+                    self.held("a clock step", |engine| engine.clocks_changed(Now::read()));
                 }
-                _ = retry.tick(), if !self.sound() => {
-                    self.expire(Now::read());
-                    self.retry(Now::read());
+                _ = retry.tick(), if !self.sound() => self.held("a retry", |engine| {
+                    engine.expire(Now::read());
+                    engine.retry(Now::read());
+                }),
+                _ = guards.tick() => self.held("a look at the interfaces", Engine::guard),
+                () = tokio::time::sleep_until(self.patrol.next()) => {
+                    self.held("patrol", |engine| engine.patrol(Now::read()));
                 }
-                _ = guards.tick() => self.guard(),
-                () = tokio::time::sleep_until(self.patrol.next()) => self.patrol(Now::read()),
                 () = trouble.notified() => {}
                 _ = soon.tick(), if self.alarms.due => {
-                    self.look_for_alarms(Now::read());
+                    self.held("alarms", |engine| engine.look_for_alarms(Now::read()));
                     continue;
                 }
                 _ = look.tick() => {
-                    self.look_at_disk();
-                    self.pipeline.revive(Now::read());
-                    self.look_for_alarms(Now::read());
+                    self.held("alarms", |engine| {
+                        engine.look_at_disk();
+                        engine.pipeline.revive(Now::read());
+                        engine.look_for_alarms(Now::read());
+                    });
                     continue;
                 }
                 count = messages.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
                     }
-                    let asked = std::iter::from_fn(|| requests.try_recv().ok());
-                    let asked = asked.map(Command::from).take(ASKING);
-                    self.handle(batch.drain(..).chain(asked));
-                    // a flood of messages does not silence those who look, but they get no more
-                    // than a small part of the time
+                    self.held("offences", |engine| engine.handle(batch.drain(..)));
+                    // a flood of messages silences nobody
+                    if let Ok(asked) = requests.try_recv() {
+                        self.request(asked);
+                    }
+                    // but those who may only look get no more than a small part of the time
                     if Instant::now() >= self.readers_due
                         && let Ok(asked) = questions.try_recv()
                     {
                         self.question(asked);
                     }
+                    self.one_chore();
                 }
-                Some(asked) = requests.recv() => self.handle(std::iter::once(asked.into())),
-                Some(asked) = questions.recv() => self.question(asked),
+                Some(asked) = requests.recv() => {
+                    self.request(asked);
+                    self.one_chore();
+                }
+                Some(asked) = questions.recv() => {
+                    self.question(asked);
+                    self.one_chore();
+                }
+                // whoever has come in the meantime goes first
+                () = tokio::task::yield_now(), if self.has_chores() => self.one_chore(),
             }
             self.alarms.due = true;
         }
@@ -344,17 +380,8 @@ impl Engine {
         log::info!("the clock was set, or the machine slept: writing the ends of all bans again");
         self.expire(now);
         self.cap_unban_marks(now);
-        let ops: Vec<Op> =
-            self.ledger.iter().map(|ban| Op::Set(ban.prefix, ban.enforced())).collect();
-        self.enforce(&ops, now);
-        self.rewrite_store(now);
-    }
-
-    /// Has the store write everything anew.
-    fn rewrite_store(&mut self, now: Now) {
-        let claims: Vec<Claim> =
-            self.ledger.iter().flat_map(|ban| ban.claims().collect::<Vec<_>>()).collect();
-        self.store.snapshot(claims.into_iter(), now);
+        self.chores.rewrite = Some(None);
+        self.rewrite_store();
     }
 
     async fn leave(self) -> Result<(), Error> {
@@ -397,13 +424,7 @@ impl Engine {
                 }
                 Command::Offence { jail, offence, read, ack } => {
                     acks.extend(ack);
-                    let again = |ended: &Ended| ended.claim.prefix.contains(&offence.prefix);
-                    // the end of a ban is recorded and told before it is made anew
-                    if plan.ended.len() > ENDED || plan.ended.iter().any(again) {
-                        let (plan, events) =
-                            (std::mem::take(&mut plan), std::mem::take(&mut events));
-                        self.commit(plan, events, None, now);
-                    }
+                    self.end_before(offence.prefix, &mut plan, &mut events, now);
                     self.latency.begin(read);
                     self.offence(jail, offence, read, now, &mut plan, &mut events);
                     look = true;
@@ -415,8 +436,18 @@ impl Engine {
                 // a reader that gave up needs no answer
                 Command::Survey(reader) => drop(reader.send(self.snapshot(Now::read()))),
                 Command::Call(call) if call.reply.is_closed() => {}
-                Command::Roll(roll) => drop(roll.reply.send(self.roll(roll.jail.as_deref(), now))),
-                Command::Page(page) => drop(page.reply.send(self.bans(&page.prefixes, now))),
+                Command::Roll(roll) => {
+                    drop(roll.reply.send(self.roll(roll.jail.as_deref(), roll.after, now)));
+                }
+                Command::Page(page) => drop(page.reply.send(self.page(&page.prefixes, now))),
+                Command::Compare(compare) => {
+                    drop(compare.reply.send(self.compare_maps(compare.round)));
+                }
+                Command::Release(release) if release.reply.is_closed() => {}
+                Command::Release(release) => {
+                    self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
+                    self.release(release, now);
+                }
                 Command::Call(call) => {
                     // a call sees, and is answered after, everything that came before it
                     self.commit(std::mem::take(&mut plan), std::mem::take(&mut events), None, now);
@@ -449,11 +480,32 @@ impl Engine {
         }
     }
 
+    /// The end of a ban is recorded and told before it is made anew.
+    fn end_before(&mut self, prefix: IpNet, plan: &mut Plan, events: &mut Vec<Event>, now: Now) {
+        let again = |ended: &Ended| ended.claim.prefix.contains(&prefix);
+        if plan.ended.len() > ENDED || plan.ended.iter().any(again) {
+            self.commit(std::mem::take(plan), std::mem::take(events), None, now);
+        }
+    }
+
+    /// One part of what an operator asks.
+    fn request(&mut self, asked: Asked) {
+        let what = asked.name();
+        self.held(what, |engine| engine.handle(std::iter::once(asked.into())));
+    }
+
+    /// One part of what is to be done for all bans, if anything is.
+    fn one_chore(&mut self) {
+        if self.has_chores() {
+            self.held("chores", |engine| engine.chore(Now::read()));
+        }
+    }
+
     /// Answers somebody who may only look, if he still waits.
     fn question(&mut self, asked: Asked) {
         let begun = Instant::now();
         if !asked.is_forgotten() {
-            self.handle(std::iter::once(asked.into()));
+            self.request(asked);
         }
         self.readers_due = Instant::now() + begun.elapsed() * READERS_WAIT;
     }
@@ -486,23 +538,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends what is due.
+    /// Ends what is due, or the first of it.
     fn expire(&mut self, now: Now) {
         self.look_at_hits(now);
-        let mut plan = Plan::default();
-        self.ledger.expire(now.boot, &mut plan);
-        self.commit(plan, Vec::new(), None, now);
+        self.expire_part(now);
         self.lapse(now);
     }
 
-    /// Carries a plan out, and has it reported once the store has it.
+    /// Carries a plan out, and has it reported once the store has it. Whether a step of it waits for
+    /// the kernel.
     fn commit(
         &mut self,
         mut plan: Plan,
         mut events: Vec<Event>,
         mut asking: Option<PendingReply>,
         now: Now,
-    ) {
+    ) -> bool {
         self.narrow(&mut plan, now);
         let flush = std::mem::take(&mut self.flush);
         for ended in &plan.ended {
@@ -530,17 +581,29 @@ impl Engine {
         self.enforce(&plan.ops, now);
         self.latency.settle(&self.pending);
         let stuck = plan.ops.iter().any(|op| self.pending.contains(&op.prefix()));
-        if stuck && let (Some(error), Some((_, reply))) = (&self.kernel_error, &mut asking) {
-            *reply = Reply::Error(Refusal {
-                code: 2,
-                message: format!("recorded, but not in the kernel yet: {error}"),
-                hint: Some("the agent retries every second; see `ban-agent status`".into()),
-            });
+        if let (true, Some((_, reply))) = (stuck, &mut asking) {
+            *reply = Reply::Error(self.not_in_kernel());
         }
         let orders = self.actions.take_orders();
+        if self.early
+            && let Some((sender, reply)) = asking.take()
+        {
+            // more follows, which is waited for; the asker may have gone
+            let _ = sender.send(reply);
+        }
         if !events.is_empty() || asking.is_some() || !orders.is_empty() {
             let durable = self.store.barrier();
             self.outbox.report(Entry { durable, events, orders, pending: asking });
+        }
+        stuck
+    }
+
+    fn not_in_kernel(&self) -> Refusal {
+        let error = self.kernel_error.as_deref().unwrap_or("others are tried before it");
+        Refusal {
+            code: 2,
+            message: format!("recorded, but not in the kernel yet: {error}"),
+            hint: Some("the agent retries every second; see `ban-agent status`".into()),
         }
     }
 
@@ -572,8 +635,9 @@ impl Engine {
 
     /// Tries again what failed, as the ledger has it now.
     fn retry(&mut self, now: Now) {
-        if self.store.wants_snapshot() {
-            self.rewrite_store(now);
+        self.chores.retry = false;
+        if self.store.wants_snapshot() && self.chores.gather.is_none() {
+            self.rewrite_store();
         }
         if self.pending.is_empty() && !self.allow_due && self.kernel_error.is_none() {
             return;
@@ -581,6 +645,8 @@ impl Engine {
         match self.write_pending(now) {
             Ok(()) => {
                 self.latency.settle(&self.pending);
+                // the rest of them, if there are more
+                self.chores.retry = !self.pending.is_empty();
                 if self.kernel_error.take().is_some() {
                     log::info!("the kernel takes bans again");
                 }
@@ -595,8 +661,8 @@ impl Engine {
         }
     }
 
-    /// The allow list first: it wins. Then one ban after the other, so that one that the kernel
-    /// refuses holds no other back.
+    /// The allow list first: it wins. Then some bans one after the other, so that one that the kernel
+    /// refuses holds no other back; those behind them come next time.
     fn write_pending(&mut self, now: Now) -> anyhow::Result<()> {
         let mut failed: Option<anyhow::Error> = None;
         if self.allow_due {
@@ -605,23 +671,29 @@ impl Engine {
             self.allow_due = failed.is_some();
         }
         let mut failures = 0;
-        let pending = std::mem::take(&mut self.pending);
+        let behind = self.retried.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut due: Vec<IpNet> =
+            self.pending.range((behind, Bound::Unbounded)).take(PART).copied().collect();
+        let before = self.pending.iter().take_while(|prefix| Some(**prefix) <= self.retried);
+        due.extend(before.take(PART - due.len()).copied());
         let is_held = |prefix: &IpNet| self.ledger.get(*prefix).is_some();
         // what goes makes room in a full map for what comes
-        let (held, gone): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_held);
+        let (held, gone): (Vec<_>, Vec<_>) = due.into_iter().partition(is_held);
         for prefix in gone.into_iter().chain(held) {
             let op = match self.ledger.get(prefix) {
                 Some(ban) => Op::Set(prefix, ban.enforced()),
                 None => Op::Clear(prefix),
             };
-            if failures < FAILURES
-                && let Err(error) = self.xdp.apply(&[op], now)
-            {
-                failures += 1;
-                failed.get_or_insert(error);
-                self.pending.insert(prefix);
-            } else if failures == FAILURES {
-                self.pending.insert(prefix);
+            self.retried = Some(prefix);
+            match self.xdp.apply(&[op], now) {
+                Ok(()) => drop(self.pending.remove(&prefix)),
+                Err(error) => {
+                    failures += 1;
+                    failed.get_or_insert(error);
+                    if failures == FAILURES {
+                        break;
+                    }
+                }
             }
         }
         failed.map_or(Ok(()), Err)

@@ -113,7 +113,8 @@ impl Engine {
             }
         });
         if self.store.wants_snapshot() {
-            self.rewrite_store(now);
+            self.rewrite_store();
+            self.finish_chores(now);
         }
     }
 

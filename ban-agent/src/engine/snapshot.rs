@@ -68,6 +68,7 @@ impl Engine {
                 median: latency.quantile(0.5),
                 p99: latency.quantile(0.99),
             },
+            longest_hold: self.holds.longest(),
             events: control::Events {
                 told: self.bus.published(),
                 lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
@@ -95,6 +96,7 @@ impl Engine {
             pending: self.pending.len(),
             countries: self.bus.observer().geo().countries(),
             latency,
+            holds: self.holds.histogram(),
         }
     }
 

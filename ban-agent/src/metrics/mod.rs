@@ -43,4 +43,6 @@ pub struct Snapshot {
     pub countries: BTreeMap<String, u64>,
     /// From a line to its ban in the kernel.
     pub latency: Histogram,
+    /// How long the engine is held by one thing.
+    pub holds: Histogram,
 }

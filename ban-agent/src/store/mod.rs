@@ -198,13 +198,17 @@ pub struct Patience(Arc<Shared>);
 
 impl Patience {
     /// Whether what was recorded before the barrier is on disk. A disk that does not answer makes
-    /// the store degraded: then nobody waits any more.
+    /// the store degraded: then nobody waits any more. One that has much to write is waited for.
     pub async fn durable(&self, mut barrier: oneshot::Receiver<()>) -> bool {
         let mut time = if self.0.is_stuck() { Duration::ZERO } else { DISK_PATIENCE };
+        let rows = || self.0.rows.load(Ordering::Relaxed);
+        let mut written = rows();
         loop {
-            match tokio::time::timeout(time, &mut barrier).await {
+            let answer = tokio::time::timeout(time, &mut barrier).await;
+            let before = std::mem::replace(&mut written, rows());
+            match answer {
                 Ok(done) => return done.is_ok(),
-                Err(_) if self.0.give_up() => return false,
+                Err(_) if before == written && self.0.give_up() => return false,
                 Err(_) => time = DISK_PATIENCE,
             }
         }
@@ -331,7 +335,8 @@ impl Store {
     }
 
     /// Reads everything, and hands each claim to `each`; some may be over. From a corrupt file it
-    /// is what can be read, and a new one takes its place, which wants a [`Store::snapshot`].
+    /// is what can be read, and a new one takes its place, which wants all claims
+    /// ([`Store::begin_gathering`]).
     pub fn load(&mut self, now: Now, mut each: impl FnMut(Claim)) -> Loaded {
         let mut count = 0_u64;
         // not to be kept: see [`reader::Ask::LetGo`]
@@ -476,7 +481,7 @@ impl Store {
     }
 
     /// What is recorded is not to be believed: the store is degraded until it has been given all
-    /// claims anew ([`Store::snapshot`]).
+    /// claims anew ([`Store::begin_gathering`]).
     pub fn mistrust(&mut self) {
         self.shared.wants_snapshot.store(true, Ordering::Release);
         self.shared.set(State::Degraded("an earlier run could not record everything".to_owned()));
@@ -539,17 +544,37 @@ impl Store {
         self.queue.lost()
     }
 
-    /// Whether the file had to be made anew, and needs all claims ([`Store::snapshot`]).
+    /// Whether the file had to be made anew, and needs all claims ([`Store::begin_gathering`]).
     #[must_use]
     pub fn wants_snapshot(&self) -> bool {
         self.shared.wants_snapshot.load(Ordering::Acquire)
     }
 
-    /// Records all claims and positions that there are, in place of what was recorded before.
-    pub fn snapshot(&mut self, claims: impl Iterator<Item = Claim>, now: Now) {
+    /// From now on all claims that there are come with [`Store::gather`], some at a time. What changes
+    /// meanwhile is recorded as ever, and gathered with them.
+    pub fn begin_gathering(&mut self) {
+        self.record(pending::Pending::begin_gathering);
+    }
+
+    /// Some of all claims.
+    pub fn gather(&mut self, claims: Vec<Claim>, now: Now) {
+        let claims: Vec<(Key, Span)> =
+            claims.iter().map(|claim| (Key::of(claim), Span::of(claim, now))).collect();
+        self.record(|pending| pending.gather(claims));
+    }
+
+    /// That were all: they are recorded, and all positions, in place of what was recorded before.
+    pub fn gathered(&mut self) {
         self.shared.wants_snapshot.store(false, Ordering::Release);
-        let claims = claims.map(|claim| (Key::of(&claim), Some(Span::of(&claim, now)))).collect();
-        self.positions.snapshot(|pending, positions| pending.replace(claims, positions));
+        self.positions.snapshot(pending::Pending::replace);
+    }
+
+    /// Records all claims and positions that there are, in place of what was recorded before.
+    #[cfg(test)]
+    pub(crate) fn snapshot(&mut self, claims: impl Iterator<Item = Claim>, now: Now) {
+        self.begin_gathering();
+        self.gather(claims.collect(), now);
+        self.gathered();
     }
 
     /// From which age on history and evidence that no claim rests on go by themselves, once an

@@ -3,7 +3,7 @@
 //! no more memory than what there is to remember.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -56,7 +56,7 @@ impl Ground {
 /// Changes that wait to be written.
 #[derive(Debug)]
 pub(super) struct Pending {
-    claims: HashMap<Key, Option<Span>>,
+    claims: BTreeMap<Key, Option<Span>>,
     grounds: HashMap<(IpNet, Holder), Ground>,
     /// What the lines of the grounds take.
     lines: usize,
@@ -71,6 +71,9 @@ pub(super) struct Pending {
     /// What is pending is all there is: rows that are not in it go. Then it is as large as the
     /// ledger, and has no other bound.
     whole: bool,
+    /// All claims, as far as they were given since [`Pending::begin_gathering`], with what has changed
+    /// since.
+    gathering: Option<BTreeMap<Key, Option<Span>>>,
     /// Too much was pending: no claim is recorded until all of them are given again, and nobody is
     /// told that one is.
     overflowed: bool,
@@ -83,7 +86,7 @@ pub(super) struct Pending {
 impl Default for Pending {
     fn default() -> Pending {
         Pending {
-            claims: HashMap::new(),
+            claims: BTreeMap::new(),
             grounds: HashMap::new(),
             lines: 0,
             history: HashMap::new(),
@@ -93,6 +96,7 @@ impl Default for Pending {
             asks: Vec::new(),
             barriers: Vec::new(),
             whole: false,
+            gathering: None,
             overflowed: false,
             max_claims: MIN_CLAIMS,
             lost: 0,
@@ -116,6 +120,11 @@ impl Pending {
     }
 
     pub(super) fn claim(&mut self, key: Key, span: Option<Span>) {
+        match (&mut self.gathering, span) {
+            (Some(all), Some(_)) => _ = all.insert(key.clone(), span),
+            (Some(all), None) => _ = all.remove(&key),
+            (None, _) => {}
+        }
         if self.overflowed {
             return;
         }
@@ -134,7 +143,7 @@ impl Pending {
 
     /// Gives the claims up, and those who wait for them.
     fn overflow(&mut self) {
-        self.claims = HashMap::new();
+        self.claims = BTreeMap::new();
         self.barriers = Vec::new();
         (self.whole, self.overflowed) = (false, true);
     }
@@ -207,15 +216,25 @@ impl Pending {
         }
     }
 
-    /// All claims and positions that there are.
-    pub(super) fn replace(
-        &mut self,
-        claims: HashMap<Key, Option<Span>>,
-        positions: HashMap<Arc<str>, Option<Position>>,
-    ) {
-        self.claims = claims;
-        self.positions = positions;
-        (self.whole, self.overflowed) = (true, false);
+    /// All claims come next, some at a time.
+    pub(super) fn begin_gathering(&mut self) {
+        self.gathering = Some(BTreeMap::new());
+    }
+
+    /// Some of all claims.
+    pub(super) fn gather(&mut self, claims: Vec<(Key, Span)>) {
+        if let Some(all) = &mut self.gathering {
+            all.extend(claims.into_iter().map(|(key, span)| (key, Some(span))));
+        }
+    }
+
+    /// What was gathered is all claims that there are, and these are all positions.
+    pub(super) fn replace(&mut self, positions: HashMap<Arc<str>, Option<Position>>) {
+        if let Some(all) = self.gathering.take() {
+            self.claims = all;
+            self.positions = positions;
+            (self.whole, self.overflowed) = (true, false);
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {
@@ -262,7 +281,8 @@ impl Pending {
     /// Everything, to be written; what comes from now on gathers here.
     pub(super) fn take(&mut self) -> Pending {
         let Pending { overflowed, max_claims, lost, .. } = *self;
-        let gathers = Pending { overflowed, max_claims, lost, ..Pending::default() };
+        let gathering = self.gathering.take();
+        let gathers = Pending { gathering, overflowed, max_claims, lost, ..Pending::default() };
         std::mem::replace(self, gathers)
     }
 
@@ -270,11 +290,13 @@ impl Pending {
     pub(super) fn absorb(&mut self, later: Pending) {
         let Pending { max_claims, lost, .. } = later;
         (self.max_claims, self.lost) = (max_claims, lost);
+        let gathering = later.gathering;
         if later.overflowed {
             self.overflow();
             self.handled(later.positions, later.counts);
         } else if later.whole {
-            self.replace(later.claims, later.positions);
+            (self.claims, self.positions) = (later.claims, later.positions);
+            (self.whole, self.overflowed) = (true, false);
             self.handled([], later.counts);
         } else {
             for (key, span) in later.claims {
@@ -297,10 +319,17 @@ impl Pending {
         for done in later.barriers {
             self.barrier(done);
         }
+        // it has seen these changes already
+        self.gathering = gathering;
     }
 
-    /// Writes all of it in one transaction.
-    pub(super) fn write(&self, db: &mut Connection, boot: i64) -> rusqlite::Result<()> {
+    /// Writes all of it in one transaction; `each` is called for each row.
+    pub(super) fn write(
+        &self,
+        db: &mut Connection,
+        boot: i64,
+        each: &dyn Fn(),
+    ) -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (prefix, past) in &self.asks {
             // what was told in an earlier try stays
@@ -309,9 +338,9 @@ impl Pending {
         if self.whole {
             transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
         }
-        self.write_claims(&transaction, boot)?;
-        self.write_history(&transaction)?;
-        self.write_grounds(&transaction)?;
+        self.write_claims(&transaction, boot, each)?;
+        self.write_history(&transaction, each)?;
+        self.write_grounds(&transaction, each)?;
         self.write_positions(&transaction)?;
         self.write_counts(&transaction)?;
         self.write_unban_marks(&transaction)?;
@@ -326,7 +355,7 @@ impl Pending {
         }
     }
 
-    fn write_claims(&self, db: &Connection, boot: i64) -> rusqlite::Result<()> {
+    fn write_claims(&self, db: &Connection, boot: i64, each: &dyn Fn()) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached(
             "INSERT INTO claims (prefix, holder, ports, since, until, boot, boot_until)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -346,6 +375,7 @@ impl Pending {
         // In the table's order: neighbours share a page.
         claims.sort_unstable_by(|a, b| (&a.0, &a.1, &a.2).cmp(&(&b.0, &b.1, &b.2)));
         for (prefix, holder, ports, span) in claims {
+            each();
             match span {
                 Some(Span { since, until, boot_until }) => {
                     put.execute(params![prefix, holder, ports, since, until, boot, boot_until])?
@@ -356,24 +386,26 @@ impl Pending {
         Ok(())
     }
 
-    fn write_history(&self, db: &Connection) -> rusqlite::Result<()> {
+    fn write_history(&self, db: &Connection, each: &dyn Fn()) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached(
             "INSERT INTO history (prefix, holder, bans, last) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT DO UPDATE SET bans = bans + excluded.bans, last = max(last, excluded.last)",
         )?;
         for ((prefix, holder), (bans, last)) in &self.history {
+            each();
             put.execute(params![prefix.to_string(), holder_text(holder), bans, last])?;
         }
         Ok(())
     }
 
-    fn write_grounds(&self, db: &Connection) -> rusqlite::Result<()> {
+    fn write_grounds(&self, db: &Connection, each: &dyn Fn()) -> rusqlite::Result<()> {
         let mut put = db.prepare_cached(
             "INSERT OR REPLACE INTO evidence
              (prefix, holder, at, failures, reason, lines, bantime, fields)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         for ((prefix, holder), ground) in &self.grounds {
+            each();
             let Ground { at, failures, reason, lines, bantime, fields } = ground;
             let (prefix, holder) = (prefix.to_string(), holder_text(holder));
             put.execute(params![prefix, holder, at, failures, reason, lines, bantime, fields])?;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What identifies a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) prefix: IpNet,
     pub(super) holder: Holder,

@@ -648,9 +648,11 @@ fn a_barrier_vouches_for_everything_before_it() {
             0 if pending.is_overflowed() || random(5) == 0 => {
                 let claims = ledger.iter().map(|(number, until)| {
                     let span = Span { since: 0, until: Some(*until), boot_until: None };
-                    (Key::of(&numbered(*number)), Some(span))
+                    (Key::of(&numbered(*number)), span)
                 });
-                pending.replace(claims.collect(), HashMap::new());
+                pending.begin_gathering();
+                pending.gather(claims.collect());
+                pending.replace(HashMap::new());
             }
             0..12 => {
                 let until = i64::try_from(random(1000)).unwrap();
@@ -685,7 +687,7 @@ fn a_barrier_vouches_for_everything_before_it() {
             assert!(told.try_recv().is_err());
             continue;
         }
-        taken.write(&mut disk.connection, disk.boot).unwrap();
+        taken.write(&mut disk.connection, disk.boot, &|| ()).unwrap();
         taken.tell();
         if told.try_recv().is_ok() {
             vouched += 1;

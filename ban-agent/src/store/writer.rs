@@ -188,13 +188,15 @@ pub(super) struct Shared {
     busy: AtomicBool,
     /// … and somebody has given up waiting with it.
     stuck: AtomicBool,
-    /// The claims have to be given again ([`super::Store::snapshot`]).
+    /// The claims have to be given again ([`super::Store::begin_gathering`]).
     pub(super) wants_snapshot: AtomicBool,
     /// Counts the files that were opened: a reader follows.
     pub(super) generation: AtomicU64,
     /// While a test holds it, the disk does not answer.
     #[cfg(test)]
     pub(super) hang: Mutex<()>,
+    /// Rows that were handed to SQLite: a disk that takes some answers.
+    pub(super) rows: AtomicU64,
     /// Transactions that reached the disk.
     pub(super) commits: AtomicU64,
     /// Age at which history and evidence without a claim go.
@@ -374,7 +376,8 @@ impl Writer {
             None => self.reopen(pending.is_whole())?,
         };
         let database = self.database.insert(database);
-        match pending.write(&mut database.connection, database.boot) {
+        let each = || _ = self.shared.rows.fetch_add(1, Ordering::Relaxed);
+        match pending.write(&mut database.connection, database.boot, &each) {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 Ok(())

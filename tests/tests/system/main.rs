@@ -7,6 +7,7 @@ mod alarms;
 mod apache;
 mod backlog;
 mod breaker;
+mod bulk;
 mod confined;
 mod crash;
 mod entries;

@@ -4,6 +4,7 @@
 //! Raw lines are searched for texts without which no pattern can match; only what remains is
 //! decoded, loses its time stamp and meets the patterns.
 
+mod carrier;
 mod client;
 mod compile;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Failure, Filter,
+    Failure, Filter, carrier,
     client::{self, Client},
     document::{Documents, Read},
     groups::{self, Fields, Subject},
@@ -343,13 +343,32 @@ impl Scanner {
             return Outcome::Missed;
         }
         let text = String::from_utf8_lossy(line);
+        let outcome = self.read(filter, &text, stamped, suspects, now);
+        // a pattern over several lines has seen this one
+        if stamped || outcome != Outcome::Missed || filter.maxlines > 1 {
+            return outcome;
+        }
+        match carrier::carried(&text) {
+            Some((text, stamped)) => self.read(filter, &text, stamped, suspects, now),
+            None => outcome,
+        }
+    }
+
+    fn read(
+        &mut self,
+        filter: &Filter,
+        text: &str,
+        stamped: bool,
+        suspects: Suspects,
+        now: Timestamp,
+    ) -> Outcome {
         self.simulated = false;
         if let Some(documents) = &filter.documents
-            && let Some(outcome) = self.document(filter, documents, &text, stamped, suspects, now)
+            && let Some(outcome) = self.document(filter, documents, text, stamped, suspects, now)
         {
             return outcome;
         }
-        let (time, text) = if stamped { split_stamp(&text) } else { self.cut_date(&text, now) };
+        let (time, text) = if stamped { split_stamp(text) } else { self.cut_date(text, now) };
         if time.is_some() {
             self.last = time;
         }

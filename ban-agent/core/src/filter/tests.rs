@@ -613,3 +613,30 @@ fn a_list_of_ten_thousand_words_is_one_pattern() {
     let error = Filter::compile(&unknown).unwrap_err().to_string();
     assert!(error.contains("there is no list 'paths'"), "{error}");
 }
+
+#[test]
+fn lines_that_another_program_carried() {
+    let failed = "Failed password for bob from 203.0.113.7";
+    let entry = |message: &str| {
+        format!(
+            r#"{{"__REALTIME_TIMESTAMP":"1795175940000000","SYSLOG_IDENTIFIER":"x","_HOSTNAME":"edge","MESSAGE":"{message}"}}"#
+        )
+    };
+    let pattern = r"^ ?(?:edge x: )?Failed password for \S+ from <ADDR>$";
+    let missed = "Missed";
+    check(
+        &[pattern],
+        &[
+            (
+                &format!("ssh-1  | 2026-11-20T11:59:00Z {failed}"),
+                "203.0.113.7 2026-11-20T11:59:00Z",
+            ),
+            (&format!("ssh-1  | 2026-11-20 11:58:00 {failed}"), "203.0.113.7 2026-11-20T11:58:00Z"),
+            (&entry(failed), "203.0.113.7 2026-11-20T11:59:00Z"),
+            // a second line within an entry, and a prefix within the text
+            (&entry(&format!("x\\n{failed}")), missed),
+            (&format!("x ssh-1 | {failed}"), missed),
+            (&format!("ssh-1 | ssh-1 | {failed}"), missed),
+        ],
+    );
+}

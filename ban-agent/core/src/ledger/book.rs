@@ -1,9 +1,6 @@
 //! The ledger itself: every live claim, and who makes room when there are too many.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Cause, Change, Claim, Ended, Enforced, Holder, Op, Plan, Protected, Refusal,
@@ -15,6 +12,9 @@ use crate::{
     clock::Boot,
     net::{IpNet, Ports, PrefixMap},
 };
+
+/// Bans that are looked through at once when the guard changes.
+const REVIEWED: usize = 1024;
 
 /// All live claims.
 #[derive(Debug)]
@@ -31,6 +31,16 @@ pub struct Ledger {
     max_bans: usize,
     evicted: u64,
     refused: u64,
+    review: Review,
+}
+
+/// What the guard covers and has not been looked through since it changed.
+#[derive(Debug, Default)]
+struct Review {
+    /// The last one is looked through first.
+    guarded: Vec<IpNet>,
+    /// How far that was looked through.
+    after: Option<IpNet>,
 }
 
 /// A banned prefix.
@@ -96,6 +106,7 @@ impl Ledger {
             max_bans,
             evicted: 0,
             refused: 0,
+            review: Review::default(),
         }
     }
 
@@ -177,6 +188,23 @@ impl Ledger {
         prefixes.into_iter().map(|prefix| self.release(prefix, holder, plan)).sum()
     }
 
+    /// The same for the next `most` prefixes behind `after`. The last one that was looked at; `None`:
+    /// there are no more.
+    pub fn release_some(
+        &mut self,
+        holder: Option<&Holder>,
+        after: Option<IpNet>,
+        most: usize,
+        plan: &mut Plan,
+    ) -> Option<IpNet> {
+        let prefixes: Vec<IpNet> =
+            self.bans.after(after).take(most).map(|(prefix, _)| prefix).collect();
+        for prefix in &prefixes {
+            self.release(*prefix, holder, plan);
+        }
+        prefixes.last().copied().filter(|_| prefixes.len() == most)
+    }
+
     /// Lets go of exactly this claim, whatever its end.
     pub(super) fn release_claim(&mut self, claim: &Claim, plan: &mut Plan) {
         if let Some(wanted) = self.names.find(&claim.holder, &claim.ports) {
@@ -202,11 +230,17 @@ impl Ledger {
 
     /// Ends the claims whose time is up.
     pub fn expire(&mut self, now: Boot, plan: &mut Plan) {
-        while let Some((deadline, prefix)) = self.first_end()
-            && deadline <= now
-        {
+        self.expire_some(now, usize::MAX, plan);
+    }
+
+    /// The same for at most so many prefixes, those first that end first. Whether there are more.
+    pub fn expire_some(&mut self, now: Boot, most: usize, plan: &mut Plan) -> bool {
+        let due = |ledger: &Ledger| ledger.first_end().filter(|(end, _)| *end <= now);
+        for _ in 0..most {
+            let Some((_, prefix)) = due(self) else { return false };
             self.end(prefix, Cause::Expired, |claim| claim.until <= now, plan);
         }
+        due(self).is_some()
     }
 
     /// When [`Ledger::expire`] has something to do next.
@@ -224,13 +258,14 @@ impl Ledger {
         self.derived > 0
     }
 
-    /// Replaces the allow list; claims inside it end at once.
+    /// Replaces the allow list; claims inside it end: the first of them at once, the others as
+    /// [`Ledger::review`] comes to them.
     pub fn set_allowed(&mut self, prefixes: &[IpNet], plan: &mut Plan) {
         self.guard.set_allowed(prefixes);
         self.end_refused(plan);
     }
 
-    /// Replaces the never-ban set; what jails claim inside it ends at once, what the operator
+    /// Replaces the never-ban set; what jails claim inside it ends likewise, what the operator
     /// forced stays.
     pub fn set_protected(&mut self, prefixes: &[(IpNet, Protected)], plan: &mut Plan) {
         self.guard.set_protected(prefixes);
@@ -238,7 +273,7 @@ impl Ledger {
     }
 
     /// Replaces whom each jail trusts to bring others' requests; what the jail claims inside it
-    /// ends at once.
+    /// ends likewise.
     pub fn set_proxies(&mut self, of_jails: &[(Arc<str>, Vec<IpNet>)], plan: &mut Plan) {
         self.guard.set_proxies(of_jails);
         self.end_refused(plan);
@@ -380,17 +415,46 @@ impl Ledger {
     fn end_refused(&mut self, plan: &mut Plan) {
         let protected = self.guard.protected().map(|(prefix, _)| prefix);
         let guarded = self.guard.allowed().chain(protected).chain(self.guard.proxies());
-        let inside: BTreeSet<IpNet> = guarded
-            .flat_map(|guarded| self.bans.within(guarded).map(|(prefix, _)| prefix))
-            .collect();
-        for prefix in inside {
-            let Some(ban) = self.get(prefix) else { continue };
-            let holders = ban.claims.iter().map(|claim| claim.holder);
-            let refused: Vec<u32> = holders
-                .filter(|holder| self.guard.ends(prefix, self.names.holder(*holder)))
-                .collect();
-            self.end(prefix, Cause::Allowed, |claim| refused.contains(&claim.holder), plan);
+        let mut guarded: Vec<IpNet> = guarded.collect();
+        guarded.sort_unstable_by(|a, b| b.cmp(a));
+        guarded.dedup();
+        self.review = Review { guarded, after: None };
+        self.review(REVIEWED, plan);
+    }
+
+    /// Whether something may be claimed that the guard has come to cover.
+    #[must_use]
+    pub fn is_reviewing(&self) -> bool {
+        !self.review.guarded.is_empty()
+    }
+
+    /// Ends what may not be claimed any more since the guard changed, among the next `most` bans that
+    /// it covers.
+    pub fn review(&mut self, most: usize, plan: &mut Plan) {
+        let mut left = most;
+        while left > 0
+            && let Some(guarded) = self.review.guarded.last().copied()
+        {
+            let inside = self.bans.within_after(guarded, self.review.after).take(left);
+            let inside: Vec<IpNet> = inside.map(|(prefix, _)| prefix).collect();
+            inside.iter().for_each(|prefix| self.end_guarded(*prefix, plan));
+            if inside.len() < left {
+                self.review.guarded.pop();
+                self.review.after = None;
+            } else {
+                self.review.after = inside.last().copied();
+            }
+            left -= inside.len();
         }
+    }
+
+    /// Ends those claims on exactly this prefix that the guard forbids.
+    fn end_guarded(&mut self, prefix: IpNet, plan: &mut Plan) {
+        let Some(ban) = self.get(prefix) else { return };
+        let holders = ban.claims.iter().map(|claim| claim.holder);
+        let refused: Vec<u32> =
+            holders.filter(|holder| self.guard.ends(prefix, self.names.holder(*holder))).collect();
+        self.end(prefix, Cause::Allowed, |claim| refused.contains(&claim.holder), plan);
     }
 
     /// Ends the claims of `prefix` for which `gone` says so; says how many.

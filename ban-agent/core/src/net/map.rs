@@ -108,9 +108,18 @@ impl<V> PrefixMap<V> {
 
     /// Those that lie inside `prefix`, itself included.
     pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = (IpNet, &V)> {
-        let first = prefix.trunc();
-        let last = IpNet::from(prefix.broadcast());
-        self.entries.range(first..=last).map(|(&prefix, value)| (prefix, value))
+        self.within_after(prefix, None)
+    }
+
+    /// Those of them behind `after`, in the order of [`PrefixMap::iter`].
+    pub fn within_after(
+        &self,
+        prefix: IpNet,
+        after: Option<IpNet>,
+    ) -> impl Iterator<Item = (IpNet, &V)> {
+        let first = after.map_or(Bound::Included(prefix.trunc()), Bound::Excluded);
+        let last = Bound::Included(IpNet::from(prefix.broadcast()));
+        self.entries.range((first, last)).map(|(&prefix, value)| (prefix, value))
     }
 
     fn lengths_of(&self, like: IpNet) -> &[u32] {

@@ -1,5 +1,7 @@
 //! What `ban`, `unban` and `import` changed.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,11 @@ use crate::alarm::Alarm;
 pub struct Changes {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// One for each target.
+    /// One for each target; of a kind that is more than 10,000 times there, the first 10,000.
     pub changes: Vec<Change>,
+    /// How many targets each result has.
+    #[serde(default)]
+    pub counts: BTreeMap<Outcome, u64>,
     /// As in `status`.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
@@ -26,7 +31,9 @@ impl Changes {
     /// Of these targets.
     #[must_use]
     pub fn new(changes: Vec<Change>, alarms: Vec<Alarm>) -> Changes {
-        Changes { schema: SCHEMA, changes, alarms, warning: None }
+        let mut counts = BTreeMap::new();
+        changes.iter().for_each(|change| *counts.entry(change.result).or_default() += 1);
+        Changes { schema: SCHEMA, changes, counts, alarms, warning: None }
     }
 }
 
@@ -44,7 +51,7 @@ pub struct Change {
 }
 
 /// What happened to one target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It was not banned, and is.

@@ -3,7 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{alarm::Alarm, net::Ports};
+use crate::{
+    alarm::Alarm,
+    clock::{Boot, Now},
+    dataplane::Hits,
+    ledger,
+    net::{IpNet, Ports},
+};
 
 /// `list`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +42,49 @@ pub struct Ban {
     pub bytes: u64,
     /// Its ports; empty: all traffic.
     pub ports: Ports,
+}
+
+/// A live ban as the core hands it out: cheap to make, and written as a [`Ban`] elsewhere.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// What is banned.
+    pub prefix: IpNet,
+    /// Its claims, each with how often it was extended.
+    pub claims: Vec<(ledger::Claim, u32)>,
+    /// What it dropped.
+    pub hits: Hits,
+    /// When that was so.
+    pub now: Now,
+}
+
+impl From<Held> for Ban {
+    fn from(held: Held) -> Ban {
+        let Held { prefix, claims, hits, now } = held;
+        let mut ports = Ports::new();
+        if claims.iter().all(|(claim, _)| !claim.ports.is_empty()) {
+            ports = claims.iter().flat_map(|(claim, _)| claim.ports.iter().copied()).collect();
+            ports.sort_unstable();
+            ports.dedup();
+        }
+        let until = claims.iter().map(|(claim, _)| claim.until).max().unwrap_or(Boot::NEVER);
+        Ban {
+            address: prefix.addr().to_string(),
+            prefix: prefix.prefix_len(),
+            family: if matches!(prefix, IpNet::V4(_)) { 4 } else { 6 },
+            holders: claims
+                .into_iter()
+                .map(|(claim, extended)| Claim {
+                    jail: claim.holder.to_string(),
+                    until: now.wall_of(claim.until),
+                    extended,
+                })
+                .collect(),
+            until: now.wall_of(until),
+            packets: hits.packets,
+            bytes: hits.bytes,
+            ports,
+        }
+    }
 }
 
 /// One claim on a ban.

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     changes::{Change, Changes, Outcome},
     drift::Drift,
-    list::{Ban, Claim, List},
+    list::{Ban, Claim, Held, List},
     show::{Evidence, Show},
     status::{
-        ActionStatus, Events, Fill, HookStatus, Interface, JailStatus, Latency, SourceStatus,
+        ActionStatus, Events, Fill, Hold, HookStatus, Interface, JailStatus, Latency, SourceStatus,
         Status, Stopped, Trial, Verdict,
     },
 };

@@ -45,6 +45,9 @@ pub struct Status {
     pub store: String,
     /// From the moment a line was read to the moment the kernel had its ban.
     pub log_to_drop: Latency,
+    /// What has held everything else up longest, since the agent started.
+    #[serde(default)]
+    pub longest_hold: Hold,
     /// Those who listen to events, and what they missed.
     pub events: Events,
     /// The hooks, by name.
@@ -169,6 +172,15 @@ pub struct Latency {
     pub median: Option<f64>,
     /// What 99 % of them did not exceed.
     pub p99: Option<f64>,
+}
+
+/// How long the engine was held by one thing, while everything else waited.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hold {
+    /// In seconds.
+    pub seconds: f64,
+    /// By what: a verb, `offences`, or a task of the engine's own.
+    pub by: String,
 }
 
 /// Events since the agent started.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     clock::{Boot, Now},
-    control::{self, Changes, Outcome, Refusal, Term},
+    control::{self, Outcome, Refusal, Term},
     engine::Engine,
     event::{Action, Event, What},
     ledger::{self, Change, Claim, Plan},
@@ -22,7 +22,7 @@ impl Engine {
         targets: &[IpNet],
         terms: &Terms,
         now: Now,
-    ) -> Result<(Plan, Vec<Event>, Changes), Refusal> {
+    ) -> Result<(Plan, Vec<Event>, Vec<control::Change>), Refusal> {
         let holder = self.holder(terms.jail.as_deref())?;
         let until = match (terms.duration, terms.jail.as_deref()) {
             (Some(Term::For(time)), _) => now.boot.after(time),
@@ -32,6 +32,7 @@ impl Engine {
         let reason: Option<Arc<str>> = terms.reason.as_deref().map(Into::into);
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         for prefix in targets {
+            self.end_before(*prefix, &mut plan, &mut events, now);
             if !terms.force && is_wide(*prefix) {
                 changes.push(too_wide(*prefix));
                 continue;
@@ -64,7 +65,7 @@ impl Engine {
         if terms.force {
             self.allow();
         }
-        Ok((plan, events, Changes::new(changes, self.alarms(now))))
+        Ok((plan, events, changes))
     }
 
     /// Why a claim by hand is there: as is said now, or was when it was made.

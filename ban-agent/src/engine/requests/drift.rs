@@ -3,34 +3,58 @@
 use std::collections::HashSet;
 
 use crate::{
-    control::{Document, Drift, Refusal, Reply, SCHEMA},
-    engine::Engine,
+    control::{Refusal, Round, Stage},
+    dataplane::Sweep,
+    engine::{Engine, chores::PART},
     net::IpNet,
 };
 
 impl Engine {
-    pub(in crate::engine) fn drift(&mut self) -> Reply {
-        let differing = match self.differing() {
-            Ok(differing) => differing,
-            Err(error) => {
-                return Reply::Error(Refusal {
-                    code: 2,
-                    message: format!("cannot read the maps: {error:#}"),
-                    hint: None,
+    /// One part of the comparison; it changes nothing but what is known of drift, at its end.
+    pub(in crate::engine) fn compare_maps(&mut self, round: Round) -> Result<Round, Refusal> {
+        self.compare_some(round).map_err(|error| Refusal {
+            code: 2,
+            message: format!("cannot read the maps: {error:#}"),
+            hint: None,
+        })
+    }
+
+    fn compare_some(&mut self, mut round: Round) -> anyhow::Result<Round> {
+        match round.stage {
+            Some(Stage::Ledger(after)) => {
+                let wanted: Vec<_> = self
+                    .ledger
+                    .after(after)
+                    .take(PART)
+                    .map(|ban| (ban.prefix, ban.enforced()))
+                    .collect();
+                let prefixes: Vec<IpNet> = wanted.iter().map(|(prefix, _)| *prefix).collect();
+                let held = self.xdp.holds(&prefixes)?;
+                let agrees = |((_, wanted), held): &(&(IpNet, _), &Option<_>)| {
+                    held.as_ref().is_some_and(|held: &crate::ledger::Enforced| held.agrees(wanted))
+                };
+                round.missing += wanted.iter().zip(&held).filter(|pair| !agrees(pair)).count();
+                round.stage = Some(match prefixes.last() {
+                    Some(last) => Stage::Ledger(Some(*last)),
+                    None => Stage::Maps(Sweep::default()),
                 });
             }
-        };
-        let surplus = differing.iter().filter(|prefix| self.ledger.get(**prefix).is_none()).count();
-        let missing = differing.len() - surplus;
-        // what waits for the kernel is an alarm of its own
-        self.alarms.drift =
-            if self.pending.is_empty() { (missing, surplus) } else { Default::default() };
-        Reply::Done(Document::Drift(Drift {
-            schema: SCHEMA,
-            missing,
-            surplus,
-            pending: self.pending.len(),
-        }))
+            Some(Stage::Maps(mut sweep)) => {
+                let held = self.xdp.sweep(&mut sweep, PART)?;
+                round.surplus +=
+                    held.iter().filter(|prefix| self.ledger.get(**prefix).is_none()).count();
+                round.stage = (!sweep.is_over()).then_some(Stage::Maps(sweep));
+            }
+            None => {}
+        }
+        if round.stage.is_none() {
+            round.pending = self.pending.len();
+            // what waits for the kernel is an alarm of its own
+            let waits = !self.pending.is_empty();
+            let found = (round.missing, round.surplus);
+            self.alarms.drift = if waits { Default::default() } else { found };
+        }
+        Ok(round)
     }
 
     /// Where the kernel does not hold what the ledger does. Little memory for each ban: there may be

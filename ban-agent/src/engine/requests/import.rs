@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     clock::{Boot, Now},
-    control::Changes,
+    control::Change,
     engine::Engine,
     event::{Action, Event},
-    ledger::{Change, Claim, Holder, Plan},
+    ledger::{self, Claim, Holder, Plan},
     pipeline::OwnBan,
     store::import::Former,
 };
@@ -15,10 +15,15 @@ use crate::{
 impl Engine {
     /// History and evidence of all, and the claims of those whose ban still runs. The socket's end has
     /// taken off the bans that were taken over before.
-    pub(super) fn import(&mut self, formers: &[Former], now: Now) -> (Plan, Vec<Event>, Changes) {
+    pub(super) fn import(
+        &mut self,
+        formers: &[Former],
+        now: Now,
+    ) -> (Plan, Vec<Event>, Vec<Change>) {
         let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
         let mut past = Vec::new();
         for former in formers {
+            self.end_before(former.prefix, &mut plan, &mut events, now);
             self.store.former(former);
             let jail: Arc<str> = former.jail.as_str().into();
             let more = usize::try_from(former.bans).unwrap_or(usize::MAX);
@@ -38,7 +43,10 @@ impl Engine {
             let ports = ports.unwrap_or_default();
             let claim = Claim { prefix: former.prefix, holder, until, ports, derived: false };
             let change = self.ledger.claim(&claim, false, now.boot, &mut plan);
-            if matches!(change, Change::New | Change::Joined | Change::Extended) {
+            if matches!(
+                change,
+                ledger::Change::New | ledger::Change::Joined | ledger::Change::Extended
+            ) {
                 self.tell_restored(&claim, now);
                 self.store.claim(&claim, None, now);
                 events.push(Event::of(Action::Restore, &claim, now));
@@ -46,7 +54,6 @@ impl Engine {
             changes.push(self.changed(&claim, &change, now));
         }
         self.pipeline.tell_bans(past);
-        let alarms = self.alarms(now);
-        (plan, events, Changes::new(changes, alarms))
+        (plan, events, changes)
     }
 }

@@ -4,79 +4,72 @@ use std::sync::Arc;
 
 use crate::{
     clock::Now,
-    control::{self, Ban, List, Refusal, Rolled, SCHEMA},
-    dataplane::Hits,
+    control::{Ban, Held, List, Refusal, Rolled, SCHEMA},
     engine::Engine,
-    ledger::{self, Claim, Holder, Looks},
-    net::{IpNet, Ports},
+    ledger::Holder,
+    net::IpNet,
 };
+
+/// Bans whose ends are told at once.
+const ROLL: usize = 2048;
 
 impl Engine {
     /// Who is banned; the socket's end puts them in order and asks for more of them, page by page.
     pub(in crate::engine) fn roll(
         &mut self,
         jail: Option<&str>,
+        after: Option<IpNet>,
         now: Now,
     ) -> Result<Rolled, Refusal> {
         if let Some(name) = jail {
             self.known_holder(name)?;
         }
         let holder = jail.map(Holder::named);
-        let bans = self
-            .ledger
-            .iter()
-            .filter(|ban| holder.as_ref().is_none_or(|holder| ban.is_held_by(holder)))
-            .map(|ban| (ban.until(), ban.prefix))
-            .collect();
-        let alarms = self.alarms(now);
-        Ok(Rolled { list: List { schema: SCHEMA, bans: Vec::new(), alarms }, bans })
+        let (mut last, mut seen) = (None, 0);
+        let some = self.ledger.after(after).take(ROLL).inspect(|ban| {
+            last = Some(ban.prefix);
+            seen += 1;
+        });
+        let held = some.filter(|ban| holder.as_ref().is_none_or(|holder| ban.is_held_by(holder)));
+        let bans = held.map(|ban| (ban.until(), ban.prefix)).collect();
+        let list = match after {
+            Some(_) => None,
+            None => Some(List { schema: SCHEMA, bans: Vec::new(), alarms: self.alarms(now) }),
+        };
+        Ok(Rolled { list, bans, last: last.filter(|_| seen == ROLL) })
     }
 
     /// The bans of exactly these prefixes, with their counters.
-    pub(in crate::engine) fn bans(
+    pub(in crate::engine) fn page(
         &mut self,
         prefixes: &[IpNet],
         now: Now,
-    ) -> Result<Vec<Ban>, Refusal> {
+    ) -> Result<Vec<Held>, Refusal> {
         let hits = self.xdp.hits(prefixes).map_err(|error| Refusal {
             code: 2,
             message: format!("cannot read the maps: {error:#}"),
             hint: Some("`ban-agent doctor` tells more".into()),
         })?;
-        Ok(prefixes
-            .iter()
-            .zip(hits)
-            .filter_map(|(prefix, hits)| {
-                Some(describe(self.ledger.get(*prefix)?, hits, &self.looks, now))
-            })
-            .collect())
-    }
-}
-
-fn describe(ban: ledger::Ban<'_>, hits: Hits, looks: &Looks, now: Now) -> Ban {
-    let claims: Vec<Claim> = ban.claims().collect();
-    let mut ports = Ports::new();
-    if claims.iter().all(|claim| !claim.ports.is_empty()) {
-        ports = ban.enforced().ports;
-    }
-    Ban {
-        address: ban.prefix.addr().to_string(),
-        prefix: ban.prefix.prefix_len(),
-        family: if matches!(ban.prefix, IpNet::V4(_)) { 4 } else { 6 },
-        holders: claims
-            .iter()
-            .map(|claim| control::Claim {
-                jail: claim.holder.to_string(),
-                until: now.wall_of(claim.until),
-                extended: match &claim.holder {
-                    Holder::Jail(jail) => looks.extended(&(claim.prefix, Arc::clone(jail))),
+        let held = prefixes.iter().zip(hits).filter_map(|(prefix, hits)| {
+            let ban = self.ledger.get(*prefix)?;
+            let claims = ban.claims().map(|claim| {
+                let extended = match &claim.holder {
+                    Holder::Jail(jail) => self.looks.extended(&(claim.prefix, Arc::clone(jail))),
                     Holder::Manual => 0,
-                },
-            })
-            .collect(),
-        until: now.wall_of(ban.until()),
-        packets: hits.packets,
-        bytes: hits.bytes,
-        ports,
+                };
+                (claim, extended)
+            });
+            Some(Held { prefix: *prefix, claims: claims.collect(), hits, now })
+        });
+        Ok(held.collect())
+    }
+
+    /// The same as they are shown.
+    pub(in crate::engine) fn bans(
+        &mut self,
+        prefixes: &[IpNet],
+        now: Now,
+    ) -> Result<Vec<Ban>, Refusal> {
+        Ok(self.page(prefixes, now)?.into_iter().map(Ban::from).collect())
     }
 }

@@ -14,7 +14,7 @@ use self::ban::Terms;
 use super::Engine;
 use crate::{
     clock::Now,
-    control::{Call, Document, Refusal, Reply, Request},
+    control::{Call, Changes, Document, Refusal, Reply, Request},
     ledger::Holder,
 };
 
@@ -26,10 +26,10 @@ const NEAR: usize = 3;
 impl Engine {
     /// Answers one request; changes are answered once the store has them.
     pub(in crate::engine) fn answer(&mut self, call: Call, now: Now) {
-        let Call { request, reply, user } = call;
-        self.asker = user;
+        let Call { request, reply, user, more } = call;
+        (self.asker, self.early) = (user, more);
         self.reply(request, reply, now);
-        self.asker = None;
+        (self.asker, self.early) = (None, false);
     }
 
     fn reply(&mut self, request: Request, reply: oneshot::Sender<Reply>, now: Now) {
@@ -37,8 +37,8 @@ impl Engine {
             Request::Ban { targets, duration, jail, ports, reason, force } => {
                 self.ban(&targets, &Terms { duration, jail, ports, reason, force }, now)
             }
-            Request::Unban { targets, all, jail } => {
-                let decided = self.unban(&targets, all, jail, now);
+            Request::Unban { targets, all: false, jail } => {
+                let decided = self.unban(&targets, jail.as_deref(), now);
                 decided.map(|(plan, changes)| (plan, Vec::new(), changes))
             }
             Request::Import { formers } => Ok(self.import(&formers, now)),
@@ -51,6 +51,8 @@ impl Engine {
         };
         match decided {
             Ok((plan, events, changes)) => {
+                let alarms = if self.early { Vec::new() } else { self.alarms(now) };
+                let changes = Changes::new(changes, alarms);
                 let pending = (reply, Reply::Done(Document::Changes(changes)));
                 self.commit(plan, events, Some(pending), now);
             }
@@ -63,7 +65,6 @@ impl Engine {
         match request {
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::Show { address } => self.show(address, now),
-            Request::Drift => self.drift(),
             Request::Reload => match self.reload() {
                 Ok(waiting) => {
                     let mut said = format!("reloaded: {} jails run", self.config.jails.len());
@@ -87,6 +88,7 @@ impl Engine {
             | Request::Import { .. }
             | Request::Detach
             | Request::Watch { .. }
+            | Request::Drift
             | Request::List { .. } => Reply::text("sent over the socket only".into()),
         }
     }

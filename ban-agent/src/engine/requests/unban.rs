@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use crate::{
     clock::Now,
-    control::{self, Changes, Outcome, Refusal},
-    engine::Engine,
+    control::{self, Changes, Outcome, Refusal, Release, Released},
+    engine::{Engine, chores::PART},
     ledger::{Holder, Plan},
     net::IpNet,
 };
@@ -14,40 +14,62 @@ impl Engine {
     pub(super) fn unban(
         &mut self,
         targets: &[IpNet],
-        all: bool,
-        jail: Option<String>,
+        jail: Option<&str>,
         now: Now,
-    ) -> Result<(Plan, Changes), Refusal> {
-        if let Some(jail) = &jail {
+    ) -> Result<(Plan, Vec<control::Change>), Refusal> {
+        if let Some(jail) = jail {
             self.known_holder(jail)?;
         }
-        let holder = jail.as_deref().map(Holder::named);
+        let holder = jail.map(Holder::named);
         let mut plan = Plan::default();
-        self.mark_unban(targets, all, holder.as_ref(), now);
-        if all {
-            self.flush = true;
-            self.ledger.release_all(holder.as_ref(), &mut plan);
-            self.narrow(&mut plan, now);
-            let mut prefixes: Vec<IpNet> =
-                plan.ended.iter().map(|ended| ended.claim.prefix).collect();
-            prefixes.dedup();
-            let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
-            return Ok((plan, Changes::new(changes, self.alarms(now))));
-        }
+        let marked = targets.iter().map(|prefix| Some(prefix.trunc())).collect();
+        self.mark_unban(marked, holder.as_ref(), now);
         let mut release = |prefix: &IpNet| self.ledger.release(*prefix, holder.as_ref(), &mut plan);
         let counts: Vec<usize> = targets.iter().map(&mut release).collect();
         // before it is told what still covers them
         self.narrow(&mut plan, now);
         let released = targets.iter().zip(counts);
         let changes = released.map(|(prefix, count)| self.released(*prefix, count, now)).collect();
-        Ok((plan, Changes::new(changes, self.alarms(now))))
+        Ok((plan, changes))
+    }
+
+    /// One part of letting go of everybody.
+    pub(in crate::engine) fn release(&mut self, release: Release, now: Now) {
+        let Release { jail, after, reply, user } = release;
+        if let Some(jail) = &jail
+            && let Err(refusal) = self.known_holder(jail)
+        {
+            // the asker may have gone
+            return drop(reply.send(Err(refusal)));
+        }
+        let holder = jail.as_deref().map(Holder::named);
+        if after.is_none() {
+            self.mark_unban(vec![None], holder.as_ref(), now);
+            self.actions.begin_flush();
+        }
+        let mut plan = Plan::default();
+        (self.asker, self.flush) = (user, true);
+        let last = self.ledger.release_some(holder.as_ref(), after, PART, &mut plan);
+        self.narrow(&mut plan, now);
+        let mut prefixes: Vec<IpNet> = plan.ended.iter().map(|ended| ended.claim.prefix).collect();
+        prefixes.dedup();
+        let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
+        let stuck = self.commit(plan, Vec::new(), None, now);
+        self.asker = None;
+        if last.is_none() {
+            self.actions.end_flush();
+        }
+        let changes = Changes::new(changes, Vec::new());
+        let trouble = stuck.then(|| self.not_in_kernel());
+        let _ = reply.send(Ok(Released { changes, last, trouble }));
     }
 
     /// What was logged before an unban bans nobody after it, also if a crash has it read again.
-    fn mark_unban(&mut self, targets: &[IpNet], all: bool, holder: Option<&Holder>, now: Now) {
-        let everybody = all.then_some(None);
-        let prefixes = targets.iter().map(|prefix| Some(prefix.trunc()));
-        let unbanned: Vec<Option<IpNet>> = everybody.into_iter().chain(prefixes).collect();
+    /// `None`: everybody.
+    fn mark_unban(&mut self, unbanned: Vec<Option<IpNet>>, holder: Option<&Holder>, now: Now) {
+        if unbanned.is_empty() {
+            return;
+        }
         let of_whom = |prefix: &Option<IpNet>| (*prefix, holder.cloned());
         let given = Instant::now();
         self.pipeline.forgive(unbanned.iter().map(of_whom).collect(), given);

@@ -1,5 +1,5 @@
 //! What stands before a document in its line: nothing, or the header of syslog (RFC 3164, RFC 5424,
-//! with an ISO date), of the journal as text, or of a container's engine (CRI). Whatever else stands
+//! with an ISO date), of the journal as text, of a container's engine (CRI), or Caddy's own. Whatever else stands
 //! there may be a client's text, so that such a line holds no document.
 
 use std::sync::OnceLock;
@@ -19,6 +19,12 @@ const HEADER: &str = r#"(?x)^
     |
         # the engine of a container, a whole line
         \d{4}-\d\d-\d\dT\S+\x20std(?:out|err)\x20F\x20(?:\w+\x20)?
+    |
+        # a time alone
+        \d{4}-\d\d-\d\d[T\x20]\d\d:\d\d:\d\d\S*\x20
+    |
+        # Caddy's `format console` (zap, zapcore/console_encoder.go)
+        \d{4}/\d\d/\d\d\x20\d\d:\d\d:\d\d(?:\.\d+)?\t(?:\x1b\[\d+m)?[A-Z]+(?:\x1b\[0m)?\thttp\.log\.access\S*\t[\w\x20]+\t
     |
         (?:
             (?:[A-Z][a-z]{2}\x20)? [A-Z][a-z]{2}\x20[\x20\d]\d\x20\d\d:\d\d:\d\d(?:\.\d+)? (?:\x20\d{4})? \x20

@@ -112,7 +112,15 @@ pub(super) enum Bad {
 }
 
 /// Texts of the wanted paths, by their number.
-type Values = Vec<Option<String>>;
+pub(super) type Values = Vec<Option<String>>;
+
+/// The texts at these paths of one JSON document; `None`: it is no evidence.
+pub(super) fn texts(document: &str, paths: &[&str]) -> Option<Values> {
+    let mut all = Paths::new(Form::Json);
+    let places: Vec<_> = paths.iter().map(|path| all.add(path)).collect();
+    let mut values = json::read(document, &all).ok()?;
+    Some(places.iter().map(|at| values.get_mut(*at).and_then(Option::take)).collect())
+}
 
 /// Compiled.
 #[derive(Debug)]

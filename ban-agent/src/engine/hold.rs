@@ -1,0 +1,44 @@
+//! How long the core is held by one thing: everything else waits meanwhile (law 11).
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::{control::Hold, metrics::Histogram};
+
+/// What holds the core for longer than this is logged.
+const LONG: Duration = Duration::from_millis(20);
+
+/// Measures every hold.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    histogram: Histogram,
+    longest: (Duration, &'static str),
+}
+
+impl Holds {
+    pub(super) fn histogram(&self) -> Histogram {
+        self.histogram.clone()
+    }
+
+    /// The longest since the start, and what it was.
+    pub(super) fn longest(&self) -> Hold {
+        let (time, what) = self.longest;
+        Hold { seconds: time.as_secs_f64(), by: what.to_owned() }
+    }
+}
+
+impl Engine {
+    /// Does `work`, and notes how long it has taken.
+    pub(super) fn held(&mut self, what: &'static str, work: impl FnOnce(&mut Engine)) {
+        let begun = Instant::now();
+        work(self);
+        let time = begun.elapsed();
+        self.holds.histogram.observe(time.as_secs_f64());
+        if time > self.holds.longest.0 {
+            self.holds.longest = (time, what);
+        }
+        if time > LONG {
+            log::debug!("{what} held everything else up for {time:.1?}");
+        }
+    }
+}
