@@ -64,12 +64,11 @@ pub(super) struct Required {
     pub score: usize,
 }
 
-/// The best set for a pattern in `regex` syntax; `None` if a match need not contain anything.
-pub(super) fn required(pattern: &str) -> Option<Required> {
-    let hir = regex_syntax::Parser::new().parse(pattern).ok()?;
-    let exact = best(walk(&hir, false), false);
+/// The best set for a pattern; `None` if a match need not contain anything.
+pub(super) fn required(hir: &Hir) -> Option<Required> {
+    let exact = best(walk(hir, false), false);
     // Patterns without regard to case spell each letter as a class of two.
-    let folded = best(walk(&hir, true), true);
+    let folded = best(walk(hir, true), true);
     match (exact, folded) {
         (Some(exact), Some(folded)) if folded.score > exact.score + 2 => Some(folded),
         (None, folded) => folded,
@@ -294,15 +293,16 @@ fn longest_piece(text: &[u8]) -> &[u8] {
 
 /// How rare a text is thought to be.
 pub(super) fn weight(text: &[u8]) -> usize {
-    let lower = text.to_ascii_lowercase();
-    let words = lower.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let telling: usize = words
-        .map(|word| match std::str::from_utf8(word) {
-            Ok(word) if COMMON.iter().any(|common| common.contains(word)) => 0,
-            _ => word.len(),
-        })
-        .sum();
+    let words = text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let telling: usize = words.map(|word| if is_common(word) { 0 } else { word.len() }).sum();
     telling * 2 + text.len().min(8)
+}
+
+/// Whether it is a part of a common word.
+fn is_common(part: &[u8]) -> bool {
+    COMMON.iter().any(|common| {
+        common.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+    })
 }
 
 fn score(texts: &[Vec<u8>]) -> usize {
@@ -315,7 +315,8 @@ mod tests {
     use super::*;
 
     fn check(pattern: &str, expected: &[&str]) {
-        let got: Option<Vec<String>> = required(pattern).map(|required| {
+        let hir = regex_syntax::Parser::new().parse(pattern).unwrap();
+        let got: Option<Vec<String>> = required(&hir).map(|required| {
             required.texts.into_iter().map(|text| String::from_utf8(text).unwrap()).collect()
         });
         let expected: Vec<String> = expected.iter().map(|&text| text.to_owned()).collect();

@@ -12,6 +12,7 @@ mod dialect;
 mod document;
 mod groups;
 mod host;
+mod linear;
 mod literals;
 mod multiline;
 mod pattern;

@@ -3,8 +3,11 @@
 
 use std::ops::Range;
 
+use regex_syntax::hir::Hir;
+
 use super::{
     Error,
+    linear::{self, Linear, SIZE_LIMIT, plain},
     literals::{self, Required},
     port, python, tags,
     words::{self, Words},
@@ -12,8 +15,6 @@ use super::{
 
 /// Steps that the backtracking engine may take on one line.
 const BACKTRACK_LIMIT: usize = 200_000;
-/// Bytes that one compiled pattern may take.
-const SIZE_LIMIT: usize = 64 << 20;
 
 /// Where a pattern stood in the configuration, for messages.
 #[derive(Clone, Copy, Debug)]
@@ -71,19 +72,20 @@ impl Pattern {
         let listed = words::expand(source, place.words).map_err(bad)?;
         let expanded = tags::expand(&listed, names);
         let text = python::translate(&expanded, multiline).map_err(bad)?;
-        let engine = if text.fancy {
-            Engine::backtracking(&text.exact, Some(&text.loose))
+        let (engine, hir) = if text.fancy {
+            Engine::backtracking(&text.exact, Some(&text.loose)).map_err(bad)?
         } else {
-            Engine::linear(&text.exact)
+            let (engine, hir) = Engine::linear(&text.exact).map_err(bad)?;
+            (engine, Some(hir))
         };
         // a long list need not be taken apart for what surrounds it
         let signed = with_signs(source, place.words, multiline);
         Ok(Pattern {
-            engine: engine.map_err(bad)?,
+            engine,
             required: signed
                 .as_deref()
                 .and_then(|signed| literals::listed(signed, place.words))
-                .or_else(|| literals::required(&text.loose)),
+                .or_else(|| hir.as_ref().and_then(literals::required)),
             optional_port: port::optional(signed.as_deref().unwrap_or(&text.loose)),
         })
     }
@@ -126,10 +128,10 @@ pub(super) struct Engine {
 
 #[derive(Debug)]
 enum Kind {
-    Linear(regex::Regex),
+    Linear(Linear),
     Backtracking {
         /// Matches wherever `exact` does, in linear time.
-        loose: Option<regex::Regex>,
+        loose: Option<Linear>,
         exact: fancy_regex::Regex,
     },
 }
@@ -137,24 +139,27 @@ enum Kind {
 impl Engine {
     /// Compiles a pattern in Rust's syntax, by the linear engine if that can.
     pub(super) fn new(pattern: &str) -> Result<Engine, String> {
-        Engine::linear(pattern).or_else(|_| Engine::backtracking(pattern, None))
+        match Engine::linear(pattern) {
+            Ok((engine, _)) => Ok(engine),
+            Err(_) => Ok(Engine::backtracking(pattern, None)?.0),
+        }
     }
 
-    fn linear(pattern: &str) -> Result<Engine, String> {
-        let regex = compile(pattern)?;
-        let names = regex.capture_names().map(|name| name.map(Box::from)).collect();
-        Ok(Engine { kind: Kind::Linear(regex), names })
+    fn linear(pattern: &str) -> Result<(Engine, Hir), String> {
+        let (linear, hir) = Linear::new(pattern)?;
+        Ok((Engine { kind: Kind::Linear(linear), names: linear::names(&hir) }, hir))
     }
 
-    fn backtracking(pattern: &str, loose: Option<&str>) -> Result<Engine, String> {
+    /// Also returns what `loose` consists of.
+    fn backtracking(pattern: &str, loose: Option<&str>) -> Result<(Engine, Option<Hir>), String> {
         let exact = fancy_regex::RegexBuilder::new(pattern)
             .backtrack_limit(BACKTRACK_LIMIT)
             .delegate_size_limit(SIZE_LIMIT)
             .build()
             .map_err(|error| plain(&error.to_string()))?;
         let names = exact.capture_names().map(|name| name.map(Box::from)).collect();
-        let loose = loose.map(compile).transpose()?;
-        Ok(Engine { kind: Kind::Backtracking { loose, exact }, names })
+        let (loose, hir) = loose.map(Linear::new).transpose()?.unzip();
+        Ok((Engine { kind: Kind::Backtracking { loose, exact }, names }, hir))
     }
 
     /// Names and indices of the named groups.
@@ -165,10 +170,9 @@ impl Engine {
 
     fn is_match(&self, text: &str) -> Result<bool, LimitHit> {
         match &self.kind {
-            Kind::Linear(regex) => Ok(regex.is_match(text)),
+            Kind::Linear(linear) => linear.is_match(text),
             Kind::Backtracking { loose, exact } => {
-                let may = loose.as_ref().is_none_or(|loose| loose.is_match(text));
-                Ok(may && exact.is_match(text).map_err(|_| LimitHit)?)
+                Ok(may(loose.as_ref(), text)? && exact.is_match(text).map_err(|_| LimitHit)?)
             }
         }
     }
@@ -176,11 +180,9 @@ impl Engine {
     /// The first match and its groups.
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         match &self.kind {
-            Kind::Linear(regex) => Ok(regex.captures(text).map(|captures| {
-                Groups(captures.iter().map(|group| group.map(|group| group.range())).collect())
-            })),
+            Kind::Linear(linear) => linear.captures(text),
             Kind::Backtracking { loose, exact } => {
-                if loose.as_ref().is_some_and(|loose| !loose.is_match(text)) {
+                if !may(loose.as_ref(), text)? {
                     return Ok(None);
                 }
                 let captures = exact.captures(text).map_err(|_| LimitHit)?;
@@ -192,16 +194,7 @@ impl Engine {
     }
 }
 
-fn compile(pattern: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(SIZE_LIMIT)
-        .build()
-        .map_err(|error| plain(&error.to_string()))
-}
-
-/// An engine's message on one line.
-fn plain(message: &str) -> String {
-    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
-    let last = lines.next_back().unwrap_or_default();
-    last.trim_start_matches("error: ").to_owned()
+/// Whether a text may match what `loose` is looser than.
+fn may(loose: Option<&Linear>, text: &str) -> Result<bool, LimitHit> {
+    loose.map_or(Ok(true), |loose| loose.is_match(text))
 }
