@@ -158,17 +158,12 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
 
 /// What is lost where a pattern leaves open whether a port follows the address.
 fn optional_ports(jail: &jail::Spec) -> Option<String> {
-    let filter = Filter::compile(&jail.rules.filter).ok()?;
-    let at = filter.optional_ports().next()?;
-    let (key, pattern) = match at {
-        Some(index) => ("failregex", jail.rules.filter.failregex.get(index)),
-        None => ("prefregex", jail.rules.filter.prefregex.as_ref()),
-    };
+    let (key, pattern) = jail.rules.filter.optional_ports().next()?;
     Some(format!(
-        "jail {}: {key} '{}' lets ':PORT' follow an IPv6 address without brackets, or not: lines \
+        "jail {}: {key} '{pattern}' lets ':PORT' follow an IPv6 address without brackets, or not: lines \
          in which the last group of the address may be a port count for nobody. If the port is \
          always there, make it so: <ADDR>:\\d+",
-        jail.rules.name, pattern?
+        jail.rules.name
     ))
 }
 

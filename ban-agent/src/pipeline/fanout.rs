@@ -266,8 +266,8 @@ mod tests {
         };
         sender.send(batch).await.unwrap();
         let delivery = lines[0].recv().await.unwrap();
-        // the second without regard to case: the jail's own pass tells
-        assert_eq!((delivery.starts, delivery.count), (Some(vec![5, 24]), 4));
+        let starts: Vec<u32> = delivery.starts.unwrap().iter().map(|start| start.at).collect();
+        assert_eq!((starts, delivery.count), (vec![5], 4), "as the pattern has it");
         assert_eq!(lines[2].recv().await.unwrap().starts, None);
         assert!(lines[1].try_recv().is_err(), "nothing for it");
         let counted = counters.iter().map(|counters| counters.lines.load(Ordering::Relaxed));

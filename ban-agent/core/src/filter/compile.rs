@@ -115,17 +115,6 @@ impl Filter {
         &self.name
     }
 
-    /// Whether a pattern takes an IPv6 address with `:PORT` behind it and without, so that some
-    /// addresses without brackets name nobody. The patterns, as their indices in `failregex`;
-    /// `None`: prefregex.
-    pub fn optional_ports(&self) -> impl Iterator<Item = Option<usize>> {
-        let numbered = self.failregex.iter().enumerate();
-        let failregex = numbered.map(|(index, pattern)| (Some(index), pattern));
-        let prefregex = self.prefregex.iter().map(|pattern| (None, pattern));
-        let all = prefregex.chain(failregex);
-        all.filter(|(_, pattern)| pattern.optional_port).map(|(index, _)| index)
-    }
-
     /// Whether lines that a container engine wrapped are tried as they stand in its file, too.
     #[must_use]
     pub fn is_wrapped(&self) -> bool {

@@ -22,7 +22,7 @@ pub(super) fn collect(pattern: &Pattern, groups: &Groups, text: &str) -> Fields 
             fields.insert("glued".to_owned(), String::new());
             continue;
         }
-        if name == "ip6" && pattern.optional_port && host::may_hold_port(text, &range) {
+        if name == "ip6" && pattern.optional_port() && host::may_hold_port(text, &range) {
             fields.insert("glued".to_owned(), String::new());
             fields.insert("unclear".to_owned(), String::new());
             continue;

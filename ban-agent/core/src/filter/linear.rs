@@ -3,7 +3,7 @@
 //! meet an engine whose classes hold nothing else: it is small, and made in well under a
 //! millisecond. Only the first other text has the whole one made.
 
-use std::{ops::Range, sync::OnceLock};
+use std::sync::OnceLock;
 
 use regex_automata::meta;
 use regex_syntax::hir::{self, Hir, HirKind, Look};
@@ -73,8 +73,10 @@ fn parse(source: &str) -> Result<Hir, String> {
 }
 
 fn compile(hir: &Hir) -> Result<meta::Regex, String> {
-    let config =
-        meta::Config::new().nfa_size_limit(Some(SIZE_LIMIT)).hybrid_cache_capacity(CACHE).dfa(false);
+    let config = meta::Config::new()
+        .nfa_size_limit(Some(SIZE_LIMIT))
+        .hybrid_cache_capacity(CACHE)
+        .dfa(false);
     meta::Builder::new().configure(config).build_from_hir(hir).map_err(|error| {
         match error.size_limit() {
             Some(limit) => format!("the compiled pattern would take more than {limit} bytes"),
@@ -156,10 +158,9 @@ fn to_ascii(hir: &Hir) -> Hir {
             sub: Box::new(to_ascii(&repetition.sub)),
             ..repetition.clone()
         }),
-        HirKind::Capture(capture) => Hir::capture(hir::Capture {
-            sub: Box::new(to_ascii(&capture.sub)),
-            ..capture.clone()
-        }),
+        HirKind::Capture(capture) => {
+            Hir::capture(hir::Capture { sub: Box::new(to_ascii(&capture.sub)), ..capture.clone() })
+        }
         HirKind::Concat(parts) => Hir::concat(all(parts)),
         HirKind::Alternation(parts) => Hir::alternation(all(parts)),
         HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) => hir.clone(),
@@ -173,9 +174,36 @@ mod tests {
     use super::*;
 
     const PIECES: &[&str] = &[
-        r"\w", r"\W", r"\d", r"\S", r"\s", ".", r"\b", r"\B", r"\b{start}", r"\b{end-half}", "(", "(?:",
-        "(?i:", ")", ")", "|", "*", "+?", "{0,2}", "{0}", "k", "s", "[^a]", "[a-c\u{e4}]", "\u{e4}", " ",
-        "^", "$", "a", "(?<n>",
+        r"\w",
+        r"\W",
+        r"\d",
+        r"\S",
+        r"\s",
+        ".",
+        r"\b",
+        r"\B",
+        r"\b{start}",
+        r"\b{end-half}",
+        "(",
+        "(?:",
+        "(?i:",
+        ")",
+        ")",
+        "|",
+        "*",
+        "+?",
+        "{0,2}",
+        "{0}",
+        "k",
+        "s",
+        "[^a]",
+        "[a-c\u{e4}]",
+        "\u{e4}",
+        " ",
+        "^",
+        "$",
+        "a",
+        "(?<n>",
     ];
 
     proptest! {

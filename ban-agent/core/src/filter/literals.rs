@@ -300,9 +300,8 @@ pub(super) fn weight(text: &[u8]) -> usize {
 
 /// Whether it is a part of a common word.
 fn is_common(part: &[u8]) -> bool {
-    COMMON.iter().any(|common| {
-        common.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
-    })
+    let lower = part.to_ascii_lowercase();
+    COMMON.iter().any(|common| common.as_bytes().windows(lower.len()).any(|window| window == lower))
 }
 
 fn score(texts: &[Vec<u8>]) -> usize {

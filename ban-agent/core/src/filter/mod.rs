@@ -10,6 +10,7 @@ mod compile;
 #[cfg(test)]
 mod dialect;
 mod document;
+mod finder;
 mod groups;
 mod host;
 mod linear;
@@ -37,7 +38,7 @@ use crate::net::IpNet;
 pub use compile::Filter;
 pub use document::{Conditions, Form, Spec as Document, Wanted};
 pub use scan::{Counts, MAX_LINE, Outcome, Scanner, lines_in};
-pub use shared::{SharedPrefilter, Starts};
+pub use shared::{SharedPrefilter, Start, Starts};
 pub use words::Words;
 
 /// A filter in fail2ban's words, before it is compiled. Tags and interpolation of fail2ban's own
@@ -109,6 +110,19 @@ impl Spec {
         self.failregex.iter().chain(&self.prefregex).any(names)
             || document.clone().any(|document| document.fields.contains_key(name))
             || document.flat_map(Document::patterns).any(names)
+    }
+
+    /// The patterns that take an IPv6 address with `:PORT` behind it and without, so that some
+    /// addresses without brackets name nobody, each with its key; one that does not compile is none.
+    pub fn optional_ports(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let of = |key, pattern, multiline| (key, String::as_str(pattern), multiline);
+        let prefregex = self.prefregex.iter().map(move |pattern| of("prefregex", pattern, false));
+        let several = self.maxlines > 1;
+        let failregex = self.failregex.iter().map(move |pattern| of("failregex", pattern, several));
+        prefregex.chain(failregex).filter_map(|(key, source, multiline)| {
+            pattern::optional_port(source, &self.words, self.usedns, multiline)
+                .then_some((key, source))
+        })
     }
 
     /// What a failure can come of, as people read it, by the index that [`Failure::pattern`] has.

@@ -1,7 +1,7 @@
 //! One compiled pattern: the linear engine where it can, a backtracking one with a limit where it
 //! must. Knows groups by name, nothing of what they mean.
 
-use std::ops::Range;
+use std::{ops::Range, sync::OnceLock};
 
 use regex_syntax::hir::Hir;
 
@@ -33,8 +33,10 @@ pub(super) struct Pattern {
     engine: Engine,
     /// Texts of which each match contains one.
     pub required: Option<Required>,
-    /// An address may be followed by `:PORT`, or not.
-    pub optional_port: bool,
+    /// Its loose text, with a sign for each of its lists.
+    loose: Box<str>,
+    /// An address may be followed by `:PORT`, or not; found out when it matters.
+    optional_port: OnceLock<bool>,
 }
 
 /// The groups of a match as ranges of the text, by index; 0 is the whole match.
@@ -86,8 +88,14 @@ impl Pattern {
                 .as_deref()
                 .and_then(|signed| literals::listed(signed, place.words))
                 .or_else(|| hir.as_ref().and_then(literals::required)),
-            optional_port: port::optional(signed.as_deref().unwrap_or(&text.loose)),
+            loose: signed.unwrap_or(text.loose).into(),
+            optional_port: OnceLock::new(),
         })
+    }
+
+    /// Whether an address may be followed by `:PORT`, or not.
+    pub(super) fn optional_port(&self) -> bool {
+        *self.optional_port.get_or_init(|| port::optional(&self.loose))
     }
 
     /// Names and indices of the named groups.
@@ -109,6 +117,13 @@ impl Pattern {
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         self.engine.captures(text)
     }
+}
+
+/// Whether an address in a pattern may be followed by `:PORT`, or not.
+pub(super) fn optional_port(source: &str, words: &Words, names: bool, multiline: bool) -> bool {
+    let loose = with_signs(source, words, multiline)
+        .or_else(|| Some(python::translate(&tags::expand(source, names), multiline).ok()?.loose));
+    loose.is_some_and(|loose| port::optional(&loose))
 }
 
 /// The pattern with a sign for each of its lists, as an engine would take it; `None`: it has none.

@@ -1,9 +1,15 @@
 //! Rejects lines by their raw bytes: a line that holds none of the texts which the patterns need
 //! cannot match. One pass over a whole buffer, without looking at lines at all.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind, Span, packed};
+use std::{
+    collections::BTreeMap,
+    ops::{BitOrAssign, ControlFlow},
+    sync::OnceLock,
+};
 
-use super::literals::Required;
+use aho_corasick::{Span, packed};
+
+use super::{finder::Finder, literals::Required};
 
 /// More patterns than this share the last bit of a [`Suspects`].
 const BITS: usize = 63;
@@ -20,32 +26,31 @@ impl Suspects {
 
     /// Whether the pattern at `index` may match.
     pub(super) fn holds(self, index: usize) -> bool {
-        self.0 & bit(index) != 0
+        self.0 & Suspects::one(index).0 != 0
+    }
+
+    fn one(index: usize) -> Suspects {
+        Suspects(1 << index.min(BITS))
     }
 }
 
-fn bit(index: usize) -> u64 {
-    1 << index.min(BITS)
+impl BitOrAssign for Suspects {
+    fn bitor_assign(&mut self, other: Suspects) {
+        self.0 |= other.0;
+    }
 }
 
-/// Finds the first of the texts.
-#[derive(Debug)]
-enum First {
-    /// Many bytes at a time: where the processor can, and the texts are few and as written.
-    Packed(packed::Searcher),
-    Automaton(AhoCorasick),
-}
-
-/// The compiled texts.
+/// The texts, compiled where they are looked for: filters that read a log together do so together.
 #[derive(Debug)]
 pub(super) struct Prefilter {
-    /// Stops at the first text.
-    any: First,
-    /// Finds every text of one line; its patterns are those of `bits`.
-    all: AhoCorasick,
-    /// The patterns that each text stands for.
-    bits: Vec<u64>,
-    texts: Vec<Vec<u8>>,
+    /// With the patterns that need each.
+    texts: Vec<(Vec<u8>, Suspects)>,
+    /// ASCII case is disregarded.
+    fold: bool,
+    /// Finds the first text, many bytes at a time: where the processor can, and the texts are few
+    /// and as written.
+    packed: OnceLock<Option<packed::Searcher>>,
+    finder: OnceLock<Finder>,
 }
 
 impl Prefilter {
@@ -56,71 +61,72 @@ impl Prefilter {
         failregex: &[Option<&Required>],
     ) -> Option<Prefilter> {
         let each: Option<Vec<_>> = failregex.iter().copied().collect();
-        let mut texts: Vec<(Vec<u8>, u64)> = Vec::new();
+        let mut texts: BTreeMap<&[u8], Suspects> = BTreeMap::new();
         let mut fold = false;
-        let mut add = |text: &[u8], bits: u64| match texts.iter_mut().find(|known| known.0 == text)
-        {
-            Some(known) => known.1 |= bits,
-            None => texts.push((text.to_vec(), bits)),
-        };
+        let mut all: Vec<(&Required, Suspects)> = Vec::new();
         match (each, prefregex) {
             (Some(each), _) => {
-                for (index, required) in each.iter().enumerate() {
-                    fold |= required.fold;
-                    required.texts.iter().for_each(|text| add(text, bit(index)));
-                }
+                let one = |(index, required)| (required, Suspects::one(index));
+                all.extend(each.into_iter().enumerate().map(one));
             }
-            (None, Some(required)) => {
-                fold = required.fold;
-                required.texts.iter().for_each(|text| add(text, u64::MAX));
-            }
+            (None, Some(required)) => all.push((required, Suspects::ALL)),
             (None, None) => return None,
         }
-        let packed = || {
-            let searcher =
-                packed::Config::new().builder().extend(texts.iter().map(|t| &t.0)).build();
-            searcher.filter(|_| !fold)
-        };
-        let build = |kind| {
-            AhoCorasickBuilder::new()
-                .ascii_case_insensitive(fold)
-                .match_kind(kind)
-                .build(texts.iter().map(|text| &text.0))
-                .ok()
-        };
+        for (required, suspects) in all {
+            fold |= required.fold;
+            for text in &required.texts {
+                *texts.entry(text).or_insert(Suspects::NONE) |= suspects;
+            }
+        }
         Some(Prefilter {
-            any: match packed() {
-                Some(searcher) => First::Packed(searcher),
-                None => First::Automaton(build(MatchKind::LeftmostFirst)?),
-            },
-            all: build(MatchKind::Standard)?,
-            bits: texts.iter().map(|text| text.1).collect(),
-            texts: texts.into_iter().map(|text| text.0).collect(),
+            texts: texts.into_iter().map(|(text, suspects)| (text.to_vec(), suspects)).collect(),
+            fold,
+            packed: OnceLock::new(),
+            finder: OnceLock::new(),
         })
     }
 
-    /// The texts: a line without any of them is none that a pattern matches.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        self.texts.iter().map(Vec::as_slice)
+    /// The texts, each with the patterns that need it: a line without any of them is none that a
+    /// pattern matches.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&[u8], Suspects)> {
+        self.texts.iter().map(|(text, suspects)| (text.as_slice(), *suspects))
     }
 
-    /// Where the first text at or after `from` begins.
+    /// Whether ASCII case is disregarded.
+    pub(super) fn folds(&self) -> bool {
+        self.fold
+    }
+
+    /// A place in the first line, at or after `from`, that holds a text.
     pub(super) fn next(&self, buffer: &[u8], from: usize) -> Option<usize> {
-        let span = Span { start: from, end: buffer.len() };
-        let found = match &self.any {
-            First::Packed(searcher) => searcher.find_in(buffer, span),
-            First::Automaton(automaton) => {
-                automaton.find(aho_corasick::Input::new(buffer).span(span))
-            }
-        };
-        found.map(|found| found.start())
+        let packed = self.packed.get_or_init(|| {
+            let texts = self.texts.iter().map(|(text, _)| text);
+            let searcher = packed::Config::new().builder().extend(texts).build();
+            searcher.filter(|_| !self.fold)
+        });
+        if let Some(packed) = packed {
+            let span = Span { start: from, end: buffer.len() };
+            return packed.find_in(buffer, span).map(|found| found.start());
+        }
+        let mut first = None;
+        let _ = self.finder().each(buffer, from, &mut |hit| {
+            first = Some(hit.span.start);
+            ControlFlow::Break(())
+        });
+        first
     }
 
     /// The patterns that `line` may match.
     pub(super) fn suspects(&self, line: &[u8]) -> Suspects {
-        let found = self.all.find_overlapping_iter(line);
-        Suspects(found.fold(0, |bits, found| {
-            bits | self.bits.get(found.pattern().as_usize()).copied().unwrap_or(u64::MAX)
-        }))
+        let mut suspects = Suspects::NONE;
+        let _ = self.finder().each(line, 0, &mut |hit| {
+            suspects |= self.texts.get(hit.text).map_or(Suspects::ALL, |text| text.1);
+            ControlFlow::Continue(())
+        });
+        suspects
+    }
+
+    fn finder(&self) -> &Finder {
+        self.finder.get_or_init(|| Finder::new(self.texts().map(|(text, _)| (text, self.fold))))
     }
 }

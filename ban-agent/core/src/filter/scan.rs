@@ -19,6 +19,7 @@ use super::{
     pattern::{Groups, Pattern},
     prefilter::Suspects,
     session::Sessions,
+    shared::Start,
     time::{self, Detector, Stamp},
 };
 
@@ -187,10 +188,13 @@ impl Scanner {
     ) -> Counts {
         let count = lines_in(lines);
         let mut next = |filter: &Filter, from: usize| {
-            let Some(prefilter) = &filter.prefilter else { return Some(from) };
+            let Some(prefilter) = &filter.prefilter else {
+                return Some((from, Some(Suspects::ALL)));
+            };
             let hit = prefilter.next(lines, from)?;
             let before = lines.get(from..hit).unwrap_or_default();
-            Some(memchr::memrchr(b'\n', before).map_or(from, |newline| from + newline + 1))
+            let start = memchr::memrchr(b'\n', before).map_or(from, |newline| from + newline + 1);
+            Some((start, None))
         };
         self.scan_those(lines, count, stamped, now, &mut next, sink)
     }
@@ -202,25 +206,29 @@ impl Scanner {
     pub fn scan_at(
         &mut self,
         lines: &[u8],
-        starts: &[u32],
+        starts: &[Start],
         count: u64,
         stamped: bool,
         now: Timestamp,
         sink: &mut impl FnMut(&Failure, &[u8]),
     ) -> Counts {
         let mut starts = starts.iter();
-        let mut next = |_: &Filter, _| starts.next().and_then(|start| usize::try_from(*start).ok());
+        let mut next = |_: &Filter, _| {
+            let start = starts.next()?;
+            Some((usize::try_from(start.at).ok()?, Some(start.suspects)))
+        };
         self.scan_those(lines, count, stamped, now, &mut next, sink)
     }
 
-    /// `next`: where the next line begins that may match, at or after an offset.
+    /// `next`: where the next line begins that may match, at or after an offset, and which patterns,
+    /// if that is known.
     fn scan_those(
         &mut self,
         lines: &[u8],
         count: u64,
         stamped: bool,
         now: Timestamp,
-        next: &mut impl FnMut(&Filter, usize) -> Option<usize>,
+        next: &mut impl FnMut(&Filter, usize) -> Option<(usize, Option<Suspects>)>,
         sink: &mut impl FnMut(&Failure, &[u8]),
     ) -> Counts {
         let filter = Arc::clone(&self.filter);
@@ -228,14 +236,11 @@ impl Scanner {
         // what was not looked at begins there
         let (mut from, mut passed) = (0, 0);
         while from < lines.len() {
-            let Some(start) = next(&filter, from) else { break };
+            let Some((start, known)) = next(&filter, from) else { break };
             let (line, tail) = first_line(lines.get(start..).unwrap_or_default());
             from = lines.len() - tail.len();
-            let suspects = filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
-            // found without regard to case
-            if suspects == Suspects::NONE {
-                continue;
-            }
+            let asked = || filter.prefilter.as_ref().map_or(Suspects::ALL, |p| p.suspects(line));
+            let suspects = known.unwrap_or_else(asked);
             if self.backlog && !stamped {
                 self.look_back(lines.get(passed..start).unwrap_or_default(), now);
             }

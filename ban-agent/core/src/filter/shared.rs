@@ -1,55 +1,55 @@
 //! One pass over the lines of a log for all filters that read it: each is only shown the lines that
 //! hold a text which its patterns need.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use std::{collections::BTreeMap, ops::ControlFlow};
 
-use super::Filter;
+use super::{
+    Filter,
+    finder::{Finder, Hit},
+    prefilter::Suspects,
+};
 
-/// The texts of several filters, compiled together. What it finds is a superset of what each filter's
-/// own prefilter would find: it does not regard ASCII case.
+/// The texts of several filters, compiled together. It finds what each filter's own prefilter would.
 #[derive(Debug)]
 pub struct SharedPrefilter {
-    automaton: AhoCorasick,
-    /// The filters that each text is of, by index.
-    owners: Vec<Vec<usize>>,
+    finder: Finder,
+    /// For each text the filters that it is of, by index, and their patterns that need it.
+    owners: Vec<Vec<(usize, Suspects)>>,
     /// Filters that have to see every line.
     unfiltered: Vec<bool>,
 }
 
-/// Where in some lines those begin that one filter has to look at, in bytes, ascending.
-pub type Starts = Vec<u32>;
+/// A line that a filter has to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Where it begins, in bytes.
+    pub at: u32,
+    /// The patterns that it may match.
+    pub(super) suspects: Suspects,
+}
+
+/// The lines that one filter has to look at, in their order.
+pub type Starts = Vec<Start>;
 
 impl SharedPrefilter {
-    /// Compiles the texts of `filters`; `None` if none of them has any, or they are too many.
+    /// Compiles the texts of `filters`; `None` if none of them has any.
     pub fn new<'f>(filters: impl IntoIterator<Item = &'f Filter>) -> Option<SharedPrefilter> {
-        let mut texts: Vec<(Vec<u8>, Vec<usize>)> = Vec::new();
+        let mut texts: BTreeMap<(&[u8], bool), Vec<(usize, Suspects)>> = BTreeMap::new();
         let mut unfiltered = Vec::new();
         for (index, filter) in filters.into_iter().enumerate() {
             let prefilter = filter.prefilter.as_ref();
             unfiltered.push(prefilter.is_none());
-            for text in prefilter.into_iter().flat_map(|prefilter| prefilter.texts()) {
-                texts.push((text.to_ascii_lowercase(), vec![index]));
+            if let Some(prefilter) = prefilter {
+                for (text, suspects) in prefilter.texts() {
+                    texts.entry((text, prefilter.folds())).or_default().push((index, suspects));
+                }
             }
         }
-        texts.sort();
-        texts.dedup_by(|next, known| {
-            let same = next.0 == known.0;
-            if same && known.1.last() != next.1.last() {
-                known.1.append(&mut next.1);
-            }
-            same
-        });
         if texts.is_empty() {
             return None;
         }
-        let automaton = AhoCorasickBuilder::new()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
-            .match_kind(MatchKind::Standard)
-            .build(texts.iter().map(|(text, _)| text))
-            .ok()?;
-        let owners = texts.into_iter().map(|(_, owners)| owners).collect();
-        Some(SharedPrefilter { automaton, owners, unfiltered })
+        let finder = Finder::new(texts.keys().copied());
+        Some(SharedPrefilter { finder, owners: texts.into_values().collect(), unfiltered })
     }
 
     /// For each filter the lines that it has to look at; `None`: all of them.
@@ -63,22 +63,23 @@ impl SharedPrefilter {
         }
         // of the line at hand
         let (mut start, mut end) = (0_u32, 0);
-        for hit in self.automaton.find_overlapping_iter(lines) {
-            if hit.end() > end {
-                let before = lines.get(..hit.start()).unwrap_or_default();
+        let _ = self.finder.each(lines, 0, &mut |Hit { span, text }| {
+            if span.start >= end {
+                let before = lines.get(..span.start).unwrap_or_default();
                 let begin = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
-                let after = lines.get(hit.end()..).unwrap_or_default();
+                let after = lines.get(span.start..).unwrap_or_default();
                 start = u32::try_from(begin).unwrap_or(u32::MAX);
-                end = memchr::memchr(b'\n', after).map_or(lines.len(), |at| hit.end() + at);
+                end = memchr::memchr(b'\n', after).map_or(lines.len(), |at| span.start + at + 1);
             }
-            for owner in self.owners.get(hit.pattern().as_usize()).into_iter().flatten() {
-                if let Some(Some(starts)) = found.get_mut(*owner)
-                    && starts.last() != Some(&start)
-                {
-                    starts.push(start);
+            for (owner, suspects) in self.owners.get(text).into_iter().flatten() {
+                let Some(Some(starts)) = found.get_mut(*owner) else { continue };
+                match starts.last_mut().filter(|last| last.at == start) {
+                    Some(last) => last.suspects |= *suspects,
+                    None => starts.push(Start { at: start, suspects: *suspects }),
                 }
             }
-        }
+            ControlFlow::Continue(())
+        });
         found
     }
 }
