@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    io::{self, Read},
+    io::{self, BufRead},
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -24,15 +24,12 @@ use crate::{
     config,
     control::SCHEMA,
     event::Shown,
-    filter::{self, Filter, Scanner},
+    filter::{self, Filter, MAX_LINE, Scanner, SharedPrefilter, Start, lines_in},
     jail::{Jail, Offenders, Record, Spec},
     net::IpNet,
     pipeline::OwnBan,
     source,
 };
-
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
 
 pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
     let (config, faults) = config::load_sound(&cli.config)?;
@@ -48,11 +45,9 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         reading = config.jails.iter().filter(|spec| !counts_bans(spec)).collect();
     }
     let mut bans = Vec::new();
-    for spec in reading {
-        let mut jail = Replayed::new(spec)?;
-        jail.read(file, now)?;
-        bans.append(&mut jail.bans);
-    }
+    let mut jails = reading.into_iter().map(Replayed::new).collect::<Result<Vec<_>, _>>()?;
+    read(&mut jails, file, now)?;
+    jails.iter_mut().for_each(|jail| bans.append(&mut jail.bans));
     bans.sort_by_key(|ban| ban.at);
     let own = |ban: &Ban| OwnBan { at: ban.at, jail: ban.jail.as_str().into(), prefix: ban.prefix };
     let own: Vec<OwnBan> = bans.iter().map(own).collect();
@@ -135,47 +130,6 @@ impl Replayed {
         })
     }
 
-    fn read(&mut self, name: &str, now: Timestamp) -> Result<(), Failure> {
-        let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
-        let mut input: Box<dyn Read> = match name {
-            "-" => Box::new(io::stdin().lock()),
-            path => Box::new(source::open(Path::new(path)).map_err(failed)?),
-        };
-        self.read_all(&mut input, source::Engine::of(Path::new(name)), now).map_err(failed)
-    }
-
-    /// Reads all that `input` gives; `engine` is what wrapped its lines.
-    pub(super) fn read_all(
-        &mut self,
-        input: &mut dyn Read,
-        mut engine: Option<source::Engine>,
-        now: Timestamp,
-    ) -> io::Result<()> {
-        let mut buffer = Vec::new();
-        loop {
-            let kept = buffer.len();
-            let count = input.take(CHUNK as u64).read_to_end(&mut buffer)?;
-            // whole lines only, until the file ends
-            let whole = match memchr::memrchr(b'\n', &buffer) {
-                Some(newline) if count > 0 => newline + 1,
-                _ if count > 0 => continue,
-                _ => buffer.len(),
-            };
-            let lines = buffer.get(..whole).unwrap_or_default();
-            match &mut engine {
-                None => self.scan(lines, Lines::Plain, now),
-                Some(engine) => {
-                    let (text, raw) = engine.unwrap(lines);
-                    self.scan(&text, Lines::Wrapped(&raw), now);
-                }
-            }
-            buffer.drain(..whole);
-            if count == 0 && kept == 0 {
-                return Ok(());
-            }
-        }
-    }
-
     pub(super) fn scan(&mut self, lines: &[u8], form: Lines<'_>, now: Timestamp) {
         let Replayed { jail, scanner, banned, former, bans } = self;
         let mut sink = |failure: &filter::Failure, line: &[u8]| {
@@ -207,6 +161,9 @@ impl Replayed {
         };
         match form {
             Lines::Plain => _ = scanner.scan(lines, false, now, &mut sink),
+            Lines::Chosen(starts, count) => {
+                scanner.scan_at(lines, starts, count, false, now, &mut sink);
+            }
             Lines::Stamped => _ = scanner.scan(lines, true, now, &mut sink),
             Lines::Wrapped(raw) => _ = scanner.scan_both(lines, raw, now, &mut sink),
             Lines::Bans(bans) => {
@@ -216,10 +173,53 @@ impl Replayed {
     }
 }
 
+fn read(jails: &mut [Replayed], name: &str, now: Timestamp) -> Result<(), Failure> {
+    let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
+    let mut input: Box<dyn BufRead> = match name {
+        "-" => Box::new(io::stdin().lock()),
+        path => source::open(Path::new(path)).map_err(failed)?,
+    };
+    read_all(jails, &mut input, source::Engine::of(Path::new(name)), now).map_err(failed)
+}
+
+/// Reads all that `input` gives, once for all jails; `engine` is what wrapped its lines.
+pub(super) fn read_all(
+    jails: &mut [Replayed],
+    input: &mut dyn BufRead,
+    mut engine: Option<source::Engine>,
+    now: Timestamp,
+) -> io::Result<()> {
+    // one jail does as well by itself
+    let shared = match jails {
+        [_, _, ..] => SharedPrefilter::new(jails.iter().map(|jail| jail.scanner.filter())),
+        _ => None,
+    };
+    source::in_blocks(input, MAX_LINE, |lines| {
+        if let Some(engine) = &mut engine {
+            let (text, raw) = engine.unwrap(lines);
+            jails.iter_mut().for_each(|jail| jail.scan(&text, Lines::Wrapped(&raw), now));
+            return;
+        }
+        let chosen = shared.as_ref().map(|shared| (shared.sort(lines), lines_in(lines)));
+        for (index, jail) in jails.iter_mut().enumerate() {
+            let form = match &chosen {
+                Some((starts, count)) => match starts.get(index) {
+                    Some(Some(starts)) => Lines::Chosen(starts, *count),
+                    _ => Lines::Plain,
+                },
+                None => Lines::Plain,
+            };
+            jail.scan(lines, form, now);
+        }
+    })
+}
+
 /// In which form lines are there.
 pub(super) enum Lines<'r> {
     /// As they were written.
     Plain,
+    /// The same, the ones to look at, and how many there are.
+    Chosen(&'r [Start], u64),
     /// After their time.
     Stamped,
     /// After their time, and as a container engine wrapped them.
@@ -260,6 +260,39 @@ fn human(bans: &[Ban]) -> String {
 mod tests {
     use super::*;
     use crate::jail::{self, Increment, Rules};
+
+    fn jail(name: &str, pattern: &str, maxretry: u32) -> Replayed {
+        let filter = filter::Spec {
+            failregex: vec![pattern.to_owned()],
+            maxlines: 1,
+            ..filter::Spec::default()
+        };
+        let rules =
+            Rules { name: name.into(), filter: Arc::new(filter), ..jail::rules(maxretry, 600) };
+        Replayed::new(&Spec { rules, sources: Vec::new(), actions: Vec::new() }).unwrap()
+    }
+
+    #[test]
+    fn a_log_is_read_once_for_all_jails_and_means_to_each_what_it_means_alone() {
+        let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        let mut log: String = (0..3).map(|_| "2026-11-20 11:00:00 bad 203.0.113.7\n").collect();
+        log += &format!("2026-11-20 11:00:00 {} 203.0.113.8\n", "x".repeat(3 * MAX_LINE));
+        log += "2026-11-20 11:00:01 good\n2026-11-20 11:00:02 ill 203.0.113.9";
+        let all = [("a", "^ ?bad <ADDR>$", 3), ("b", "^ ?ill <ADDR>$", 1), ("c", "<ADDR>", 1)];
+        let bans = |jails: &mut [Replayed]| {
+            read_all(jails, &mut log.as_bytes(), None, now).unwrap();
+            let bans = jails.iter().flat_map(|jail| &jail.bans);
+            Vec::from_iter(bans.map(|ban| (ban.jail.clone(), ban.prefix.to_string())))
+        };
+        let mut jails = all.map(|(name, pattern, maxretry)| jail(name, pattern, maxretry));
+        let together = bans(&mut jails);
+        let alone = all.map(|(name, pattern, maxretry)| bans(&mut [jail(name, pattern, maxretry)]));
+        assert_eq!(together, alone.concat());
+        let expected = [("a", 7), ("b", 9), ("c", 7), ("c", 9)];
+        let expected =
+            expected.map(|(jail, host)| (jail.to_owned(), format!("203.0.113.{host}/32")));
+        assert_eq!(together, expected);
+    }
 
     #[test]
     fn a_replay_knows_the_bans_that_it_has_made() {

@@ -191,11 +191,51 @@ impl<'a> Tester<'a> {
 
     fn read(&mut self, mut input: impl BufRead, name: &str) -> Result<(), Failure> {
         let failed = |error| Failure::new(2, format!("cannot read {name}: {error}"));
+        // nobody asks about a line that nothing is found in
+        let each = self.args.print_missed || self.args.print_ignored || self.args.each;
+        if self.engine.is_none() && !each {
+            let mut said = Ok(());
+            let read = source::in_blocks(&mut input, MAX_LINE, |lines| {
+                if said.is_ok() {
+                    self.block(lines);
+                    said = self.flush();
+                }
+            });
+            return said.and(read.map_err(failed));
+        }
         let mut line = Vec::new();
         while next_line(&mut input, &mut line).map_err(failed)? {
             self.line(&line)?;
         }
         Ok(())
+    }
+
+    /// Reads whole lines.
+    fn block(&mut self, lines: &[u8]) {
+        let start = Instant::now();
+        let Tester { scanner, summary, out, .. } = self;
+        let print = self.args.print_matched && !self.json;
+        let counts = scanner.scan(lines, false, self.now, &mut |failure, line| {
+            if failure.success {
+                return;
+            }
+            if let Some(pattern) = summary.patterns.get_mut(failure.pattern) {
+                pattern.matched += 1;
+            }
+            if print {
+                out.push_str(&escape(line));
+                out.push('\n');
+            }
+        });
+        self.spent += start.elapsed();
+        summary.lines += counts.lines;
+        summary.matched += counts.matched;
+        summary.ignored += counts.ignored;
+        summary.succeeded += counts.succeeded;
+        summary.missed += counts.missed() + counts.pending;
+        summary.overlong += counts.overlong;
+        summary.unclear += counts.unclear;
+        summary.malformed += counts.malformed;
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
@@ -272,6 +312,9 @@ impl<'a> Tester<'a> {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
         let text = std::mem::take(&mut self.out);
         output::raw(&if self.json { disarm_json(&text) } else { disarm(&text) })
     }

@@ -31,7 +31,7 @@ pub use self::{
     auto::{Found, find_now},
     journal::last_day,
     stats::{Counters, Stats},
-    whole::{Engine, open},
+    whole::{Engine, in_blocks, open},
 };
 
 /// What a jail reads.

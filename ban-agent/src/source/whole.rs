@@ -18,6 +18,47 @@ const BUFFER: usize = 1 << 16;
 const PACKED: [(&[u8], &str); 3] =
     [(b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
 
+/// A block is at least this long, but for the last one.
+const BLOCK: u64 = 1 << 20;
+
+/// Hands the whole lines of `input` to `handle`, many at a time; of a line that is longer than `limit`
+/// no more than shows that.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn in_blocks(
+    input: &mut dyn BufRead,
+    limit: usize,
+    mut handle: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        let kept = buffer.len();
+        let count = input.take(BLOCK).read_to_end(&mut buffer)?;
+        let whole = match memchr::memrchr(b'\n', buffer.get(kept..).unwrap_or_default()) {
+            Some(newline) => kept + newline + 1,
+            None if count == 0 => kept,
+            None => {
+                // room for its `\r`
+                if buffer.len() > limit + 2 {
+                    buffer.truncate(limit + 2);
+                    input.skip_until(b'\n')?;
+                    buffer.push(b'\n');
+                }
+                continue;
+            }
+        };
+        let lines = buffer.get(..whole).unwrap_or_default();
+        if !lines.is_empty() {
+            handle(lines);
+        }
+        buffer.drain(..whole);
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// Opens a log; a packed one reads as what was packed.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ use super::{
     args::Discover,
     failure::Failure,
     output,
-    replay::{Lines, Replayed},
+    replay::{Lines, Replayed, read_all},
 };
 use crate::{
     config::{self, Service},
@@ -310,8 +310,10 @@ fn covering(
 fn last_day(spec: &jail::Spec, found: Found<'_>, now: Timestamp) -> Result<Vec<Ban>, String> {
     let mut replayed = Replayed::new(spec).map_err(|_| "its filter is not valid".to_owned())?;
     let read = match found {
-        Found::File(path) => tail(path)
-            .and_then(|mut log| replayed.read_all(&mut log, source::Engine::of(path), now)),
+        Found::File(path) => tail(path).and_then(|mut log| {
+            let jails = std::slice::from_mut(&mut replayed);
+            read_all(jails, &mut log, source::Engine::of(path), now)
+        }),
         Found::Journal => {
             let matches = spec.sources.iter().find_map(|source| match source {
                 source::Spec::Auto { matches, .. } | source::Spec::Journal { matches } => {
