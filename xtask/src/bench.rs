@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{bench_kernel, bench_latency, bench_log};
+use crate::{bench_daemon, bench_kernel, bench_latency, bench_log};
 
 /// What is measured.
 #[derive(clap::Subcommand)]
@@ -13,6 +13,8 @@ pub(crate) enum What {
     Clock(bench_kernel::Clock),
     /// A start with a million bans in the store: time and memory
     Cold(bench_kernel::Cold),
+    /// The daemon from a log on disk to its counters, with one jail and with many
+    Daemon(bench_daemon::Args),
     /// Nanoseconds per packet: ours, the floor, a plain hash, a plain trie, xdp-filter
     Datapath(bench_kernel::Datapath),
     /// A flood over veth: ours, the XDP floor, nftables, ipset, a blackhole route
@@ -31,6 +33,7 @@ pub(crate) fn verb(what: &What) -> Result<()> {
         What::Bulk(args) => bench_kernel::bulk(args),
         What::Clock(args) => bench_kernel::clock(args),
         What::Cold(args) => bench_kernel::cold(args),
+        What::Daemon(args) => bench_daemon::verb(args),
         What::Datapath(args) => bench_kernel::datapath(args),
         What::EndToEnd(args) => bench_kernel::end_to_end(args),
         What::Load(args) => bench_kernel::load(args),

@@ -10,7 +10,8 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::layout;
-use generate::Kind;
+pub(crate) use generate::{Kind, write as write_log};
+pub(crate) use meter::processor_time;
 use peers::{Job, Measured};
 
 /// Options of `bench log`.

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the development loop, one file per verb. This file only dispatches.
 
 mod bench;
+mod bench_daemon;
 mod bench_kernel;
 mod bench_latency;
 mod bench_log;

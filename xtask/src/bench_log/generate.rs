@@ -13,7 +13,7 @@ const OFFENCE: u64 = 100;
 
 /// A kind of log.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// `auth.log` of a host with an sshd, cron and sudo.
     Sshd,
     /// nginx's access log in the format `combined`.
@@ -56,7 +56,7 @@ impl Dice {
 }
 
 /// Writes `lines` lines to `path`; returns how many are offences.
-pub(super) fn write(kind: Kind, path: &Path, lines: u64, seed: u64) -> Result<u64> {
+pub(crate) fn write(kind: Kind, path: &Path, lines: u64, seed: u64) -> Result<u64> {
     let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let mut dice = Dice(seed);

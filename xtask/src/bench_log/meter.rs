@@ -79,6 +79,11 @@ fn size(pid: u32) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Processor time of all its threads, in steps of 10 ms.
+pub(crate) fn processor_time(pid: u32) -> Result<Duration> {
+    Ok(Duration::from_secs_f64(ticks(pid)? / TICKS))
+}
+
 /// User and system time of all its threads, in ticks.
 fn ticks(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("its accounts")?;
