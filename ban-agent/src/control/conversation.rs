@@ -276,7 +276,9 @@ impl Conversation {
             Some(Reply::Error(refusal)) => drop(refused.get_or_insert(refusal)),
             None => drop(refused.get_or_insert(stopping())),
         };
+        let mut pulse = Pulse::new();
         while let Some((size, request)) = parts.next() {
+            pulse.beat(stream)?;
             window += size;
             let more = parts.peek().is_some() && window < WINDOW;
             let (reply, answer) = oneshot::channel();
@@ -308,8 +310,9 @@ impl Conversation {
     /// Has the core let go of everybody, in parts, and waits for the disk at the end.
     async fn release(&self, stream: &UnixStream, jail: Option<String>) -> io::Result<Reply> {
         let (mut gathered, mut after, mut window) = (Gathered::default(), None, 0);
-        let mut refused = None;
+        let (mut refused, mut pulse) = (None, Pulse::new());
         loop {
+            pulse.beat(stream)?;
             let (reply, answer) = oneshot::channel();
             let release = Release { jail: jail.clone(), after, reply, user: Some(self.user) };
             let released = self.ask(stream, Asked::Release(release), answer).await?;
@@ -340,7 +343,9 @@ impl Conversation {
     /// Compares the ledger with the maps, in parts.
     async fn compare(&self, stream: &UnixStream) -> io::Result<Reply> {
         let mut round = Round { stage: Some(Stage::Ledger(None)), ..Round::default() };
+        let mut pulse = Pulse::new();
         while round.stage.is_some() {
+            pulse.beat(stream)?;
             let (reply, answer) = oneshot::channel();
             let compared =
                 self.ask(stream, Asked::Compare(Compare { round, reply }), answer).await?;
@@ -471,7 +476,9 @@ impl Conversation {
         // others who list may not read: they are cut off
         let _turn = attended(&stream, self.lists.acquire()).await?.map_err(io::Error::other)?;
         let (mut list, mut bans, mut after) = (None, Vec::new(), None);
+        let mut pulse = Pulse::new();
         loop {
+            pulse.beat(&stream)?;
             let (reply, answer) = oneshot::channel();
             let roll = Roll { jail: jail.clone(), after, reply };
             let rolled = self.ask(&stream, Asked::Roll(roll), answer).await?;
@@ -561,28 +568,44 @@ fn refuse<T>(code: u8, message: impl Into<String>, hint: Option<&str>) -> Result
     Err(Refusal { code, message: message.into(), hint: hint.map(Into::into) })
 }
 
+/// Lets the other end know that we live, over many waits of which each is short.
+struct Pulse(Instant);
+
+impl Pulse {
+    fn new() -> Pulse {
+        Pulse(Instant::now() + LIFE)
+    }
+
+    /// A sign of life, if one is due.
+    fn beat(&mut self, stream: &UnixStream) -> io::Result<()> {
+        let now = Instant::now();
+        if now < self.0 {
+            return Ok(());
+        }
+        self.0 = now + LIFE;
+        match stream.try_write(b" ") {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Waits for something as long as the other end is there, and lets it know that we are.
 async fn attended<T>(stream: &UnixStream, answer: impl Future<Output = T>) -> io::Result<T> {
     let mut answer = std::pin::pin!(answer);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lives = Instant::now() + LIFE;
+    let mut pulse = Pulse::new();
     loop {
         tokio::select! {
             biased;
-            now = look.tick() => {
+            _ = look.tick() => {
                 // its own end being shut is no reason: it may have no more to say, and listen
                 let ready = timeout(Duration::ZERO, stream.ready(Interest::WRITABLE)).await;
                 if let Ok(ready) = ready && ready?.is_write_closed() {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
-                if now >= lives {
-                    lives = now + LIFE;
-                    match stream.try_write(b" ") {
-                        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                        _ => {}
-                    }
-                }
+                pulse.beat(stream)?;
             }
             answer = &mut answer => return Ok(answer),
         }

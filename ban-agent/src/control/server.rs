@@ -512,6 +512,36 @@ mod tests {
         second.await.unwrap().unwrap();
     }
 
+    /// Each part is answered at once; together they take longer than an agent may be silent.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_many_parts_hears_that_the_agent_lives() {
+        use std::io::Read as _;
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("control.sock");
+        let server = Server::open(&path, Access::default()).await.unwrap();
+        let (sender, mut calls) = queues();
+        tokio::spawn(server.serve(sender, Bus::default(), None));
+        let (heard, mut hears) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let more = Some(prefix(0));
+            while hears.try_recv().is_err()
+                && let Some(Asked::Roll(roll)) = calls.recv().await
+            {
+                let _ = roll.reply.send(Ok(Rolled { list: None, bans: Vec::new(), last: more }));
+            }
+        });
+        let first = tokio::task::spawn_blocking(move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"verb\":\"list\",\"jail\":null,\"limit\":null}\n").unwrap();
+            stream.set_read_timeout(Some(crate::patience::patience())).unwrap();
+            let mut first = [0];
+            stream.read_exact(&mut first).unwrap();
+            first
+        });
+        assert_eq!(first.await.unwrap(), *b" ");
+        heard.send(()).await.unwrap();
+    }
+
     #[tokio::test]
     async fn what_is_no_socket_is_left_alone() {
         let folder = tempfile::TempDir::new().unwrap();
