@@ -14,6 +14,7 @@ mod children;
 #[cfg(test)]
 mod circles;
 mod memory;
+mod netlink;
 mod socket;
 
 pub mod control;

@@ -8,12 +8,18 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
-    recv, send, socket_with,
+use netlink_packet_core::{
+    DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable,
+    NlaBuffer, NlasIterator,
 };
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp},
+};
+use rustix::net::{RecvFlags, bind, netlink::SocketAddrNetlink, recv};
 
 use super::error::Error;
+use crate::netlink;
 
 /// The multicast group of link messages.
 const RTMGRP_LINK: u32 = 1;
@@ -21,10 +27,6 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_GETLINK: u16 = 18;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// `NLM_F_REQUEST | NLM_F_DUMP`.
-const DUMP: u16 = 0x301;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -34,22 +36,13 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP: u16 = 43;
-const IFLA_XDP_FD: u16 = 1;
 const IFLA_XDP_ATTACHED: u16 = 2;
-const IFLA_XDP_FLAGS: u16 = 3;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const XDP_ATTACHED_SKB: u8 = 2;
 const XDP_FLAGS_SKB: u32 = 1 << 1;
 const XDP_FLAGS_DRV: u32 = 1 << 2;
-const RTM_SETLINK: u16 = 19;
-/// `NLM_F_REQUEST | NLM_F_ACK`.
-const ACK: u16 = 5;
 /// `RT_SCOPE_UNIVERSE`, of an address that can be reached from anywhere.
 const SCOPE_GLOBAL: u8 = 0;
-/// `NLA_F_NESTED`.
-const NESTED: u16 = 0x8000;
-/// `NLA_F_NESTED | NLA_F_NET_BYTEORDER`, flags in an attribute's type.
-const TYPE_FLAGS: u16 = 0xc000;
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,9 +115,9 @@ impl Interface {
 /// If the kernel does not answer.
 pub fn list() -> Result<Vec<Interface>, Error> {
     let mut found = Vec::new();
-    dump(RTM_GETLINK, |kind, body| {
-        if kind == RTM_NEWLINK {
-            found.extend(interface(body));
+    netlink::dump(None, Message::request(RTM_GETLINK), |message| {
+        if message.kind == RTM_NEWLINK {
+            found.extend(interface(&message.body));
         }
     })
     .map_err(|source| Error::call("rtnetlink", "RTM_GETLINK", source))?;
@@ -137,10 +130,10 @@ pub fn list() -> Result<Vec<Interface>, Error> {
 /// If the kernel does not answer.
 pub(super) fn addressed() -> Result<HashSet<u32>, Error> {
     let mut found = HashSet::new();
-    dump(RTM_GETADDR, |kind, body| {
+    netlink::dump(None, Message::request(RTM_GETADDR), |message| {
         // struct ifaddrmsg: family, prefix length, flags, scope, index
-        if kind == RTM_NEWADDR && body.get(3) == Some(&SCOPE_GLOBAL) {
-            found.extend(u32_at(body, 4));
+        if message.kind == RTM_NEWADDR && message.body.get(3) == Some(&SCOPE_GLOBAL) {
+            found.extend(u32_at(&message.body, 4));
         }
     })
     .map_err(|source| Error::call("rtnetlink", "RTM_GETADDR", source))?;
@@ -158,9 +151,7 @@ impl Changes {
     /// If the kernel refuses.
     pub fn subscribe() -> Result<Changes, Error> {
         let failed = |e: rustix::io::Errno| Error::call("rtnetlink", "RTMGRP_LINK", e.into());
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).map_err(failed)?;
+        let socket = netlink::open(None).map_err(failed)?;
         bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK)).map_err(failed)?;
         Ok(Changes(socket))
     }
@@ -168,7 +159,7 @@ impl Changes {
     /// Takes all that have come. What they say does not matter, nor if some were lost: the
     /// interfaces are listed anew.
     pub fn drain(&self) {
-        let mut buffer = vec![0_u8; 1 << 16];
+        let mut buffer = vec![0_u8; netlink::BUFFER];
         loop {
             match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => {}
@@ -224,70 +215,53 @@ pub fn clear(interface: &Interface) -> Result<(), Error> {
 
 fn take_off(interface: &Interface) -> io::Result<()> {
     let flags = if interface.generic { XDP_FLAGS_SKB } else { XDP_FLAGS_DRV };
-    let mut request = Vec::new();
-    // struct nlmsghdr, struct ifinfomsg, then IFLA_XDP { IFLA_XDP_FD = -1, IFLA_XDP_FLAGS }.
-    request.extend_from_slice(&52_u32.to_ne_bytes());
-    request.extend_from_slice(&RTM_SETLINK.to_ne_bytes());
-    request.extend_from_slice(&ACK.to_ne_bytes());
-    request.resize(20, 0);
-    request.extend_from_slice(&interface.index.to_ne_bytes());
-    request.resize(32, 0);
-    for half in [20, IFLA_XDP | NESTED, 8, IFLA_XDP_FD] {
-        request.extend_from_slice(&half.to_ne_bytes());
-    }
-    request.extend_from_slice(&(-1_i32).to_ne_bytes());
-    for half in [8, IFLA_XDP_FLAGS] {
-        request.extend_from_slice(&half.to_ne_bytes());
-    }
-    request.extend_from_slice(&flags.to_ne_bytes());
-    let socket = socket()?;
-    send(&socket, &request, SendFlags::empty())?;
-    let mut buffer = [0_u8; 4096];
-    let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-    let answer = message(buffer.get(..length).unwrap_or_default());
-    match answer.and_then(|(kind, body, _)| (kind == NLMSG_ERROR).then(|| u32_at(body, 0))) {
-        Some(Some(0)) => Ok(()),
-        // A negative errno.
-        Some(Some(code)) => Err(io::Error::from_raw_os_error(code.cast_signed().saturating_neg())),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+    let mut link = LinkMessage::default();
+    link.header.index = interface.index;
+    link.attributes = vec![LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(flags)])];
+    netlink::change(None, RouteNetlinkMessage::SetLink(link))
+}
+
+/// A message as it is. The route crate reads every attribute of a link or none: one of somebody
+/// else's that it does not know the form of would hide all interfaces.
+struct Message {
+    kind: u16,
+    /// A `struct ifinfomsg` or `ifaddrmsg`, and attributes.
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// Asks for a whole table; an empty `struct ifinfomsg` is larger than an `ifaddrmsg`.
+    fn request(kind: u16) -> Message {
+        Message { kind, body: vec![0; 16] }
     }
 }
 
-fn socket() -> io::Result<OwnedFd> {
-    // No protocol: NETLINK_ROUTE, which is 0.
-    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
-}
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
 
-fn dump(what: u16, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-    let socket = socket()?;
-    // struct nlmsghdr, then an empty struct ifinfomsg, which is larger than an ifaddrmsg.
-    let mut request = Vec::with_capacity(32);
-    request.extend_from_slice(&32_u32.to_ne_bytes());
-    request.extend_from_slice(&what.to_ne_bytes());
-    request.extend_from_slice(&DUMP.to_ne_bytes());
-    request.resize(32, 0);
-    send(&socket, &request, SendFlags::empty())?;
-    let mut buffer = vec![0_u8; 1 << 17];
-    loop {
-        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        while let Some((kind, body, next)) = message(rest) {
-            match kind {
-                NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => return Err(io::Error::other("rtnetlink refuses the request")),
-                kind => each(kind, body),
-            }
-            rest = next;
-        }
+    fn buffer_len(&self) -> usize {
+        self.body.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.body);
     }
 }
 
-/// Type, body and rest of the first message.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32_at(bytes, 0)? as usize;
-    let kind = u16_at(bytes, 4)?;
-    let body = bytes.get(16..length)?;
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+impl NetlinkDeserializable for Message {
+    type Error = DecodeError;
+
+    fn deserialize(header: &NetlinkHeader, body: &[u8]) -> Result<Message, DecodeError> {
+        Ok(Message { kind: header.message_type, body: body.to_vec() })
+    }
+}
+
+impl From<Message> for NetlinkPayload<Message> {
+    fn from(message: Message) -> NetlinkPayload<Message> {
+        NetlinkPayload::InnerMessage(message)
+    }
 }
 
 fn interface(body: &[u8]) -> Option<Interface> {
@@ -295,21 +269,23 @@ fn interface(body: &[u8]) -> Option<Interface> {
     let (link_type, index) = (u16_at(body, 2)?, u32_at(body, 4)?);
     let mut interface = Interface { link_type, index, ..Interface::default() };
     let mut elsewhere = false;
-    for (kind, value) in attributes(body.get(16..)?) {
-        match kind {
+    for attribute in attributes(body.get(16..)?) {
+        let value = attribute.value();
+        let number = || u32_at(value, 0).unwrap_or(0);
+        match attribute.kind() {
             IFLA_IFNAME => interface.name = text(value),
-            IFLA_MTU => interface.mtu = u32_at(value, 0).unwrap_or(0),
-            IFLA_LINK => interface.lower = u32_at(value, 0).unwrap_or(0),
+            IFLA_MTU => interface.mtu = number(),
+            IFLA_LINK => interface.lower = number(),
             IFLA_LINK_NETNSID => elsewhere = true,
-            IFLA_MASTER => interface.master = u32_at(value, 0).unwrap_or(0),
-            IFLA_LINKINFO => {
-                interface.kind = nested(value, IFLA_INFO_KIND).map_or_else(String::new, text)
-            }
+            IFLA_MASTER => interface.master = number(),
+            IFLA_LINKINFO => nested(value, IFLA_INFO_KIND, |kind| interface.kind = text(kind)),
             IFLA_XDP => {
-                let program = nested(value, IFLA_XDP_PROG_ID).and_then(|id| u32_at(id, 0));
-                interface.program = program.unwrap_or(0);
-                let place = nested(value, IFLA_XDP_ATTACHED).and_then(<[u8]>::first);
-                interface.generic = place == Some(&XDP_ATTACHED_SKB);
+                nested(value, IFLA_XDP_PROG_ID, |id| {
+                    interface.program = u32_at(id, 0).unwrap_or(0);
+                });
+                nested(value, IFLA_XDP_ATTACHED, |mode| {
+                    interface.generic = mode.first() == Some(&XDP_ATTACHED_SKB);
+                });
             }
             _ => {}
         }
@@ -320,18 +296,15 @@ fn interface(body: &[u8]) -> Option<Interface> {
     Some(interface)
 }
 
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & !TYPE_FLAGS;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
+/// As far as they are whole.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
 }
 
-fn nested(value: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(value).find(|(found, _)| *found == kind).map(|(_, value)| value)
+fn nested(value: &[u8], kind: u16, read: impl FnOnce(&[u8])) {
+    if let Some(found) = attributes(value).find(|found| found.kind() == kind) {
+        read(found.value());
+    }
 }
 
 fn text(value: &[u8]) -> String {
@@ -374,11 +347,42 @@ mod tests {
         assert_eq!(framing("ipoib", 32), None);
     }
 
+    /// As the kernel tells of a port of a bridge with a program in generic mode, and then an
+    /// attribute that is longer than the message.
     #[test]
-    fn messages_that_lie_about_their_length_end_the_walk() {
-        assert!(message(&[255, 0, 0, 0, 16, 0]).is_none());
-        assert!(message(&[]).is_none());
-        assert_eq!(attributes(&[2, 0, 3, 0]).count(), 0);
-        assert_eq!(attributes(&[8, 0, 3, 0, b'l', b'o', 0, 0, 200, 0, 1, 0]).count(), 1);
+    fn what_is_whole_is_read() {
+        let attribute = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(4 + value.len()).unwrap();
+            let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let number = |value: u32| value.to_ne_bytes();
+        let program = [attribute(IFLA_XDP_ATTACHED, &[2]), attribute(IFLA_XDP_PROG_ID, &number(9))];
+        let mut body = vec![0, 0];
+        body.extend(1_u16.to_ne_bytes());
+        body.extend(number(7));
+        body.resize(16, 0);
+        body.extend(attribute(IFLA_IFNAME, b"veth\xff\0"));
+        body.extend(attribute(IFLA_MASTER, &number(3)));
+        body.extend(attribute(IFLA_LINK, &number(5)));
+        body.extend(attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"veth\0")));
+        body.extend(attribute(IFLA_XDP | 0x8000, &program.concat()));
+        let whole = interface(&body).unwrap();
+        body.extend([200_u16, IFLA_MTU].map(u16::to_ne_bytes).concat());
+        let expected = Interface {
+            name: "veth\u{fffd}".into(),
+            index: 7,
+            kind: "veth".into(),
+            link_type: 1,
+            lower: 5,
+            master: 3,
+            program: 9,
+            generic: true,
+            ..Interface::default()
+        };
+        assert_eq!([whole, interface(&body).unwrap()], [expected.clone(), expected]);
+        assert_eq!(interface(&body[..15]), None);
     }
 }

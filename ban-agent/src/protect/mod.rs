@@ -3,7 +3,6 @@
 
 mod clocks;
 mod helper;
-mod netlink;
 mod ntpd;
 mod openntpd;
 mod route;
@@ -55,9 +54,6 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// Not a netlink message as this program knows them.
-    #[error("cannot read the kernel's answer to a netlink request: {0}")]
-    Answer(String),
     /// The watching thread could not be started.
     #[error("cannot start the thread that watches addresses and routes")]
     Thread(#[source] io::Error),

@@ -12,11 +12,11 @@ use netlink_packet_route::{
 };
 use rustix::net::{RecvFlags, bind, netlink::SocketAddrNetlink, recv};
 
-use super::{
-    Error, Network,
+use super::{Error, Network};
+use crate::{
+    net::IpNet,
     netlink::{BUFFER, dump, open},
 };
-use crate::net::IpNet;
 
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE`.
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
@@ -58,17 +58,19 @@ impl AsFd for Notifications {
 pub(super) fn network() -> Result<Network, Error> {
     let mut network = Network::default();
     let addresses = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    dump(None, "list addresses", addresses, |message| {
+    dump(None, addresses, |message| {
         if let RouteNetlinkMessage::NewAddress(address) = message {
             add_address(&mut network, &address);
         }
-    })?;
+    })
+    .map_err(|source| Error::Netlink { doing: "list addresses", source })?;
     let routes = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-    dump(None, "list routes", routes, |message| {
+    dump(None, routes, |message| {
         if let RouteNetlinkMessage::NewRoute(route) = message {
             add_gateways(&mut network.gateways, &route.attributes);
         }
-    })?;
+    })
+    .map_err(|source| Error::Netlink { doing: "list routes", source })?;
     network.gateways.sort_unstable();
     network.gateways.dedup();
     Ok(network)

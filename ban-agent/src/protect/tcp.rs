@@ -10,7 +10,8 @@ use netlink_packet_sock_diag::{
 };
 use rustix::net::netlink::SOCK_DIAG;
 
-use super::{Error, netlink::dump};
+use super::Error;
+use crate::netlink::dump;
 
 /// Peer and inode of each connection.
 pub(super) fn established() -> Result<Vec<(IpAddr, u64)>, Error> {
@@ -23,12 +24,13 @@ pub(super) fn established() -> Result<Vec<(IpAddr, u64)>, Error> {
             states: StateFlags::ESTABLISHED,
             socket_id,
         });
-        dump(Some(SOCK_DIAG), "list TCP connections", request, |message| {
+        dump(Some(SOCK_DIAG), request, |message| {
             if let SockDiagMessage::InetResponse(response) = message {
                 let peer = response.header.socket_id.destination_address.to_canonical();
                 found.push((peer, u64::from(response.header.inode)));
             }
-        })?;
+        })
+        .map_err(|source| Error::Netlink { doing: "list TCP connections", source })?;
     }
     Ok(found)
 }
