@@ -1,21 +1,13 @@
 //! Reads and checks the configuration; knows its words and defaults, does nothing with them.
 //!
-//! Three layers, later ones win key by key: the shipped filters and jails inside the binary, the
-//! main file, and `conf.d/*.toml` beside it. A shipped jail runs only if a file names it.
+//! [`Config`] is the model, with two front ends: `toml` reads our own files, and [`fail2ban`] the
+//! configuration of one that `[agent] fail2ban` names.
 
-mod action;
 mod disk;
 mod evidence;
-mod export;
 pub mod fail2ban;
-mod layer;
-mod listen;
 mod owner;
-mod proxies;
-mod raw;
-mod resolve;
-mod shipped;
-mod words;
+mod toml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +16,9 @@ use std::{
     time::Duration,
 };
 
+pub use self::toml::{Mode, Service, catalogue, export, shipped, socket};
 pub use crate::duration::{BadDuration, format_duration, parse_duration};
 pub use disk::Disk;
-pub use export::export;
-pub use raw::Mode;
 
 use crate::{
     event::Wanted,
@@ -319,63 +310,10 @@ pub fn load(path: &Path) -> Result<Config, Error> {
 /// # Errors
 /// What leaves nothing to go on with: a file that cannot be read, or a mistake in what all share.
 pub fn load_sound(path: &Path) -> Result<(Config, Vec<Error>), Error> {
-    let mut layers = layer::read(path)?;
-    let (mut config, faults) = resolve::resolve(&mut layers)?;
+    let (mut config, faults) = toml::read(path)?;
     config.warnings.extend(owner::warnings(&config.files));
     config.warnings.extend(owner::of_sockets(&config.jails));
     Ok((config, faults))
-}
-
-/// The control socket that `path` and its `conf.d` name, or the default one. Also where something
-/// else in them is wrong: the running agent has to be reached all the same.
-#[must_use]
-pub fn socket(path: &Path) -> PathBuf {
-    layer::socket(path).unwrap_or_else(|| DEFAULT_SOCKET.into())
-}
-
-/// What the binary ships alone: its filters, and no jail that runs.
-///
-/// # Errors
-/// None that a test would not have found.
-pub fn shipped() -> Result<Config, Error> {
-    resolve::resolve(&mut layer::shipped()?).map(|(config, _)| config)
-}
-
-/// One file of `dist/shipped/`.
-#[derive(Debug)]
-pub struct Service {
-    /// Its folder: `ssh`, `mail`, `web`.
-    pub kind: String,
-    /// Its name: `sshd`.
-    pub name: String,
-    /// Its jails, as if each were on.
-    pub jails: Vec<jail::Spec>,
-    /// Its jails that need a `logpath` first.
-    pub unplaced: Vec<String>,
-}
-
-/// All that is shipped, by file.
-///
-/// # Errors
-/// None that a test would not have found.
-pub fn catalogue() -> Result<Vec<Service>, Error> {
-    let mut layers = layer::shipped()?;
-    let names: Vec<Vec<String>> = layers.iter().map(layer::Layer::jails).collect();
-    layers.push(layer::naming(names.iter().flatten())?);
-    let (config, _) = resolve::resolve(&mut layers)?;
-    let of = |jail: &String| config.jails.iter().find(|spec| *spec.rules.name == **jail);
-    let service = |((path, _), names): (&(&str, &str), Vec<String>)| {
-        let (kind, file) = path.split_once('/').unwrap_or(("", path));
-        let (placed, unplaced) = names.into_iter().partition(|jail| of(jail).is_some());
-        let placed: Vec<String> = placed;
-        Service {
-            kind: kind.to_owned(),
-            name: file.trim_end_matches(".toml").to_owned(),
-            jails: placed.iter().filter_map(of).cloned().collect(),
-            unplaced,
-        }
-    };
-    Ok(shipped::SHIPPED.iter().zip(names).map(service).collect())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const MAX: u64 = 8 << 20;
 
 macro_rules! list {
     ($name:literal) => {
-        ($name, include_str!(concat!("../../../dist/lists/", $name, ".list")))
+        ($name, include_str!(concat!("../../../../dist/lists/", $name, ".list")))
     };
 }
 

@@ -19,7 +19,7 @@ use crate::{
 
 macro_rules! list {
     ($name:literal) => {
-        (concat!("cdn:", $name), include_str!(concat!("../../../dist/cdn/", $name, ".list")))
+        (concat!("cdn:", $name), include_str!(concat!("../../../../dist/cdn/", $name, ".list")))
     };
 }
 
