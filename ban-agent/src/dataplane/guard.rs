@@ -20,6 +20,7 @@ use super::{
     lifetime::Lifetime,
     link::{self, Link},
     load::{Loaded, PINNED},
+    plane::DataPlane as _,
     select::Scene,
     xdp::{Options, Xdp},
 };

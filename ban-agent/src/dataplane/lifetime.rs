@@ -2,7 +2,8 @@
 //! the attachments: the maps keep their bans.
 
 use super::{
-    attach::attach, attachment::Attachment, error::Error, interface, link::Link, xdp::Xdp,
+    attach::attach, attachment::Attachment, error::Error, interface, link::Link,
+    plane::DataPlane as _, xdp::Xdp,
 };
 
 /// How long the program stays attached.

@@ -41,33 +41,19 @@ pub trait DataPlane: Send {
     ///
     /// # Errors
     /// If the maps cannot be read.
-    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>> {
-        let mut found = vec![None; prefixes.len()];
-        self.each_held(&mut |held| {
-            let at = prefixes.iter().position(|prefix| *prefix == held.prefix);
-            if let Some(slot) = at.and_then(|at| found.get_mut(at)) {
-                *slot = Some(held.enforced);
-            }
-        })?;
-        Ok(found)
-    }
+    fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>>;
 
     /// About `count` more of what is held, whoever put it there.
     ///
     /// # Errors
     /// If the maps cannot be read.
-    fn sweep(&mut self, sweep: &mut Sweep, _count: usize) -> anyhow::Result<Vec<IpNet>> {
-        *sweep = Sweep::over();
-        Ok(Vec::new())
-    }
+    fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>>;
 
     /// Whether the allow list is exactly this one.
     ///
     /// # Errors
     /// If the maps cannot be read.
-    fn allows(&mut self, _prefixes: &[IpNet]) -> anyhow::Result<bool> {
-        Ok(true)
-    }
+    fn allows(&mut self, prefixes: &[IpNet]) -> anyhow::Result<bool>;
 
     /// Replaces the allow list; its prefixes are never dropped.
     ///
@@ -178,7 +164,7 @@ impl DataPlane for Xdp {
     }
 
     fn interfaces(&self) -> Vec<&Attached> {
-        Xdp::interfaces(self)
+        self.attachments.iter().map(|attachment| &attachment.interface).collect()
     }
 
     fn check_interfaces(&mut self) -> Result<Vec<String>, Error> {
@@ -206,11 +192,11 @@ impl DataPlane for Xdp {
     }
 
     fn capacity(&self) -> u32 {
-        Xdp::capacity(self)
+        self.maps.capacity()
     }
 
     fn is_dry_run(&self) -> bool {
-        Xdp::is_dry_run(self)
+        self.maps.controls.is_dry_run()
     }
 
     fn was_dry_run(&self) -> bool {
@@ -218,11 +204,13 @@ impl DataPlane for Xdp {
     }
 
     fn set_dry_run(&mut self, on: bool) {
-        Xdp::set_dry_run(self, on);
+        // what is looked after from now on
+        self.options.dry_run = on;
+        self.maps.controls.dry_run(on);
     }
 
     fn set_sampling(&self, every: u32) {
-        Xdp::set_sampling(self, every);
+        self.maps.controls.sample(every);
     }
 
     fn verdicts(&self, of: Option<&Attached>) -> Result<Verdicts, Error> {
@@ -230,10 +218,43 @@ impl DataPlane for Xdp {
     }
 
     fn ahead(&self) -> Ahead {
-        Xdp::ahead(self)
+        self.pins.ahead()
     }
 
     fn detach(self: Box<Self>) -> Result<Vec<String>, Error> {
         Xdp::detach(*self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::{clock::Boot, dataplane::Double, net::parse_prefix};
+
+    #[test]
+    fn all_that_is_shown_is_held() {
+        let mut double = Double::new(1, 1_024, PathBuf::new());
+        let prefixes =
+            ["192.0.2.1", "203.0.113.0/25", "2001:db8::1", "2001:db8::/64", "2001:db8::/33"]
+                .map(|prefix| parse_prefix(prefix).unwrap());
+        let forever = Enforced { all: Boot::NEVER, scoped: Boot(0), ports: Default::default() };
+        let ops = prefixes.map(|prefix| Op::Set(prefix, forever.clone()));
+        double.apply(&ops, Now::read()).unwrap();
+        let mut held: Vec<IpNet> =
+            double.held().unwrap().into_iter().map(|ban| ban.prefix).collect();
+        held.sort_unstable();
+        let mut all = prefixes.to_vec();
+        all.sort_unstable();
+        assert_eq!(held, all);
+        assert_eq!(double.holds(&prefixes).unwrap(), vec![Some(forever); prefixes.len()]);
+        let mut sweep = Sweep::default();
+        let mut swept = Vec::new();
+        while !sweep.is_over() {
+            swept.extend(double.sweep(&mut sweep, 1).unwrap());
+        }
+        swept.sort_unstable();
+        assert_eq!(swept, all, "each is swept once");
     }
 }

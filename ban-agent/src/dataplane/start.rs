@@ -14,6 +14,7 @@ use super::{
     load::Loaded,
     maps::Maps,
     pins::Pinned,
+    plane::DataPlane as _,
     resize::resize,
     select::{Choice, Chosen, Scene, choose},
     xdp::{Options, Xdp},

@@ -324,12 +324,6 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// One that has seen all maps.
-    #[must_use]
-    pub fn over() -> Sweep {
-        Sweep { at: None, map: SweepMap::Over }
-    }
-
     /// Whether it has seen all maps.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{
     lifetime::Lifetime,
     load::Loaded,
     maps::Maps,
-    pins::{Ahead, Pinned},
+    pins::Pinned,
 };
 
 /// `enum xdp_action`, include/uapi/linux/bpf.h.
@@ -94,18 +94,6 @@ impl Xdp {
         Ok(names)
     }
 
-    /// The interfaces, with mode and warnings.
-    #[must_use]
-    pub fn interfaces(&self) -> Vec<&Attached> {
-        self.attachments.iter().map(|attachment| &attachment.interface).collect()
-    }
-
-    /// The note that the maps know more than the state file does.
-    #[must_use]
-    pub fn ahead(&self) -> Ahead {
-        self.pins.ahead()
-    }
-
     /// Counters of all interfaces together.
     ///
     /// # Errors
@@ -120,30 +108,6 @@ impl Xdp {
     /// If the map cannot be read.
     pub fn verdicts_of(&self, attached: &Attached) -> Result<Verdicts, Error> {
         self.maps.verdicts(Some(attached.slot))
-    }
-
-    /// Count without dropping, or drop.
-    pub fn set_dry_run(&mut self, on: bool) {
-        // what is looked after from now on
-        self.options.dry_run = on;
-        self.maps.controls.dry_run(on);
-    }
-
-    /// Whether it only counts.
-    #[must_use]
-    pub fn is_dry_run(&self) -> bool {
-        self.maps.controls.is_dry_run()
-    }
-
-    /// One event for about `every` drops; 0: none.
-    pub fn set_sampling(&self, every: u32) {
-        self.maps.controls.sample(every);
-    }
-
-    /// How many bans fit, per family.
-    #[must_use]
-    pub fn capacity(&self) -> u32 {
-        self.maps.capacity()
     }
 
     /// How it was started.
