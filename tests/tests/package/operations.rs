@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use tests::{machine::Machine, privilege, stage::Stage};
 
-const PAGE: &str = include_str!("../../docs/operations.md");
+const PAGE: &str = include_str!("../../../docs/operations.md");
 
 /// Logs are written beside what they tell of: on a busy machine a line comes a moment later.
 const PATIENT: &str = "grep() { tries=0; until command grep \"$@\"; do \
