@@ -116,7 +116,7 @@ pub struct Agent {
     pub max_bans: u32,
     /// Count what would be dropped, and pass it.
     pub dry_run: bool,
-    /// Never banned, by nobody.
+    /// Never banned, by any jail or user.
     pub allow: Vec<IpNet>,
     /// Who is never banned by a log line, besides what the kernel tells of.
     pub protect: Servers,
@@ -126,7 +126,7 @@ pub struct Agent {
     pub socket: PathBuf,
     /// Group that may open the socket, to read; `None`: root only.
     pub socket_group: Option<String>,
-    /// Users who may change things as well, beside root; `*`: everybody who may open it.
+    /// Users who may change things as well, beside root; `*`: all who may open it.
     pub operators: Vec<String>,
     /// A log file in fail2ban's line format, for pipelines that read one.
     pub fail2ban_log: Option<PathBuf>,
@@ -162,7 +162,7 @@ pub struct Events {
     pub journal: bool,
     /// What file and journal get beside bans.
     pub include: Wanted,
-    /// One dropped packet in about so many is told, while somebody listens; 0: none.
+    /// One dropped packet in about so many is told, while a client listens; 0: none.
     pub sample: u32,
 }
 

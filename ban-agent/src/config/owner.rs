@@ -10,13 +10,13 @@ use std::{
 
 use crate::{jail, source};
 
-/// Written by the group, or by everybody.
+/// Written by the group, or by all users.
 const GROUP: u32 = 0o020;
 const OTHERS: u32 = 0o002;
 /// In a folder with this bit each may remove only his own.
 const STICKY: u32 = 0o1000;
 
-/// One for each unix socket to which everybody may write lines for jails to ban by.
+/// Warns of each unix socket to which all users may write lines for jails to ban by.
 pub(super) fn of_sockets(jails: &[jail::Spec]) -> Vec<String> {
     let open = |source: &source::Spec| match source {
         source::Spec::Syslog { listen } => {

@@ -277,7 +277,7 @@ impl Raws {
         Maps::over(parts, clock)
     }
 
-    /// The port set of each ban that is in the tables, whoever knows of it.
+    /// Returns the port set of each ban that is in the tables.
     fn sets(&self) -> Vec<u32> {
         fn of<K>(sheet: &SharedTable<K, Ban>, sets: &mut Vec<u32>) {
             let entries = sheet.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -519,7 +519,7 @@ impl Double {
         self.before = Some(Box::new(move |_: Step<'_>, _| anyhow::bail!(why)));
     }
 
-    /// Somebody takes all bans out of the tables.
+    /// Takes all bans out of the tables, as another process may.
     pub(crate) fn plunder(&mut self) {
         let Raws { v4, net_v4, v6, site, net_v6, .. } = &self.programs[0];
         v4.look().clear();

@@ -257,7 +257,7 @@ impl<W: Bitmap> GateV6<W> {
         }
     }
 
-    /// Makes every word what the notes say. Only bits that nobody needs are cleared, so there is
+    /// Makes every word what the notes say. Only bits that no ban needs are cleared, so there is
     /// no moment at which one is missing.
     pub(super) fn rewrite(&mut self) {
         let mut fresh = vec![0; GATE_WORDS];

@@ -213,7 +213,7 @@ impl Xdp {
             attachment.interface.trouble = None;
             return Ok(None);
         }
-        // a device that is new has been taken off by nobody
+        // from a device that is new no program has been taken off
         if same && !attachment.interface.backoff.ready(now) {
             return Ok(None);
         }

@@ -221,8 +221,8 @@ fn take_off(interface: &Interface) -> io::Result<()> {
     netlink::change(None, RouteNetlinkMessage::SetLink(link))
 }
 
-/// A message as it is. The route crate reads every attribute of a link or none: one of somebody
-/// else's that it does not know the form of would hide all interfaces.
+/// A message as it is. The route crate reads every attribute of a link or none: an unknown
+/// form of one, on one interface, would hide all of them.
 struct Message {
     kind: u16,
     /// A `struct ifinfomsg` or `ifaddrmsg`, and attributes.

@@ -123,7 +123,7 @@ impl Link {
         }
     }
 
-    /// Every XDP link that exists, whoever made it.
+    /// Lists every XDP link that exists, of any process.
     ///
     /// # Errors
     /// As the kernel says.
@@ -180,7 +180,7 @@ impl Link {
         pin(&self.0, path)
     }
 
-    /// Takes the program off the interface, whoever else holds the link.
+    /// Takes the program off the interface, also if another process holds the link.
     ///
     /// # Errors
     /// As the kernel says.

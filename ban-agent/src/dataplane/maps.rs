@@ -257,7 +257,7 @@ impl<G: Backend> Maps<G> {
         Ok(entries)
     }
 
-    /// Shows `visit` every ban in the maps. What somebody else has put there or taken away since
+    /// Shows `visit` every ban in the maps. What another process has put there or taken away since
     /// is known from then on.
     fn each_known(&mut self, mut visit: impl FnMut(&PortSets, Key, Ban)) -> Result<(), Error> {
         let mut drifted = Vec::new();
@@ -486,7 +486,7 @@ impl<G: Backend> Maps<G> {
         }))
     }
 
-    /// The prefixes of `count` more entries, whoever wrote them.
+    /// Returns the prefixes of `count` more entries, our own or not.
     ///
     /// # Errors
     /// If a map cannot be read.

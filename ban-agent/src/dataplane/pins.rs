@@ -49,7 +49,7 @@ impl Pinned {
         Ok(pinned)
     }
 
-    /// Whether somebody has taken all of it off by force since we came.
+    /// Whether another process has taken all of it off by force since we came.
     pub(super) fn is_detached(&self) -> bool {
         self.root.join(DETACHED).exists()
     }
@@ -64,7 +64,7 @@ impl Pinned {
         Some([folder(&self.root)?, folder(&self.maps())?, folder(&self.links())?])
     }
 
-    /// Makes folders that somebody removed, and locks them.
+    /// Makes folders that another process removed, and locks them.
     ///
     /// # Errors
     /// If the path is not on bpffs any more, or belongs to another agent meanwhile.

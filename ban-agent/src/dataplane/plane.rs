@@ -43,7 +43,7 @@ pub trait DataPlane: Send {
     /// If the maps cannot be read.
     fn holds(&mut self, prefixes: &[IpNet]) -> anyhow::Result<Vec<Option<Enforced>>>;
 
-    /// About `count` more of what is held, whoever put it there.
+    /// Returns about `count` more of what the maps hold, our own or not.
     ///
     /// # Errors
     /// If the maps cannot be read.
@@ -106,7 +106,7 @@ pub trait DataPlane: Send {
     /// Whether it only counts.
     fn is_dry_run(&self) -> bool;
 
-    /// Whether it only counted before this start: its maps hold what nobody was meant to enforce.
+    /// Whether it only counted before this start: its maps hold what was not to be enforced.
     fn was_dry_run(&self) -> bool {
         false
     }

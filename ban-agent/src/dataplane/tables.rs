@@ -485,7 +485,7 @@ impl<G: Backend> Tables<G> {
         v4.chain(v6).chain(self.net_v6.held.values()).copied().collect()
     }
 
-    /// `count` more keys that are in the maps, whoever wrote them.
+    /// Returns `count` more keys that are in the maps, our own or not.
     ///
     /// # Errors
     /// If a map cannot be read.

@@ -26,7 +26,7 @@ const XDP_DROP: u32 = 1;
 pub struct Options {
     /// Names; empty: all by which the outside reaches this host.
     pub interfaces: Vec<String>,
-    /// Names of those that nobody is to protect, nor to miss.
+    /// Names of those that are left open on purpose: they are not warned of.
     pub unprotected: Vec<String>,
     /// Where in the stack.
     pub mode: Mode,

@@ -1,4 +1,4 @@
-//! A plain histogram: its owner counts, everybody else gets a copy.
+//! A plain histogram: its owner counts, all others get a copy.
 
 /// Upper bounds of the buckets in seconds: around the promise of 1 ms at the median and 5 ms at
 /// the 99th percentile, up to what a struggling host shows.

@@ -31,7 +31,7 @@ use tokio::{
 
 /// Scrapers that are connected at once; one more takes the place of the oldest.
 const CONNECTIONS: usize = 16;
-/// For so long nobody's place is taken: a scrape takes less.
+/// For so long a client keeps its place: a scrape takes less.
 const OWN: Duration = Duration::from_millis(100);
 /// How long a connection may last in all; a scraper that keeps its own opens another then.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -126,7 +126,7 @@ impl Server {
         A: Future<Output = Option<String>> + Send,
     {
         let mut places = Places::default();
-        // over a port that only this host reaches, a page in somebody's browser may ask as well
+        // over a port that only this host reaches, a page in a user's browser may ask as well
         let by_name = match &self.0 {
             Listener::Tcp(listener) => {
                 !listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
@@ -199,7 +199,7 @@ impl Drop for Listener {
     }
 }
 
-/// Takes the place of a socket that nobody listens on.
+/// Takes the place of a socket without a listener.
 async fn socket(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     if UnixStream::connect(path).await.is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());

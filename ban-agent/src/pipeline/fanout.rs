@@ -151,7 +151,7 @@ async fn keep(
     stats.update(&origin, |_| ());
     let (mut pause, mut looked) = (PAUSE.0, Some(looked));
     loop {
-        // nobody waits for the first look of one that failed
+        // no start waits for the first look of one that failed
         let looked = looked.take().unwrap_or_else(|| mpsc::channel(1).0);
         let (limits, stats, resume) = (source::Limits::default(), stats.clone(), resume.clone());
         let mut task = JoinSet::new();

@@ -285,7 +285,7 @@ impl Worker {
 struct Verdict {
     /// For the core.
     messages: Vec<Command>,
-    /// Somebody wants to hear of each failure.
+    /// A listener wants to hear of each failure.
     wanted: bool,
     /// The failures, if so.
     found: Vec<Event>,

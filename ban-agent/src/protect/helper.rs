@@ -99,7 +99,7 @@ struct Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // it ends when nobody can ask any more
+        // it ends when its standard input is closed
         self.socket = None;
         if let Some(child) = &mut self.child {
             let _ = child.wait();
@@ -149,7 +149,7 @@ pub fn is_helper() -> bool {
     words.next().is_some_and(|word| word == WORD) && words.next().is_none()
 }
 
-/// Answers on standard input until nobody can ask any more.
+/// Answers on standard input until its other end is closed.
 #[must_use]
 pub fn serve() -> ExitCode {
     let socket = io::stdin();

@@ -179,7 +179,7 @@ impl Watch {
         }
     }
 
-    /// Whether the kernel, and whether somebody else, has something new.
+    /// Whether the kernel has news, and whether a look was asked for.
     fn wait(&self, patience: Duration) -> (bool, bool) {
         let mut events = [
             PollFd::from_borrowed_fd(self.notifications.as_fd(), PollFlags::IN),

@@ -1,6 +1,6 @@
-//! Everything that leaves the agent, beside its answers: events for whoever listens, messages of hooks,
-//! commands of actions. Whatever a receiver does, nobody waits for it: what it cannot take is lost,
-//! counted, and shown.
+//! Everything that leaves the agent, beside its answers: events for all listeners, messages of
+//! hooks, commands of actions. Whatever a receiver does, no task waits for it: what it cannot take
+//! is lost, counted, and shown.
 //!
 //! Events and hooks hear the same [`event::Bus`], which forgets the oldest for who falls behind. An
 //! action has a queue of its own, which refuses the newest: an unban never overtakes its ban.

@@ -16,7 +16,7 @@ use super::{Batch, Error, Limits, Looked, Resume, Start, Stats, file, journal};
 const RETRY: Duration = Duration::from_secs(10);
 /// How long until it is looked again where there is a file.
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 60_000 });
-/// A file that nobody has written to for so long does not stand before a journal: the daemon that
+/// A file that was not written to for so long does not stand before a journal: the daemon that
 /// wrote it may be gone.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 

@@ -120,7 +120,7 @@ pub struct Checkpoint {
     /// Bytes that `last` covers.
     #[serde(default)]
     pub last_len: u64,
-    /// What copytruncate left of a file: nobody writes to it.
+    /// What copytruncate left of a file: no daemon writes to it.
     #[serde(default)]
     pub copy: bool,
     /// It did not bear the path's name any more.

@@ -1,5 +1,5 @@
 //! Counters of the sources, per origin, for `status` and metrics. Written by the sources, read by
-//! whoever holds a clone.
+//! every holder of a clone.
 
 use std::{
     collections::BTreeMap,

@@ -554,7 +554,7 @@ fn sources(
     let mut paths = list(own.logpath.as_ref().or(defaults.logpath.as_ref()));
     if paths == [AUTO] {
         paths.clear();
-        // whoever names another source knows where the lines are
+        // a jail that names another source knows where the lines are
         let named = own.journalmatch.is_some() || own.syslog.is_some() || own.bans == Some(true);
         let auto = filter.and_then(auto);
         match auto {

@@ -67,7 +67,7 @@ pub struct Commands {
     pub prolong: String,
     /// It is banned no more.
     pub unban: String,
-    /// Nobody is banned any more, in place of `unban` for each.
+    /// No address is banned any more, in place of `unban` for each.
     pub flush: String,
 }
 
@@ -125,7 +125,7 @@ pub enum Family {
 /// What the tags of a command stand for: one ban.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
-    /// Who; `None` for commands that are about nobody.
+    /// Whom it is about; `None` for commands that are about no address.
     pub prefix: Option<IpNet>,
     /// When, by the wall clock.
     pub time: Timestamp,
@@ -214,7 +214,7 @@ impl Past {
 }
 
 impl Ticket {
-    /// For a command that is about nobody.
+    /// For a command that is about no address.
     fn nobody() -> Ticket {
         Ticket { time: Timestamp::now(), ..Ticket::default() }
     }

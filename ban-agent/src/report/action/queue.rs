@@ -25,7 +25,7 @@ pub enum Job {
     Prolong(Arc<Ticket>),
     /// It is banned no more.
     Unban(Arc<Ticket>),
-    /// Nobody is banned any more.
+    /// No address is banned any more.
     Flush,
     /// The configuration was read again.
     Reload,

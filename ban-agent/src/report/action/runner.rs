@@ -69,7 +69,7 @@ impl Runner {
         Runner { spec, title, permits, stats, started: [false; 2] }
     }
 
-    /// Starts, works until nobody can tell it anything more, and stops.
+    /// Starts, works until its queue is closed, and stops.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         if !self.spec.on_demand {
             self.start(&FAMILIES).await;
@@ -94,7 +94,7 @@ impl Runner {
         self.operate(Step::Stop, &running).await;
     }
 
-    /// Lets everybody go; what fails is tried once more, as an unban is.
+    /// Lets all addresses go; what fails is tried once more, as an unban is.
     async fn flush(&mut self) {
         let running = self.running();
         let done = self.operate(Step::Flush, &running).await;
@@ -125,7 +125,7 @@ impl Runner {
         }
     }
 
-    /// Runs a command that is about nobody, once if it is the same for both families; says for
+    /// Runs a command that is about no address, once if it is the same for both families; says for
     /// which families it went well.
     async fn operate(&self, step: Step, families: &[Family]) -> Vec<Family> {
         let nobody = Ticket::nobody();

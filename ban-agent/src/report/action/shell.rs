@@ -55,7 +55,7 @@ pub(super) async fn run(script: &Script, timeout: Duration) -> Result<(), Failed
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // a group of its own, so that all of it can be ended
     let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(Failed::Start)?;
-    // killed with all it has started, should nobody wait for it any more
+    // killed with all it has started, should the task that waits be dropped
     let group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut said = Said::default();
@@ -112,7 +112,7 @@ impl Said {
     }
 }
 
-/// Reads to the end and keeps the beginning, so that nobody who writes is held up.
+/// Reads to the end and keeps the beginning, so that no writer is held up.
 async fn hear(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut from) = from else { return };
     let mut buffer = [0; 1024];

@@ -1,4 +1,4 @@
-//! Hands events to whoever listens. Publishing costs the same however many listen and however
+//! Hands events to all listeners. Publishing costs the same however many listen and however
 //! slow they are: who falls behind loses the oldest events, and learns how many.
 
 use std::sync::{
@@ -77,7 +77,7 @@ impl Bus {
         &self.0.observer
     }
 
-    /// Tells everybody who listens now.
+    /// Hands events to all that listen now.
     pub fn publish(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -91,7 +91,7 @@ impl Bus {
         }
         for (number, chunk) in (0..).zip(events.chunks(PART)) {
             let first = first + number * PART as u64;
-            // nobody listens any more: nobody misses it
+            // no listener is left, and none misses it
             let _ = parts.send(Part { first, events: chunk.into() });
         }
     }
@@ -105,7 +105,7 @@ impl Bus {
         Subscription { parts, next: state.next, lost }
     }
 
-    /// Says that somebody wants more than bans, until the answer is dropped.
+    /// Asks for more than bans, until the answer is dropped.
     #[must_use]
     pub fn interest(&self, wanted: Wanted) -> Interest {
         if wanted.failures {
@@ -161,7 +161,7 @@ impl Bus {
     }
 }
 
-/// Somebody wants more than bans as long as this lives.
+/// A listener wants more than bans as long as this lives.
 #[derive(Debug)]
 pub struct Interest {
     bus: Bus,

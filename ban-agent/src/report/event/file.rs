@@ -1,5 +1,5 @@
 //! Files that grow by whole lines, through rotation and full disks. A symbolic link in a file's place
-//! is not followed: it would have root write where somebody else points.
+//! is not followed: it would have root write where another user points.
 
 use std::{
     fs::{File, OpenOptions},
@@ -64,7 +64,7 @@ impl Lines {
         let file = match current {
             Some(file) => file,
             None => {
-                // not for everybody: it tells who attacks, and how far they got
+                // not readable to all: the file lists attackers and what they tried
                 self.torn = false;
                 let mut options = OpenOptions::new();
                 options.create(true).append(true).mode(0o640);

@@ -1,4 +1,4 @@
-//! Where an address is, by a MaxMind database of the operator's. Without one, nobody knows.
+//! Where an address is, by a MaxMind database of the operator's. Without one, events have no place.
 
 use std::{
     collections::BTreeMap,

@@ -45,7 +45,7 @@ impl Wanted {
     }
 }
 
-/// Reports what is durable: to our log, and to everybody who listens.
+/// Reports what is durable: to our log, and to all listeners.
 #[derive(Debug)]
 pub struct Reporter(Bus);
 

@@ -1,5 +1,5 @@
 //! Threads that write events where a write may block: a file, a socket, another program. A thread
-//! that hangs holds up nobody; its events are lost and counted.
+//! that hangs holds up no other; its events are lost and counted.
 
 use std::{io, thread, time::Duration};
 
@@ -35,7 +35,7 @@ pub fn start(kind: &'static str, bus: &Bus, mut sink: impl Sink) -> io::Result<R
         while let Some((lost, part)) = events.wait() {
             events.lose(sink.take(lost, &part));
         }
-        // whoever waits may have lost patience
+        // the one that waits may have lost patience
         let _ = ending.send(());
     })?;
     Ok(Running { kind, ended })

@@ -1,4 +1,4 @@
-//! What the world is told, in types and in words. A sentence here acts on nobody's terminal.
+//! What the world is told, in types and in words. A sentence here acts on no terminal.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

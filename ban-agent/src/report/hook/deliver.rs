@@ -10,7 +10,7 @@ use crate::children::Group;
 /// Where a command is looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Posts `body` as JSON. On a thread of its own: name resolution may hang, and nobody waits for it.
+/// Posts `body` as JSON. On a thread of its own: name resolution may hang, and no task waits.
 pub(super) async fn post(url: String, body: String, timeout: Duration) -> Result<(), String> {
     let (sender, answer) = oneshot::channel();
     thread::Builder::new()
@@ -61,7 +61,7 @@ pub(super) async fn run(words: &[String], body: String, timeout: Duration) -> Re
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
-    // killed with all it has started, should nobody wait for it any more
+    // killed with all it has started, should the task that waits be dropped
     let group = Group::of(&child);
     let mut input = child.stdin.take();
     let talk = async {

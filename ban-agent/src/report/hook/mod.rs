@@ -44,7 +44,7 @@ pub enum Target {
     Command(Vec<String>),
 }
 
-/// Without the URL: whoever knows it may post.
+/// Without the URL: who knows it may post.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// What happened, for whoever has to understand a fault.
+/// Records what happened, to understand a fault by.
 pub(super) type Told = Arc<Mutex<Vec<String>>>;
 
 /// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
@@ -45,7 +45,7 @@ pub(super) enum Scheme {
     CopyDate,
 }
 
-/// One system call of the writer or of whoever rotates.
+/// One system call of the writer, or of what rotates.
 #[derive(Clone, Debug)]
 enum Step {
     Begin,

@@ -39,7 +39,7 @@ pub(super) struct Files {
     /// Logs that an earlier run followed, until they are met, and since when they are missed.
     missed: HashSet<Arc<str>>,
     missed_since: Instant,
-    /// Logs that are gone, of which nobody was told yet.
+    /// Logs that are gone, which is not yet told.
     gone: VecDeque<Arc<str>>,
     /// Something could not be opened: worth another try without an event.
     pub(super) retry: bool,

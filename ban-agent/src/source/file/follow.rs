@@ -55,7 +55,7 @@ enum Copying {
     /// It is being filled with what the log holds, or was, and the log was not cut yet: its lines are
     /// read there.
     UnderWay,
-    /// The log was cut, which nobody has noticed yet.
+    /// The log was cut, and has not been looked at since.
     Over,
 }
 
@@ -618,7 +618,7 @@ impl Follower {
         }
         let cut = self.tails.iter_mut().find(|tail| tail.id == (checkpoint.dev, checkpoint.ino));
         cut.into_iter().for_each(Tail::restart);
-        // whoever cuts a file may write old lines anew, as an editor does
+        // what cuts a file may write old lines anew, as an editor does
         self.live = false;
         around.stats.update(&self.origin, |counters| counters.truncations += 1);
         self.dirty = true;

@@ -1,5 +1,5 @@
 //! The files beside a log that are rotations of it: where the rest of a file is found that was
-//! renamed, or copied and cut, while nobody looked.
+//! renamed, or copied and cut, between two looks.
 
 use std::{
     cell::RefCell,
@@ -26,7 +26,7 @@ const MAX_LOOKS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Siblings {
     names: Vec<Name>,
-    /// Those that nobody has taken yet.
+    /// Those that were not taken yet.
     tails: Vec<Tail>,
     /// Why the log itself cannot be opened.
     refusal: Option<io::Error>,

@@ -161,7 +161,7 @@ struct Journal {
 }
 
 impl Journal {
-    /// Delivers until the child ends: why it did; `None` if nobody listens any more.
+    /// Delivers until the child ends: why it did; `None` if the receiver is gone.
     async fn follow(&mut self) -> Option<String> {
         let mut child = match self.start() {
             Ok(child) => child,
@@ -207,7 +207,7 @@ impl Journal {
         command.kill_on_drop(true).spawn()
     }
 
-    /// `None` if nobody listens any more.
+    /// `None` if the receiver is gone.
     async fn deliver(&mut self, taken: Taken, export: &mut Export) -> Option<()> {
         let (overlong, malformed) = export.take_counts();
         let count = memchr::memchr_iter(b'\n', &taken.lines).count();

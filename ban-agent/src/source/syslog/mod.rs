@@ -22,7 +22,7 @@ use super::{Batch, Error, Limits, Looked, Stats};
 
 /// Asked of the kernel for bursts; it gives at most `net.core.rmem_max`.
 const QUEUE: usize = 8 << 20;
-/// Of a unix socket, unless the configuration says otherwise: whoever can write to it can have
+/// Of a unix socket, unless the configuration says otherwise: a user who can write to it can have
 /// addresses banned.
 const MODE: u32 = 0o660;
 /// Datagrams that are taken in one turn; in tests few, as the kernel keeps few for them.
@@ -180,7 +180,7 @@ fn place(text: &str) -> io::Result<(&str, u32)> {
     Ok((path, mode.ok_or_else(wrong)?))
 }
 
-/// A socket that nobody answers on any more is a dead agent's, and is replaced.
+/// A socket without a listener is a dead agent's, and is replaced.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Socket> {
     let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
         && UnixDatagram::unbound()?.connect(path).is_err();
