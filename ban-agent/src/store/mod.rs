@@ -34,6 +34,7 @@ use std::{
 
 use ban_core::jail::{self, Count, Offence, Offenders, Record};
 use jiff::{SignedDuration, Timestamp};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 pub use self::dry::separate;
@@ -56,6 +57,9 @@ use crate::{
     ledger::{Claim, Holder},
     net::IpNet,
 };
+
+/// Claims that are read while those before them are taken over.
+const READ_AHEAD: usize = 4096;
 
 /// How long a start waits for another process to let go of the file.
 const START_PATIENCE: Duration = Duration::from_secs(5);
@@ -341,11 +345,11 @@ impl Store {
         let mut count = 0_u64;
         // not to be kept: see [`reader::Ask::LetGo`]
         let result = schema::open_to_read(&self.path).ok().map(|db| {
-            let db = &db;
-            let skipped = read::claims(db, now, |claim| {
+            let (db, read) = read_ahead(db, now, |claim| {
                 count += 1;
                 each(claim);
-            })?;
+            });
+            let (db, skipped) = (&db, read?);
             if skipped > 0 {
                 log::error!("{skipped} invalid claims in the store were skipped");
             }
@@ -624,6 +628,33 @@ fn holder(former: &Former) -> Holder {
 fn purged_before(shared: &Shared, now: Now) -> Timestamp {
     let age = SignedDuration::from_millis(shared.purge_age_ms.load(Ordering::Relaxed));
     now.wall.checked_sub(age).unwrap_or(Timestamp::MIN)
+}
+
+/// Hands every claim to `each`, as [`read::claims`] does: reading takes as long as taking over does,
+/// so one thread reads while this one takes over.
+fn read_ahead(
+    db: Connection,
+    now: Now,
+    each: impl FnMut(Claim),
+) -> (Connection, rusqlite::Result<u64>) {
+    thread::scope(|scope| {
+        let (sender, parts) = mpsc::sync_channel::<Vec<Claim>>(4);
+        let reading = scope.spawn(move || {
+            let mut part = Vec::with_capacity(READ_AHEAD);
+            let read = read::claims(&db, now, |claim| {
+                part.push(claim);
+                if part.len() == READ_AHEAD {
+                    let full = std::mem::replace(&mut part, Vec::with_capacity(READ_AHEAD));
+                    // it waits for them as long as there are any
+                    let _ = sender.send(full);
+                }
+            });
+            let _ = sender.send(part);
+            (db, read)
+        });
+        parts.into_iter().flatten().for_each(each);
+        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Opens the file; puts a corrupt one aside, and waits a while for a locked one.
