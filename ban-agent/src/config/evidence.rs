@@ -75,7 +75,29 @@ const LOGS: &[Log] = &[
                  mod_cgi, which escapes what they write",
         here: has_cgid,
     },
+    Log {
+        name: "Odoo's log",
+        daemon: "odoo",
+        word: "odoo",
+        names: &["odoo.log", "odoo-server.log"],
+        mark: "addons\\.base",
+        better: "read the access log of the web server in front of it, as the shipped jail web-login-form does",
+        here: |_| true,
+    },
+    Log {
+        name: "Redmine's log",
+        daemon: "redmine",
+        word: "production",
+        names: &["production.log"],
+        mark: "Failed login for '",
+        better: "read the access log of the web server in front of it, with a pattern for its login page",
+        here: |_| true,
+    },
 ];
+
+/// Services that log the address that X-Forwarded-For or X-Real-IP claims, whoever connects; the
+/// shipped jail of each bears its name.
+const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome", "vaultwarden", "zoneminder"];
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
 const BLAMING: &[(&str, &str)] = &[
@@ -105,6 +127,11 @@ fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
     if let Some(Log { name: log, better, .. }) = log {
         return Some(format!(
             "jail {name}: {log} holds what clients sent as it came, line feeds included: a stranger can write whole lines there and get any address banned; {better}"
+        ));
+    }
+    if !theirs && TRUSTING.contains(&&*jail.rules.filter.name) {
+        return Some(format!(
+            "jail {name}: the address is the one that X-Forwarded-For or X-Real-IP claims: whoever reaches the service past your proxy gets any address banned; let nobody but the proxy reach it, and have the proxy overwrite the header"
         ));
     }
     let (filter, better) =
@@ -171,6 +198,9 @@ mod tests {
             ("/var/log/cloudstack/management/apilog.log", true),
             ("/var/log/cloudstack/management/*.log", true),
             ("/var/log/cloudstack/agent/agent.log", false),
+            ("/var/log/odoo/odoo-server.log", true),
+            ("/srv/redmine/log/production.log", true),
+            ("/srv/shop/log/production.log", false),
         ] {
             let nowhere = Path::new("/nonexistent");
             let remark = remark_on(nowhere, &jail("own", "^<ADDR> ", path), false);
@@ -230,13 +260,13 @@ mod tests {
         fs::write(&path, all).unwrap();
         let config = config::load(&path).unwrap();
         assert_eq!(config.jails.len(), names.len());
+        let nowhere = Path::new("/nonexistent");
         for jail in &config.jails {
-            assert_eq!(
-                remark_on("/nonexistent".as_ref(), jail, false),
-                None,
-                "{}",
-                jail.rules.name
-            );
+            let (name, remark) = (&jail.rules.name, remark_on(nowhere, jail, false));
+            let trusting = TRUSTING.contains(&&**name);
+            assert_eq!(remark.is_some(), trusting, "{name}: {remark:?}");
+            let text = remark.unwrap_or_default();
+            assert!(!trusting || text.contains("X-Forwarded-For"), "{text}");
         }
     }
 }
