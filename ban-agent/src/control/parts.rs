@@ -13,16 +13,21 @@ pub(super) const WINDOW: usize = 128 * PART;
 /// Changes of each kind that the answer shows one by one; of more, only the number is.
 pub(super) const SHOWN: u64 = 10_000;
 
-/// The parts of `request`, in order, each with the number of its targets; itself, if it is short.
+/// The parts of `request`, each with the number of its targets; itself, if it is short. In the order
+/// of the addresses, in which the store's pages and the ledger's lie beside each other.
 pub(super) fn cut(request: Request) -> Box<dyn Iterator<Item = (usize, Request)> + Send> {
     match request {
-        Request::Ban { targets, duration, jail, ports, reason, force } if targets.len() > PART => {
+        Request::Ban { mut targets, duration, jail, ports, reason, force }
+            if targets.len() > PART =>
+        {
+            targets.sort_unstable();
             Box::new(chunks(targets).map(move |targets| {
                 let (jail, ports, reason) = (jail.clone(), ports.clone(), reason.clone());
                 (targets.len(), Request::Ban { targets, duration, jail, ports, reason, force })
             }))
         }
-        Request::Unban { targets, all: false, jail } if targets.len() > PART => {
+        Request::Unban { mut targets, all: false, jail } if targets.len() > PART => {
+            targets.sort_unstable();
             Box::new(chunks(targets).map(move |targets| {
                 let jail = jail.clone();
                 (targets.len(), Request::Unban { targets, all: false, jail })

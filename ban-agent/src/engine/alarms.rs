@@ -284,7 +284,7 @@ impl Engine {
             }
             let evicted = counters.evicted.load(Ordering::Relaxed);
             look.rose(Name::SuspectsForgotten, name, evicted, |count| {
-                format!("[{name}] forgot {count} addresses under observation: there are too many")
+                format!("[{name}] had no room for {count} failures: more addresses fail than it remembers")
             });
             let near = counters.near.load(Ordering::Relaxed);
             if near >= NEAR

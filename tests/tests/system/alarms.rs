@@ -323,7 +323,7 @@ fn what_was_lost_is_said() -> Result<()> {
     append(&log, &some)?;
     await_alarms(&agent, &["suspects_forgotten crowd".to_owned()])?;
     let metrics = agent.json(&["status", "crowd"])?;
-    ensure!(metrics["alarms"].to_string().contains("forgot 100 addresses"), "{metrics}");
+    ensure!(metrics["alarms"].to_string().contains("no room for 100 failures"), "{metrics}");
     // the jail is given up, and whom it forgot is nobody's any more
     configure(&stage, &jails(""))?;
     ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());

@@ -415,7 +415,7 @@ async fn a_jail_that_stopped_one_that_died_and_what_they_lack() {
         [
             "[door] 3 failures were older than findtime when they came: not counted",
             "[door] 4 failures are stamped by a clock that is off: they count from the moment they were read",
-            "[door] forgot 7 addresses under observation: there are too many",
+            "[door] had no room for 7 failures: more addresses fail than it remembers",
             "[door] who.example: no such host"
         ]
     );
