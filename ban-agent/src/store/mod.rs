@@ -613,7 +613,7 @@ impl Store {
     #[cfg(test)]
     fn ask<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&rusqlite::Connection) -> T + Send + 'static,
+        read: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Option<T> {
         self.recall.reader.ask(read)
     }

@@ -14,7 +14,7 @@ use super::{
 pub struct SharedPrefilter {
     finder: Finder,
     /// For each text the filters that it is of, by index, and their patterns that need it.
-    owners: Vec<Vec<(usize, Suspects)>>,
+    owners: Vec<Vec<Owner>>,
     /// Filters that have to see every line.
     unfiltered: Vec<bool>,
 }
@@ -28,13 +28,16 @@ pub struct Start {
     pub(super) suspects: Suspects,
 }
 
+/// The number of a filter that a text belongs to, and the patterns of it that need the text.
+type Owner = (usize, Suspects);
+
 /// The lines that one filter has to look at, in their order.
 pub type Starts = Vec<Start>;
 
 impl SharedPrefilter {
     /// Compiles the texts of `filters`; `None` if none of them has any.
     pub fn new<'f>(filters: impl IntoIterator<Item = &'f Filter>) -> Option<SharedPrefilter> {
-        let mut texts: BTreeMap<(&[u8], bool), Vec<(usize, Suspects)>> = BTreeMap::new();
+        let mut texts: BTreeMap<(&[u8], bool), Vec<Owner>> = BTreeMap::new();
         let mut unfiltered = Vec::new();
         for (index, filter) in filters.into_iter().enumerate() {
             let prefilter = filter.prefilter.as_ref();
