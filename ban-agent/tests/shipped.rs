@@ -2,7 +2,13 @@
 //! text that wants to name somebody else, and normal traffic that no shipped jail bans. A filter
 //! whose service lacks one of the three does not ship.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
 
 mod corpora;
 
@@ -531,4 +537,101 @@ fn what_is_no_failure_is_none_in_any_way_it_arrives() {
             assert!(!matches!(outcome, Outcome::Matched(_)), "{filter}: {line}");
         }
     }
+}
+
+/// How the documentation writes the length of time `text`, `10m`.
+fn time(text: &str) -> String {
+    let (count, unit) = text.split_at(text.len() - 1);
+    let unit = match unit {
+        "m" => "min",
+        "d" => "day",
+        "w" => "week",
+        other => other,
+    };
+    format!("{count} {unit}")
+}
+
+/// The rows of the documentation: all but what is counted comes from the shipped files, and that is
+/// kept from `prose`, by the name of the jail.
+fn rows(prose: &BTreeMap<&str, &str>) -> String {
+    let text = |table: &toml::Table, key: &str| {
+        table.get(key).and_then(|it| it.as_str()).map(String::from)
+    };
+    let mut rows = String::new();
+    for service in services() {
+        let path = format!("{}/../dist/shipped/{}.toml", env!("CARGO_MANIFEST_DIR"), service.name);
+        let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        let section =
+            |name: &str| file.get(name).and_then(|it| it.as_table()).cloned().unwrap_or_default();
+        let filters = section("filters");
+        for (name, jail) in &section("jails") {
+            let jail = jail.as_table().unwrap();
+            let filter =
+                text(jail, "filter").and_then(|name| filters.get(&name)?.as_table().cloned());
+            let filter = filter.unwrap_or_default();
+            let logs =
+                [jail.get("logpath"), filter.get("logs")].into_iter().flatten().flat_map(|it| {
+                    match it {
+                        toml::Value::Array(paths) => {
+                            paths.iter().filter_map(|path| path.as_str()).collect()
+                        }
+                        other => other
+                            .as_str()
+                            .into_iter()
+                            .filter(|path| *path != "auto")
+                            .collect::<Vec<_>>(),
+                    }
+                });
+            let mut reads: Vec<String> = Vec::new();
+            for path in logs {
+                let name = format!("`{}`", path.rsplit('/').next().unwrap());
+                if !reads.contains(&name) {
+                    reads.push(name);
+                }
+            }
+            if [jail, &filter].iter().any(|it| it.contains_key("journalmatch")) {
+                reads.push("the journal".into());
+            }
+            if jail.get("bans").is_some() {
+                reads.push("the agent's own bans".into());
+            }
+            let mut counts: Vec<String> =
+                jail.get("maxretry").map(ToString::to_string).into_iter().collect();
+            for (field, most) in
+                jail.get("distinct").and_then(|it| it.as_table()).into_iter().flatten()
+            {
+                counts.push(format!("{most} different `{field}`"));
+            }
+            let [findtime, bantime] =
+                ["findtime", "bantime"].map(|key| time(&text(jail, key).unwrap()));
+            let what = prose
+                .get(&**name)
+                .unwrap_or_else(|| panic!("say in docs/filters-shipped.md what `{name}` counts"));
+            let (of, counts, reads) = (&service.name, counts.join(" or "), reads.join(", "));
+            writeln!(
+                rows,
+                "| `{of}` | `{name}` | {what} | {counts} in {findtime} | {bantime} | {reads} |"
+            )
+            .unwrap();
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_documentation_has_every_jail_as_it_is() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/filters-shipped.md");
+    let is = std::fs::read_to_string(path).unwrap();
+    let (head, rest) = is.split_once("|---|---|---|---|---|---|\n").unwrap();
+    let (table, tail) = rest.split_once("\n<!-- end -->").unwrap();
+    let cells = table.lines().map(|row| row.split(" | ").collect::<Vec<_>>());
+    let prose = cells.map(|cells| (cells[1].trim_matches('`'), cells[2])).collect();
+    let ought = format!("{head}|---|---|---|---|---|---|\n{}\n<!-- end -->{tail}", rows(&prose));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &ought).unwrap();
+    }
+    assert!(
+        is == ought,
+        "{path} is out of date: run this test with BLESS=1, and look at the difference"
+    );
 }
