@@ -97,7 +97,29 @@ const LOGS: &[Log] = &[
 
 /// Services that log the address that X-Forwarded-For or X-Real-IP claims, whoever connects; the
 /// shipped jail of each bears its name.
-const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome", "vaultwarden", "zoneminder"];
+const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome", "zoneminder"];
+
+/// Shipped filters whose service writes a user name (File Browser: a path) as it was sent, as far as
+/// its source and its log's formatter tell: from a file or a container's output they take whole lines
+/// that a stranger wrote. There is no other log that names the client.
+const RAW: &[&str] = &[
+    "calibre-web",
+    "couchdb",
+    "filebrowser",
+    "gitea",
+    "gitea-ssh",
+    "guacamole",
+    "matrix-synapse",
+    "paperless-ngx",
+    "qbittorrent",
+    "servarr",
+    "sogo",
+    "technitium",
+    "uptime-kuma",
+    "vaultwarden",
+    "vaultwarden-admin",
+    "zimbra",
+];
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
 const BLAMING: &[(&str, &str)] = &[
@@ -127,6 +149,11 @@ fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
     if let Some(Log { name: log, better, .. }) = log {
         return Some(format!(
             "jail {name}: {log} holds what clients sent as it came, line feeds included: a stranger can write whole lines there and get any address banned; {better}"
+        ));
+    }
+    if !theirs && RAW.contains(&&*jail.rules.filter.name) {
+        return Some(format!(
+            "jail {name}: the service writes what clients sent into its log as it came, line feeds included: a stranger can write whole lines there and get any address banned; better: count its login page in the access log of the web server in front of it"
         ));
     }
     if !theirs && TRUSTING.contains(&&*jail.rules.filter.name) {
@@ -252,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn no_shipped_jail_trusts_such_a_log() {
+    fn shipped_jails_that_trust_such_a_log_are_told() {
         let names = config::shipped().unwrap().disabled;
         let all: String = names.iter().map(|name| format!("[jails.{name}]\n")).collect();
         let folder = tempfile::TempDir::new().unwrap();
@@ -263,10 +290,11 @@ mod tests {
         let nowhere = Path::new("/nonexistent");
         for jail in &config.jails {
             let (name, remark) = (&jail.rules.name, remark_on(nowhere, jail, false));
-            let trusting = TRUSTING.contains(&&**name);
-            assert_eq!(remark.is_some(), trusting, "{name}: {remark:?}");
+            let (trusting, raw) = (TRUSTING.contains(&&**name), RAW.contains(&&**name));
+            assert_eq!(remark.is_some(), trusting || raw, "{name}: {remark:?}");
             let text = remark.unwrap_or_default();
             assert!(!trusting || text.contains("X-Forwarded-For"), "{text}");
+            assert!(!raw || text.contains("line feeds"), "{text}");
         }
     }
 }
