@@ -29,6 +29,14 @@ pub struct Pinned {
     lock: std::os::fd::OwnedFd,
 }
 
+impl Drop for Pinned {
+    /// Gives the lock back at once: a child between fork and exec holds a copy of the descriptor,
+    /// and with it the lock, a moment longer.
+    fn drop(&mut self) {
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
 /// The pin folders at some moment: device, inode and the last change of each. Another one:
 /// something came or went.
 pub(super) type Seal = [(u64, u64, i64, i64); 3];

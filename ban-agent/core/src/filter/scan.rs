@@ -347,6 +347,13 @@ impl Scanner {
             self.counts.overlong += 1;
             return Outcome::Missed;
         }
+        // a filter of documents alone has nothing to look for in other lines
+        if let Some(documents) = &filter.documents
+            && filter.failregex.is_empty()
+            && !documents.may_stand_in(line)
+        {
+            return Outcome::Missed;
+        }
         let text = String::from_utf8_lossy(line);
         let outcome = self.read(filter, &text, stamped, suspects, now);
         // a pattern over several lines has seen this one

@@ -189,6 +189,14 @@ impl Documents {
         Ok(Documents { form: spec.form, paths, address, time, fields, wanted, unless })
     }
 
+    /// Whether a line may hold a document: false without the sign that each has.
+    pub(super) fn may_stand_in(&self, line: &[u8]) -> bool {
+        line.contains(match self.form {
+            Form::Json => &b'{',
+            Form::Logfmt => &b'=',
+        })
+    }
+
     /// Where the document of a line begins: at the line's start, or after what syslog or a container's
     /// engine puts before it.
     pub(super) fn start(&self, line: &str) -> Option<usize> {
