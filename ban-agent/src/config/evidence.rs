@@ -97,20 +97,25 @@ const LOGS: &[Log] = &[
 
 /// Services that log the address that X-Forwarded-For or X-Real-IP claims, whoever connects; the
 /// shipped jail of each bears its name.
-const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome", "zoneminder"];
+const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome"];
 
 /// Shipped filters whose service writes a user name (File Browser: a path) as it was sent, as far as
 /// its source and its log's formatter tell: from a file or a container's output they take whole lines
-/// that a stranger wrote. There is no other log that names the client.
+/// that a stranger wrote. PHP splits what it gives to syslog at line feeds as well (main/php_syslog.c).
 const RAW: &[&str] = &[
+    "audiobookshelf",
     "calibre-web",
     "couchdb",
     "filebrowser",
+    "firefly-iii",
     "gitea",
     "gitea-ssh",
     "guacamole",
+    "jellyfin",
     "matrix-synapse",
+    "opensearch",
     "paperless-ngx",
+    "phpmyadmin",
     "qbittorrent",
     "servarr",
     "sogo",
@@ -119,6 +124,7 @@ const RAW: &[&str] = &[
     "vaultwarden",
     "vaultwarden-admin",
     "zimbra",
+    "zoneminder",
 ];
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
@@ -153,7 +159,7 @@ fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
     }
     if !theirs && RAW.contains(&&*jail.rules.filter.name) {
         return Some(format!(
-            "jail {name}: the service writes what clients sent into its log as it came, line feeds included: a stranger can write whole lines there and get any address banned; better: count its login page in the access log of the web server in front of it"
+            "jail {name}: by its source, the service writes what clients sent into its log as it came, line feeds included: a stranger can write whole lines there and get any address banned; better: count its login page in the access log of the web server in front of it"
         ));
     }
     if !theirs && TRUSTING.contains(&&*jail.rules.filter.name) {

@@ -18,15 +18,19 @@ pub(super) fn carried(line: &str) -> Option<(Cow<'_, str>, bool)> {
 /// `SERVICE-1  | TEXT` (`SERVICE_1` of version 1), and with `--timestamps` a time before the text. The
 /// number is asked for, so that a first word of somebody's choice is none.
 fn compose(line: &str) -> Option<(Cow<'_, str>, bool)> {
-    let at = line.find(" | ").filter(|at| *at <= MAX_PREFIX)?;
+    // no name holds the bar
+    let at = line.bytes().take(MAX_PREFIX).position(|byte| byte == b'|')?;
     let (name, text) = line.split_at_checked(at)?;
+    let (name, text) = (name.strip_suffix(' ')?, text.strip_prefix("| ")?);
     let (service, number) = name.trim_end_matches(' ').rsplit_once(['-', '_'])?;
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let good = service.starts_with(|first: char| first.is_ascii_alphabetic())
         && service.bytes().all(letters)
         && !number.is_empty()
         && number.bytes().all(|byte| byte.is_ascii_digit());
-    let text = text.get(3..).filter(|_| good)?;
+    if !good {
+        return None;
+    }
     let stamp = text.split(' ').next().unwrap_or_default();
     Some((text.into(), stamp.ends_with('Z') && stamp.parse::<Timestamp>().is_ok()))
 }
