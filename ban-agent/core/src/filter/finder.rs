@@ -47,8 +47,8 @@ impl Finder {
         let texts: Vec<(Box<[u8]>, bool)> =
             texts.into_iter().map(|(text, fold)| (text.into(), fold)).collect();
         // grams that many texts share lead to many comparisons
-        let grams = |text: &Box<[u8]>| text.windows(4).map(load).collect::<Vec<_>>();
-        let mut all: Vec<u32> = texts.iter().flat_map(|(text, _)| grams(text)).collect();
+        let mut all: Vec<u32> =
+            texts.iter().flat_map(|(text, _)| text.windows(4).map(load)).collect();
         all.sort_unstable();
         let shared = |gram: u32| {
             let from = all.partition_point(|other| *other < gram);
