@@ -14,6 +14,8 @@ pub(super) struct Counts {
     pub(super) failed: usize,
     /// Why, one line per test that could not run.
     pub(super) skipped: Vec<String>,
+    /// The last lines of each test that failed.
+    pub(super) failures: Vec<String>,
     /// What else the summary should say.
     pub(super) notes: Vec<String>,
 }
@@ -31,6 +33,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped);
+        self.failures.extend(other.failures);
         self.notes.extend(other.notes);
     }
 }
@@ -58,12 +61,17 @@ impl Report {
         self.steps.push(Step { title, took: start.elapsed(), counts });
     }
 
-    /// Prints the summary; its last line is the sum.
+    /// Prints what failed once more, and the summary; its last line is the sum.
     pub(super) fn print(&self) -> ExitCode {
         let mut sum = Counts::default();
+        for Step { title, counts, .. } in &self.steps {
+            if !counts.failures.is_empty() {
+                println!("\n== failures: {title}\n{}", counts.failures.join("\n"));
+            }
+        }
         println!("\n== summary");
         for Step { title, took, counts } in &self.steps {
-            let Counts { passed, failed, skipped, notes } = counts;
+            let Counts { passed, failed, skipped, notes, .. } = counts;
             let verdict = match (failed, skipped.len()) {
                 (0, 0) => "ok",
                 (0, _) => "SKIPPED",

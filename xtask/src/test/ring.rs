@@ -2,6 +2,7 @@
 //! building happens as the user, so that no file in `target` ends up owned by root.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -162,14 +163,15 @@ fn counted(command: &mut Command) -> Result<Counts> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", command::shown(command)))?;
-    let (mut counts, mut settled) = (Counts::default(), 0);
+    let mut tally = Tally::default();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
             let line = line.context("cannot read the output of the tests")?;
             println!("{line}");
-            read(&line, &mut counts, &mut settled);
+            tally.read(&line);
         }
     }
+    let mut counts = tally.counts;
     let status = child.wait().context("cannot wait for the tests")?;
     if !status.success() && counts.failed == 0 {
         counts.failed = 1;
@@ -177,23 +179,55 @@ fn counted(command: &mut Command) -> Result<Counts> {
     Ok(counts)
 }
 
-/// What one line of output adds. `settled` counts the skips of the binaries that are done.
-pub(super) fn read(line: &str, counts: &mut Counts, settled: &mut usize) {
-    if let Some(why) = line.strip_prefix("SKIPPED") {
-        counts.skipped.push(why.trim_start_matches(':').trim().to_owned());
-    } else if let Some(result) = line.strip_prefix("test result:") {
-        let number = |word: &str| -> usize {
-            let part = result.split([';', '.']).find(|part| part.trim_end().ends_with(word));
-            part.and_then(|part| part.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
-        // A test that says SKIPPED goes on to return, which libtest takes for a pass.
-        let said = counts.skipped.len() - *settled;
-        counts.passed += number("passed").saturating_sub(said);
-        counts.failed += number("failed");
-        for _ in 0..number("ignored") {
-            counts.skipped.push("a test marked #[ignore]".to_owned());
+/// Lines of each failed test that the summary repeats: the last ones, where the error stands.
+const SHOWN: usize = 30;
+
+/// Adds up what the tests print.
+#[derive(Default, Debug)]
+pub(super) struct Tally {
+    pub(super) counts: Counts,
+    /// Skips of the binaries that are done.
+    settled: usize,
+    /// Whether what failed is being repeated, and the lines of the test that is shown.
+    failures: Option<VecDeque<String>>,
+}
+
+impl Tally {
+    /// Adds what one line of output says.
+    pub(super) fn read(&mut self, line: &str) {
+        let Self { counts, settled, failures } = self;
+        if let Some(shown) = failures {
+            // the names follow once more, as a list
+            if line.starts_with("---- ") || line == "failures:" {
+                counts.failures.extend(shown.drain(..));
+            }
+            if line == "failures:" {
+                *failures = None;
+            } else {
+                shown.push_back(line.to_owned());
+                if shown.len() > SHOWN {
+                    // the name stays
+                    shown.remove(1);
+                }
+            }
+        } else if line == "failures:" {
+            *failures = Some(VecDeque::new());
+        } else if let Some(why) = line.strip_prefix("SKIPPED") {
+            counts.skipped.push(why.trim_start_matches(':').trim().to_owned());
+        } else if let Some(result) = line.strip_prefix("test result:") {
+            let number = |word: &str| -> usize {
+                let part = result.split([';', '.']).find(|part| part.trim_end().ends_with(word));
+                part.and_then(|part| part.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+            };
+            // A test that says SKIPPED goes on to return, which libtest takes for a pass.
+            let said = counts.skipped.len() - *settled;
+            counts.passed += number("passed").saturating_sub(said);
+            counts.failed += number("failed");
+            for _ in 0..number("ignored") {
+                counts.skipped.push("a test marked #[ignore]".to_owned());
+            }
+            *settled = counts.skipped.len();
         }
-        *settled = counts.skipped.len();
     }
 }
 
@@ -202,9 +236,9 @@ mod tests {
     use super::*;
 
     fn count(output: &str) -> Counts {
-        let (mut counts, mut settled) = (Counts::default(), 0);
-        output.lines().for_each(|line| read(line, &mut counts, &mut settled));
-        counts
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.read(line));
+        tally.counts
     }
 
     #[test]
@@ -222,5 +256,19 @@ mod tests {
             "SKIPPED: no bpffs\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
         assert_eq!((counts.passed, counts.skipped), (0, vec!["no bpffs".to_owned()]));
+    }
+
+    #[test]
+    fn what_failed_is_kept_for_the_summary() {
+        let long: String = (0..100).map(|line| format!("line {line}\n")).collect();
+        let counts = count(&format!(
+            "test a ... FAILED\n\nsuccesses:\n\n---- b stdout ----\nwell\n\nfailures:\n\n\
+             ---- a stdout ----\n{long}Error: no\n\n\nfailures:\n    a\n\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n"
+        ));
+        assert_eq!((counts.passed, counts.failed), (1, 1));
+        let shown: Vec<&str> = counts.failures.iter().map(String::as_str).collect();
+        assert!(shown.contains(&"---- a stdout ----") && shown.contains(&"Error: no"), "{shown:?}");
+        assert!(shown.len() <= SHOWN + 1 && !shown.contains(&"well"), "{shown:?}");
     }
 }

@@ -5,9 +5,7 @@ use super::super::{report::Counts, ring};
 /// What is known so far.
 #[derive(Default, Debug)]
 pub(super) struct Tally {
-    counts: Counts,
-    /// Skips of the binaries that are done.
-    settled: usize,
+    tests: ring::Tally,
     /// Failures when the running binary began.
     failed_before: usize,
     running: Option<String>,
@@ -19,19 +17,19 @@ impl Tally {
     /// Takes one line.
     pub(super) fn read(&mut self, line: &str) {
         let Some(word) = line.strip_prefix('@') else {
-            return ring::read(line, &mut self.counts, &mut self.settled);
+            return self.tests.read(line);
         };
         match word.split_once(' ').unwrap_or((word, "")) {
             ("kernel", release) => self.release = Some(release.to_owned()),
             ("run", test) => {
                 self.running = Some(test.to_owned());
-                self.failed_before = self.counts.failed;
+                self.failed_before = self.tests.counts.failed;
             }
             ("done", done) => {
                 self.running = None;
                 // One that dies without its result line has failed as well.
-                if !done.ends_with(" 0") && self.counts.failed == self.failed_before {
-                    self.counts.failed += 1;
+                if !done.ends_with(" 0") && self.tests.counts.failed == self.failed_before {
+                    self.tests.counts.failed += 1;
                 }
             }
             ("end", _) => self.ended = true,
@@ -42,7 +40,7 @@ impl Tally {
     /// Notes a failure of the guest itself.
     pub(super) fn fail(&mut self, why: String) {
         println!("FAILED: {why}");
-        self.counts.failed += 1;
+        self.tests.counts.failed += 1;
     }
 
     /// Whether the guest got to its end.
@@ -58,12 +56,12 @@ impl Tally {
         }
         match &self.release {
             Some(release) if release == expected => {
-                self.counts.notes.push(format!("ran on Linux {release}"));
+                self.tests.counts.notes.push(format!("ran on Linux {release}"));
             }
             Some(release) => self.fail(format!("{release} booted in the place of {expected}")),
             None => self.fail("no kernel said its name".to_owned()),
         }
-        self.counts
+        self.tests.counts
     }
 }
 
