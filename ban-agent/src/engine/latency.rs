@@ -1,4 +1,5 @@
-//! From the moment at which a line was read to the moment at which the kernel has its ban.
+//! Measures how long a line takes to become a ban: from when it was read, or received by journald,
+//! until the kernel has the ban.
 
 use std::{collections::BTreeSet, time::Instant};
 

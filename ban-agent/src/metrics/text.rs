@@ -79,7 +79,7 @@ fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     let countries = snapshot.countries.iter();
     let countries = countries.map(|(code, count)| ([("country", code.as_str())], *count));
     out.counters("bans_by_country", "Bans made, by ISO code of the country", countries)?;
-    let help = "From the moment a log line is read to the moment the kernel drops its sender";
+    let help = "From the moment a log line is read (a journal entry: received by journald) to the moment the kernel drops its sender";
     out.histogram("log_to_drop_seconds", help, &snapshot.latency)?;
     let help = "How long the engine is held by one thing, while everything else waits";
     out.histogram("engine_hold_seconds", help, &snapshot.holds)

@@ -152,7 +152,8 @@ pub struct Batch {
     /// It is the beginning of a line whose end never came: what the client wrote may stand last in it,
     /// where the daemon's own words should.
     pub torn: bool,
-    /// When they were read.
+    /// When they were read; of the journal, when journald received the first of them, if that was
+    /// lately.
     pub read: Instant,
 }
 

@@ -60,6 +60,8 @@ struct Entry {
 pub(super) struct Taken {
     /// Lines of the entries that hold a message.
     pub(super) lines: Vec<u8>,
+    /// When journald received the first of those entries.
+    pub(super) received: Option<Timestamp>,
     /// The last entry's.
     pub(super) cursor: Option<String>,
 }
@@ -191,8 +193,12 @@ impl Export {
             return;
         }
         self.overlong += u64::from(entry.overlong);
-        if entry.message.is_some() && !entry.write(&mut taken.lines) {
-            self.malformed += 1;
+        if entry.message.is_some() {
+            if entry.write(&mut taken.lines) {
+                taken.received = taken.received.or_else(|| micros(&entry.received));
+            } else {
+                self.malformed += 1;
+            }
         }
     }
 
@@ -292,6 +298,17 @@ mod tests {
             assert_eq!((export.overlong, export.malformed), (0, 0));
             assert!(cursor.unwrap().ends_with("x=56deb7080fbccc14"));
         }
+    }
+
+    #[test]
+    fn the_time_is_that_of_the_first_entry_that_became_a_line() {
+        let entry = |time: u32, field: &str| {
+            format!("__CURSOR=s=1;b={time};\n__REALTIME_TIMESTAMP={time}\n{field}=x\n\n")
+        };
+        let stream = entry(1, "_PID") + &entry(2, "MESSAGE") + &entry(3, "MESSAGE");
+        let taken = Export::new(1000, None).push(stream.as_bytes());
+        assert_eq!(taken.received, Timestamp::from_microsecond(2).ok());
+        assert_eq!(Export::new(1000, None).push(entry(1, "_PID").as_bytes()).received, None);
     }
 
     #[test]

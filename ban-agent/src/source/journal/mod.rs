@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, ChildStderr, Command},
@@ -27,6 +28,8 @@ const PROGRAM: &str = "journalctl";
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// A child that lived this long did its work: what ended it is news.
 const HEALTHY: Duration = Duration::from_secs(30);
+/// An entry that is older was written while nobody read, or by another clock.
+const LATELY: Duration = Duration::from_secs(30);
 /// Names this host in its journal (machine-id(5)).
 const MACHINE: &str = "/etc/machine-id";
 /// How far back the first start reads. Jails ignore what is older than their findtime.
@@ -75,6 +78,13 @@ pub(super) async fn run(
             () = time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
         }
     }
+}
+
+/// When an entry was written by its own stamp; now, if that cannot have been lately.
+fn written(received: Option<Timestamp>, wall: Timestamp) -> Instant {
+    let now = Instant::now();
+    let age = received.and_then(|time| Duration::try_from(wall.duration_since(time)).ok());
+    age.filter(|age| *age < LATELY).and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }
 
 /// This host's id.
@@ -230,7 +240,7 @@ impl Journal {
             position: Some(Position::Journal { cursor: cursor.clone() }),
             gone: false,
             torn: false,
-            read: Instant::now(),
+            read: written(taken.received, Timestamp::now()),
         };
         self.resume.sent(&batch);
         self.out.send(batch).await.ok()?;
@@ -358,6 +368,22 @@ mod tests {
         for (args, from) in [(first, "--since=-24h"), (second, cursor.as_str())] {
             assert!(args.contains(from) && args.ends_with(" -- _COMM=sshd"), "{args}");
         }
+    }
+
+    #[test]
+    fn an_entry_counts_from_its_own_stamp_if_it_is_of_now() {
+        let wall = Timestamp::from_second(1_000_000).unwrap();
+        let age = |micros: i64| {
+            let received = Timestamp::from_microsecond(1_000_000_000_000 - micros).ok();
+            let written = written(received, wall);
+            Instant::now().saturating_duration_since(written).as_millis()
+        };
+        assert!((400..10_000).contains(&age(400_000)));
+        // of a clock that was set back, and of a time at which nobody read
+        for micros in [-400_000, 31_000_000] {
+            assert!(age(micros) < 10_000, "{micros}");
+        }
+        assert!(written(None, wall) <= Instant::now());
     }
 
     #[tokio::test]
