@@ -187,23 +187,6 @@ enum Leaving {
     Detach(oneshot::Sender<Reply>),
 }
 
-/// Takes the program off; the answer to whoever asked, and the same for our own end.
-fn detach(xdp: Box<dyn DataPlane>) -> (Reply, Result<(), Error>) {
-    match xdp.detach().map_err(Error::from) {
-        Ok(interfaces) => {
-            let interfaces = interfaces.join(", ");
-            log::info!("detached from {interfaces}; no ban is enforced any more");
-            let message = "no ban is enforced any more, and the agent ends";
-            (Reply::text(format!("detached from {interfaces}; {message}")), Ok(()))
-        }
-        Err(error) => {
-            let (code, hint) = (error.code(), error.hint());
-            let message = format!("not detached: {error}; the agent ends");
-            (Reply::Error(Refusal { code, message, hint }), Err(error))
-        }
-    }
-}
-
 impl Engine {
     pub(crate) fn new(
         options: Options,
@@ -393,7 +376,7 @@ impl Engine {
             log::warn!("stopped: it was detached by force, no ban is enforced any more");
         } else if let Some(Leaving::Detach(reply)) = leaving {
             // before anything that takes time: somebody may be locked out
-            let (answer, detached) = detach(xdp);
+            let (answer, detached) = requests::detach(xdp);
             // the asker may have gone
             let _ = reply.send(answer);
             result = detached;
@@ -508,16 +491,6 @@ impl Engine {
             self.request(asked);
         }
         self.readers_due = Instant::now() + begun.elapsed() * READERS_WAIT;
-    }
-
-    /// Takes the program off, answers `reply`, and ends.
-    fn detach(&mut self, reply: oneshot::Sender<Reply>) {
-        self.leaving = Some(Leaving::Detach(reply));
-    }
-
-    /// Everything was detached while the agent hung: it ends, as it would have then.
-    fn end_detached(&mut self) {
-        self.leaving = Some(Leaving::Detached);
     }
 
     /// Learns what must not be banned, and goes on hearing of it.
@@ -719,86 +692,9 @@ impl Engine {
         positions.handled(left.into_iter().map(|key| (key, None)), []);
     }
 
-    /// Reads the configuration again: all of it, or nothing. The interfaces, the pins and the
-    /// store stay what they were at the start: what changed and waits for the next one is named.
-    fn reload(&mut self) -> Result<Vec<String>, Error> {
-        let config = config::load(&self.path)?;
-        let access = Access::resolve(None, &config.agent.operators)?;
-        // nobody waits for it: the answer would have to
-        let (looked, _) = mpsc::channel(1);
-        self.pipeline.apply(&config.jails, &looked).map_err(Error::Filter)?;
-        self.access.take_over(access);
-        self.actions.apply(&config.jails);
-        // who was stopped stays so, also under new limits
-        self.breakers.retain(|jail, _| self.pipeline.jail(jail).is_some());
-        self.watch_hits();
-        let former = std::mem::replace(&mut self.config, config);
-        self.note_files();
-        self.forget_positions();
-        let commands = former.runs_commands();
-        self.resize();
-        self.store.set_purge_age(self.config.agent.dbpurgeage);
-        let waiting = self.config.waits_for_start(&former);
-        if !waiting.is_empty() {
-            log::warn!("changed, but in effect only at the next start: {}", waiting.join(", "));
-        }
-        if former.geoip.is_some() {
-            let geo = self.bus.observer().geo().clone();
-            // tens of megabytes: not here
-            let reading = std::thread::Builder::new().name("geoip".into());
-            if let Err(error) = reading.spawn(move || geo.refresh()) {
-                log::warn!("the GeoIP database is not read again: {error}");
-            }
-        }
-        if self.config.runs_commands() && !commands {
-            log::warn!("commands have no more rights than the agent until its next start");
-        }
-        self.sample();
-        self.take_allowed(Now::read());
-        // what else may have gone amiss is mended as well
-        self.patrol.hurry();
-        Ok(waiting)
-    }
-
-    /// From now on the configuration's allow list counts.
-    fn take_allowed(&mut self, now: Now) {
-        let mut plan = Plan::default();
-        self.set_guard(&mut plan);
-        self.allow();
-        self.commit(plan, Vec::new(), None, now);
-    }
-
-    /// The ledger learns whom the configuration says never to ban.
-    fn set_guard(&mut self, plan: &mut Plan) {
-        self.ledger.set_allowed(&self.config.agent.allowed(), plan);
-        let jails = self.config.jails.iter();
-        let proxies: Vec<_> =
-            jails.map(|jail| (Arc::clone(&jail.rules.name), jail.rules.proxies.clone())).collect();
-        self.ledger.set_proxies(&proxies, plan);
-        if let Some(watcher) = &self.watcher {
-            watcher.want(self.config.agent.protect.clone());
-        }
-    }
-
     /// The program tells of dropped packets only while somebody listens.
     fn sample(&self) {
         self.xdp.set_sampling(if self.sampling { self.config.events.sample } else { 0 });
-    }
-
-    /// Makes room for as many bans as the configuration says.
-    fn resize(&mut self) {
-        let max_bans = self.config.agent.max_bans;
-        match self.xdp.resize(max_bans) {
-            Ok(false) => {}
-            Ok(true) => log::info!("the ban maps now hold {max_bans} bans per family"),
-            Err(error) => {
-                log::error!("the ban maps keep their size: {error}");
-                return;
-            }
-        }
-        let max_bans = usize::try_from(max_bans).unwrap_or(usize::MAX);
-        self.ledger.set_max_bans(max_bans);
-        self.store.set_max_bans(max_bans);
     }
 }
 

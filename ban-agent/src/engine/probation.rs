@@ -10,8 +10,7 @@ use jiff::Timestamp;
 use super::{Engine, Options, trial::Trial};
 use crate::{
     clock::{Boot, Now},
-    config,
-    control::{self, Refusal, Reply},
+    config, control,
     store::trial::{Record, load, path, save},
 };
 
@@ -76,6 +75,16 @@ impl Probation {
         }
     }
 
+    /// Begins `trial`, and remembers it.
+    ///
+    /// # Errors
+    ///
+    /// What could not be written: a restart will not know.
+    pub(super) fn begin(&mut self, trial: Trial, now: Now) -> Result<(), String> {
+        (self.trial, self.began) = (trial, now.wall);
+        self.remember(now)
+    }
+
     fn remember(&self, now: Now) -> Result<(), String> {
         save(&self.file, &self.trial.record(self.began, now))
             .map_err(|error| format!("cannot write {}: {error}", self.file.display()))
@@ -107,46 +116,9 @@ impl Engine {
             }
         }
     }
-
-    /// Ends the trial, or begins another.
-    pub(super) fn confirm(&mut self, again: Option<Duration>, now: Now) -> Reply {
-        let wanted =
-            again.map_or(Trial::Over, |time| Trial::Running { until: now.boot.after(time) });
-        if self.probation.trial == wanted {
-            let message = "there is no trial to confirm: the agent already enforces".into();
-            return Reply::Error(Refusal { code: 1, message, hint: None });
-        }
-        let interfaces = match self.xdp.set_lifetime(wanted.lifetime()) {
-            Ok(interfaces) => interfaces.join(", "),
-            Err(error) => {
-                let (message, hint) = (format!("not confirmed: {error}"), error.hint());
-                return Reply::Error(Refusal { code: 2, message, hint });
-            }
-        };
-        self.probation.trial = wanted;
-        self.probation.began = now.wall;
-        let done = match wanted {
-            Trial::Running { until } => {
-                let left = config::format_duration(left(until, now));
-                format!("on trial for {left} more: enforcing on {interfaces}")
-            }
-            Trial::Over | Trial::Lapsed { .. } => {
-                format!("confirmed: the bans stay enforced on {interfaces}")
-            }
-        };
-        log::warn!("{done}");
-        match self.probation.remember(now) {
-            Ok(()) => Reply::text(done),
-            Err(message) => Reply::Error(Refusal {
-                code: 2,
-                message: format!("{done}; but a restart will not know: {message}"),
-                hint: Some("make room, then confirm with --for and once more without".into()),
-            }),
-        }
-    }
 }
 
-fn left(until: Boot, now: Now) -> Duration {
-    // whole seconds, for people
+/// How long the trial lasts still, in whole seconds.
+pub(super) fn left(until: Boot, now: Now) -> Duration {
     Duration::from_secs(until.0.saturating_sub(now.boot.0).div_ceil(1000))
 }

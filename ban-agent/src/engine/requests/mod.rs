@@ -1,9 +1,12 @@
 //! Answers the CLI: a file for each verb that has something to decide.
 
 mod ban;
+mod confirm;
+mod detach;
 mod drift;
 mod import;
 mod list;
+mod reload;
 mod resume;
 mod show;
 mod unban;
@@ -11,6 +14,7 @@ mod unban;
 use tokio::sync::oneshot;
 
 use self::ban::Terms;
+pub(super) use self::detach::detach;
 use super::Engine;
 use crate::{
     clock::Now,
@@ -65,21 +69,7 @@ impl Engine {
         match request {
             Request::Status { jail } => self.status(jail.as_deref(), now),
             Request::Show { address } => self.show(address, now),
-            Request::Reload => match self.reload() {
-                Ok(waiting) => {
-                    let mut said = format!("reloaded: {} jails run", self.config.jails.len());
-                    if !waiting.is_empty() {
-                        said.push_str("; these take effect only at the next start: ");
-                        said.push_str(&waiting.join(", "));
-                    }
-                    Reply::text(said)
-                }
-                Err(error) => Reply::Error(Refusal {
-                    code: error.code(),
-                    message: format!("not reloaded: {error}"),
-                    hint: error.hint(),
-                }),
-            },
+            Request::Reload => self.reloaded(),
             Request::Confirm { again } => self.confirm(again, now),
             Request::Resume { jail } => self.resume(jail.as_deref()),
             // decided with what changes bans, or served by the socket's end
