@@ -31,7 +31,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// The group that `child` leads.
+    /// Returns the group that `child` leads.
     #[must_use]
     pub(crate) fn of(child: &Child) -> Group {
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));

@@ -59,7 +59,7 @@ fn paths(before: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The files that the code of `module` names.
+/// Returns the files that the code of `module` names.
 fn imports(module: &Module, code: &str, all: &BTreeMap<Module, String>) -> BTreeSet<Module> {
     let mut found = Vec::new();
     let mut rest = String::new();
@@ -106,7 +106,7 @@ fn imports(module: &Module, code: &str, all: &BTreeMap<Module, String>) -> BTree
     modules
 }
 
-/// Everything that is reached from `start`, over any way.
+/// Returns everything that is reached from `start`, over any way.
 fn reached(start: &Module, imports: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<Module> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![start.clone()]);
     while let Some(module) = next.pop() {

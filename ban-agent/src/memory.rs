@@ -8,7 +8,7 @@ const EACH: u64 = 8 << 10;
 const FEWEST: usize = 1 << 16;
 const MOST: usize = 1 << 20;
 
-/// The default of `max_tracked`.
+/// Returns the default of `max_tracked`.
 pub(crate) fn max_tracked() -> usize {
     static DEFAULT: OnceLock<usize> = OnceLock::new();
     *DEFAULT.get_or_init(|| suspects(memory()))

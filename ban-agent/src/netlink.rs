@@ -14,7 +14,7 @@ use rustix::net::{
 /// The kernel fills at most 32 KiB per datagram of a dump (netlink_dump, net/netlink/af_netlink.c).
 pub(crate) const BUFFER: usize = 64 << 10;
 
-/// A netlink socket; protocol `None` is NETLINK_ROUTE.
+/// Returns a netlink socket; protocol `None` is NETLINK_ROUTE.
 pub(crate) fn open(protocol: Option<Protocol>) -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
 }

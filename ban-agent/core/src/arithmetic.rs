@@ -113,7 +113,8 @@ impl Expression {
         }
     }
 
-    /// Its value, with a number for each name; not a number, or infinite, where it has none.
+    /// Returns its value, with a number for each name; not a number, or infinite, where it has
+    /// none.
     #[must_use]
     pub fn value(&self, names: &[f64]) -> f64 {
         value(&self.root, names)
@@ -273,7 +274,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What the unit that comes next is worth.
+    /// Returns what the unit that comes next is worth.
     fn unit(&self) -> Option<f64> {
         let Some(Token::Word(word)) = self.peek() else { return None };
         self.units?(&word.to_ascii_lowercase())

@@ -61,7 +61,8 @@ impl Now {
         FAKE.set(Some(self));
     }
 
-    /// The wall-clock instant of `boot` as the clocks stand now; `None` for [`Boot::NEVER`].
+    /// Returns the wall-clock instant of `boot` as the clocks stand now; `None` for
+    /// [`Boot::NEVER`].
     #[must_use]
     pub fn wall_of(&self, boot: Boot) -> Option<Timestamp> {
         if boot == Boot::NEVER {
@@ -73,7 +74,7 @@ impl Now {
         Some(Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX))
     }
 
-    /// The boot-clock instant of the wall-clock instant `wall`, as the clocks stand now.
+    /// Returns the boot-clock instant of the wall-clock instant `wall`, as the clocks stand now.
     #[must_use]
     pub fn boot_of(&self, wall: Timestamp) -> Boot {
         let ahead = i128::from(wall.as_millisecond()) - i128::from(self.wall.as_millisecond());

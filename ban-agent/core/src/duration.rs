@@ -47,7 +47,7 @@ pub fn parse_duration(text: &str) -> Result<Option<Duration>, BadDuration> {
     Duration::try_from_secs_f64(total).map(Some).map_err(|_| bad())
 }
 
-/// The shortest text that [`parse_duration`] reads back, with at most two units: `1h 30m`.
+/// Returns the shortest text that [`parse_duration`] reads back, with at most two units: `1h 30m`.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

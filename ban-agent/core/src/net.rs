@@ -13,7 +13,7 @@ pub use self::{
     translators::Translators,
 };
 
-/// The prefix of one address (/32 or /128). IPv4-mapped IPv6 addresses become IPv4.
+/// Returns the prefix of one address (/32 or /128). IPv4-mapped IPv6 addresses become IPv4.
 #[must_use]
 pub fn host(address: IpAddr) -> IpNet {
     IpNet::from(address.to_canonical())

@@ -69,14 +69,14 @@ impl Disk {
         *changed.lock().unwrap_or_else(PoisonError::into_inner) = found.into_iter().collect();
     }
 
-    /// The files that were changed, added or removed, as of the last look.
+    /// Returns the files that were changed, added or removed, as of the last look.
     #[must_use]
     pub fn changed(&self) -> Vec<PathBuf> {
         self.0.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The files that count, and those that would if they were there: `conf.d/*.toml`, and for
+/// Returns the files that count, and those that would if they were there: `conf.d/*.toml`, and for
 /// fail2ban's files their `.local` twins and what is in their `.d` folders.
 fn candidates<'a>(path: &Path, files: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::new();

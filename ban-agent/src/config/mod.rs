@@ -81,7 +81,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the operator can do about it.
+    /// Returns what the operator can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -203,8 +203,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// What differs from `former` and is looked at when the agent starts alone, in the words of the
-    /// file: `[agent] interfaces`.
+    /// Returns what differs from `former` and is looked at when the agent starts alone, in the
+    /// words of the file: `[agent] interfaces`.
     #[must_use]
     pub fn waits_for_start(&self, former: &Config) -> Vec<String> {
         let (new, old) = (&self.agent, &former.agent);
@@ -267,7 +267,8 @@ impl Config {
         keys
     }
 
-    /// The files, sockets and pins that the agent makes beside logs, with `agent` for its section.
+    /// Returns the files, sockets and pins that the agent makes beside logs, with `agent` for its
+    /// section.
     #[must_use]
     pub fn written(&self, agent: &Agent) -> Vec<PathBuf> {
         let metrics = match &self.metrics {
@@ -279,13 +280,13 @@ impl Config {
         own.chain(told.into_iter().flatten()).cloned().chain(self.heard()).collect()
     }
 
-    /// The unix sockets of sources.
+    /// Returns the unix sockets of sources.
     fn heard(&self) -> impl Iterator<Item = PathBuf> {
         let sources = self.jails.iter().flat_map(|jail| &jail.sources);
         sources.filter_map(|source| source.socket()).map(PathBuf::from)
     }
 
-    /// Whether the operator has commands run: actions, ignorecommand, hooks.
+    /// Returns whether the operator has commands run: actions, ignorecommand, hooks.
     #[must_use]
     pub fn runs_commands(&self) -> bool {
         let of_jail =

@@ -56,7 +56,7 @@ pub(super) fn warnings(files: &[PathBuf]) -> Vec<String> {
     .collect()
 }
 
-/// Who else can write it.
+/// Returns who else can write it.
 fn writable(mode: u32, uid: u32, gid: u32, own: u32) -> Option<String> {
     if uid != 0 && uid != own {
         return Some(format!("user {uid}, who owns it"));

@@ -1,4 +1,4 @@
-//! Who may use the control socket: whoever can open it may read, and the operators may change.
+//! Who may use the control socket: users who can open it may read, and operators may change.
 //! Knows users and groups by number; names are looked up at the start and at a reload.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use super::{ServerError, limits::Rank};
 
-/// Everybody who may open the socket, in `[agent] operators`.
+/// All users who may open the socket, in `[agent] operators`.
 const EVERYBODY: &str = "*";
 
 /// What the kernel's word on a peer is held against; clones share the operators.
@@ -29,13 +29,14 @@ struct Operators {
 }
 
 impl Access {
-    /// The number of the sockets' group.
+    /// Returns the number of the sockets' group.
     #[must_use]
     pub fn group(&self) -> Option<u32> {
         self.group
     }
 
-    /// The group and the operators by these names or numbers. Root may always do everything.
+    /// Returns the group and the operators by these names or numbers. Root may always do
+    /// everything.
     ///
     /// # Errors
     /// If the machine knows one of them not.
@@ -62,7 +63,7 @@ impl Access {
         *own = std::mem::take(&mut *new);
     }
 
-    /// Whether the user may change anything.
+    /// Returns whether the user may change anything.
     #[must_use]
     pub fn may_change(&self, user: u32) -> bool {
         let operators = self.operators.read().unwrap_or_else(PoisonError::into_inner);
@@ -78,8 +79,8 @@ impl Access {
     }
 }
 
-/// The number of a user or group: as it stands, from the file, or from wherever else the machine
-/// keeps them (nsswitch.conf(5)).
+/// Returns the number of a user or group: as it stands, from the file, or from wherever else the
+/// machine keeps them (nsswitch.conf(5)).
 fn id(database: &str, name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
@@ -92,7 +93,7 @@ fn id(database: &str, name: &str) -> Option<u32> {
     })
 }
 
-/// The third field of the line `NAME:…:NUMBER:…`.
+/// Returns the third field of the line `NAME:…:NUMBER:…`.
 fn number(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');

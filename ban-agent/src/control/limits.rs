@@ -1,4 +1,4 @@
-//! How many connections there may be at once, by who asks: whoever may only look can neither use up
+//! How many connections there may be at once, by user: a user who may only look can neither use up
 //! the descriptors that logs need, nor the places of those who may change something. It knows
 //! numbers, and nothing of what is asked.
 
@@ -13,7 +13,7 @@ const PLACES: usize = 64;
 /// five eighths are for logs, maps and everything else.
 const SHARE: usize = 8;
 
-/// What somebody may do. Each rank has places of its own.
+/// What a user may do. Each rank has places of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rank {
     /// Looks.
@@ -59,8 +59,8 @@ impl Limits {
         Arc::new(Limits { places, taken: Mutex::default() })
     }
 
-    /// A place for one more connection of this user, if there is one. A user other than root takes
-    /// no more than a quarter of his rank's.
+    /// Returns a place for one more connection of this user, if there is one. A user other than
+    /// root takes no more than a quarter of his rank's.
     pub(super) fn enter(self: &Arc<Self>, user: u32, rank: Rank) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.users.get(&user).copied().unwrap_or_default();

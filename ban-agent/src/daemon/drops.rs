@@ -1,4 +1,4 @@
-//! Tells of dropped packets while somebody listens; otherwise the program reports none, and nothing
+//! Tells of dropped packets while a client listens; otherwise the program reports none, and nothing
 //! wakes up.
 
 use std::{collections::HashMap, time::Duration};

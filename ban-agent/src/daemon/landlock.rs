@@ -41,7 +41,8 @@ fn report(done: Result<(), RulesetError>) {
     }
 }
 
-/// The folder of a file, wherever links lead to; or the one in which that folder will be made.
+/// Returns the folder of a file, wherever links lead to; or the one in which that folder will be
+/// made.
 fn folder(file: &Path) -> Option<PathBuf> {
     let file = file.canonicalize().or_else(|_| std::path::absolute(file)).ok()?;
     file.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned)
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// What a thread finds that was limited by `limit`.
+    /// Returns what a thread finds that was limited by `limit`.
     fn inside<T: Send + 'static>(
         limit: impl FnOnce() + Send + 'static,
         work: impl FnOnce() -> T + Send + 'static,
@@ -108,7 +109,7 @@ mod tests {
         refused
     }
 
-    /// The kinds of errors of what a thread tries in a folder.
+    /// Returns the kinds of errors of what a thread tries in a folder.
     fn tried(folder: &Path) -> [Option<io::ErrorKind>; 6] {
         let made = |done: io::Result<()>| done.err().map(|error| error.kind());
         let at = |name: &str| folder.join(name);

@@ -1,6 +1,6 @@
 //! Joins the stages into the running agent: tasks, channels, signals.
 //!
-//! One task owns the ledger, the maps and the store ([`Engine`]); everybody else sends it a
+//! One task owns the ledger, the maps and the store ([`Engine`]); all others send it a
 //! [`Command`]. The `pipeline` has a task for each jail and each source.
 
 pub mod capability;
@@ -138,7 +138,7 @@ async fn start_jails(core: &mut Engine) -> Result<(), Error> {
     Ok(())
 }
 
-/// The metrics as they stand; `None` if the agent is stopping.
+/// Returns the metrics as they stand; `None` if the agent is stopping.
 async fn survey(core: mpsc::Sender<Command>) -> Option<String> {
     let (reply, snapshot) = oneshot::channel();
     core.send(Command::Survey(reply)).await.ok()?;
@@ -176,7 +176,7 @@ async fn hear_of_interfaces(changes: dataplane::interface::Changes, sender: mpsc
     }
 }
 
-/// Who may use a socket. A directory service may take its time to say who that is.
+/// Returns who may use a socket. A directory service may take its time to say who that is.
 async fn resolve(agent: &config::Agent) -> Result<Access, ServerError> {
     let (group, operators) = (agent.socket_group.clone(), agent.operators.clone());
     let asking = tokio::task::spawn_blocking(move || Access::resolve(group.as_deref(), &operators));

@@ -45,7 +45,7 @@ impl Sinks {
         Ok(Sinks { running, hooks: hooks.collect(), _interests: interests })
     }
 
-    /// What the hooks count.
+    /// Returns what the hooks count.
     pub(super) fn hooks(&self) -> Vec<(Arc<str>, Arc<Deliveries>)> {
         self.hooks.iter().map(hook::Running::stats).collect()
     }

@@ -137,7 +137,7 @@ fn adopt_former(pins: &Pinned, interface: &Interface, pin: &Path) {
     }
 }
 
-/// Whether what runs is what is asked for.
+/// Returns whether what runs is what is asked for.
 fn fits(mode: Mode, interface: &Interface) -> bool {
     match mode {
         Mode::Auto => true,
@@ -186,7 +186,7 @@ fn generic_warning(interface: &Interface, error: Option<&io::Error>) -> String {
     )
 }
 
-/// The program that holds the slot, for people.
+/// Returns the program that holds the slot, for people.
 fn owner(interface: &Interface) -> String {
     let id = interface.program;
     let name = aya::programs::loaded_programs()

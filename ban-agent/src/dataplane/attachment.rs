@@ -57,7 +57,7 @@ impl Attached {
 
 #[cfg(test)]
 impl Attached {
-    /// One that is nowhere but in a test.
+    /// Returns one that is nowhere but in a test.
     pub(crate) fn double(name: &str, ifindex: u32, mode: Option<XdpMode>) -> Attached {
         Attached { ifindex, mode, ..Attached::missing(name.into(), 0) }
     }
@@ -76,12 +76,12 @@ pub(super) struct Attachment {
 }
 
 impl Attachment {
-    /// A program for an interface that it does not run on yet.
+    /// Returns a program for an interface that it does not run on yet.
     pub(super) fn loose(interface: Attached, program: Loaded) -> Attachment {
         Attachment { interface, program, link: None }
     }
 
-    /// Whether the interface runs our program by our link.
+    /// Returns whether the interface runs our program by our link.
     pub(super) fn sits(&mut self) -> bool {
         let info = self.link.as_ref().and_then(|link| link.info().ok());
         info.is_some_and(|info| {
@@ -90,7 +90,7 @@ impl Attachment {
         })
     }
 
-    /// Our link, if it is still one to this interface.
+    /// Returns our link, if it is still one to this interface.
     pub(super) fn alive(&self, interface: &Interface) -> Option<&Link> {
         let link = self.link.as_ref()?;
         link.info().is_ok_and(|info| info.ifindex == interface.index).then_some(link)

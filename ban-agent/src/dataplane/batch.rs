@@ -85,7 +85,7 @@ pub struct Table<K, V> {
 }
 
 impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
-    /// The map behind `map`.
+    /// Returns the map behind `map`.
     ///
     /// # Errors
     /// If key or value have another size than the kernel says.
@@ -95,7 +95,7 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         Ok(Table { fd, name, max_entries, types: PhantomData })
     }
 
-    /// How many entries it can hold.
+    /// Returns how many entries it can hold.
     #[must_use]
     pub fn max_entries(&self) -> u32 {
         self.max_entries
@@ -110,7 +110,7 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         move |source| Error::call(call, name, source)
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
     /// If the map cannot be read.
@@ -292,8 +292,8 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         }
     }
 
-    /// The key behind `last`, in no order, or the first; `None` at the end. Where `last` is gone,
-    /// the first again.
+    /// Returns the key behind `last`, in no order, or the first; `None` at the end. Where `last` is
+    /// gone, the first again.
     ///
     /// # Errors
     /// If the map cannot be read.

@@ -18,7 +18,7 @@ pub(super) struct GateBitmap {
 }
 
 impl GateBitmap {
-    /// The words of `map`, an array of `layout` values.
+    /// Returns the words of `map`, an array of `layout` values.
     ///
     /// # Errors
     /// If it is another array, or the kernel refuses.
@@ -81,7 +81,7 @@ impl Bitmap for GateBitmap {
     }
 }
 
-/// The same map by a descriptor of its own: to open it by its id takes `CAP_SYS_ADMIN`.
+/// Returns the same map by a descriptor of its own: to open it by its id takes `CAP_SYS_ADMIN`.
 pub(super) fn duplicate(name: &'static str, map: &MapData) -> Result<MapData, Error> {
     let copy = std::os::fd::AsFd::as_fd(map.fd()).try_clone_to_owned();
     let copy = copy.map_err(|e| Error::call("dup", name, e))?;

@@ -70,7 +70,8 @@ impl JiffyClock {
         if begin(&other) < begin(&self) { other } else { self }
     }
 
-    /// The deadline as the program compares it: the first jiffy that begins at or after `end`.
+    /// Returns the deadline as the program compares it: the first jiffy that begins at or after
+    /// `end`.
     #[must_use]
     pub fn jiffies_of(&self, end: Boot) -> u64 {
         match end {
@@ -87,7 +88,7 @@ impl JiffyClock {
         }
     }
 
-    /// The boot time at which `deadline` is over.
+    /// Returns the boot time at which `deadline` is over.
     #[must_use]
     pub fn boot_of(&self, deadline: u64) -> Boot {
         match deadline {
@@ -102,20 +103,20 @@ impl JiffyClock {
         }
     }
 
-    /// Whether the machine slept since the measurement: deadlines must be written again.
+    /// Returns whether the machine slept since the measurement: deadlines must be written again.
     #[must_use]
     pub fn shifted(&self) -> bool {
         slept().abs_diff(self.slept_ns) > SHIFT_NS
     }
 
-    /// Whether `other` reads a deadline differently, beyond the noise of a measurement.
+    /// Returns whether `other` reads a deadline differently, beyond the noise of a measurement.
     #[must_use]
     pub fn differs(&self, other: &JiffyClock) -> bool {
         let here = self.boot_of(other.jiffies).0;
         here.abs_diff(other.boot_ns / 1_000_000) > SHIFT_NS / 1_000_000
     }
 
-    /// The same deadline under another measurement.
+    /// Returns the same deadline under another measurement.
     #[must_use]
     pub fn convert(&self, deadline: u64, to: &JiffyClock) -> u64 {
         to.jiffies_of(self.boot_of(deadline))
@@ -129,7 +130,7 @@ fn slept() -> u64 {
     nanoseconds(boot.tv_sec, boot.tv_nsec).saturating_sub(nanoseconds(awake.tv_sec, awake.tv_nsec))
 }
 
-/// What this process's time namespace adds to the boot clock.
+/// Returns what this process's time namespace adds to the boot clock.
 fn namespace_ns() -> i64 {
     let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
     offset_in(&offsets).unwrap_or(0)

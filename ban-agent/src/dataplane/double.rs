@@ -298,7 +298,8 @@ impl Raws {
         u32::from_ne_bytes(word[at..at + 4].try_into().unwrap())
     }
 
-    /// The program's verdict on a packet from `source`, as `gate.rs` and `bans.rs` reach it.
+    /// Returns the program's verdict on a packet from `source`, as `gate.rs` and `bans.rs` reach
+    /// it.
     fn judge(&self, source: IpAddr, to: To, now: u64) -> Verdict {
         match source {
             IpAddr::V4(source) => {
@@ -354,7 +355,7 @@ impl Raws {
         if within { Ok(()) } else { Err(Verdict::OtherPort) }
     }
 
-    /// The bans around a source in the order in which they are asked.
+    /// Returns the bans around a source in the order in which they are asked.
     fn around(&self, source: IpAddr) -> Vec<Ban> {
         let mut found = Vec::new();
         match source {
@@ -402,7 +403,7 @@ impl Raws {
     }
 }
 
-/// What a trie holds around a source, the longest first.
+/// Returns what a trie holds around a source, the longest first.
 fn nets<K: Copy + Eq + Hash>(
     trie: &SharedTable<K, Ban>,
     of: fn(K) -> Key,
@@ -471,7 +472,7 @@ impl Double {
         }
     }
 
-    /// When it fails.
+    /// Returns when it fails.
     pub(crate) fn faults(&self) -> Faults {
         self.faults.clone()
     }
@@ -482,13 +483,13 @@ impl Double {
         self.maps = self.programs[0].maps(CLOCK).unwrap();
     }
 
-    /// Whether all interfaces' programs read the tables that are written.
+    /// Returns whether all interfaces' programs read the tables that are written.
     pub(crate) fn is_one(&self) -> bool {
         let same = |raws: &Raws| Arc::ptr_eq(&raws.v4.entries, &self.programs[0].v4.entries);
         self.programs.iter().all(same)
     }
 
-    /// The verdict on a packet that comes in by `interface`.
+    /// Returns the verdict on a packet that comes in by `interface`.
     pub(crate) fn judge(&self, interface: usize, source: IpAddr, to: To, now: Boot) -> Verdict {
         let ms = i128::from(now.0) * 1_000_000 - i128::from(CLOCK.boot_ns);
         let ticks = ms.div_euclid(i128::from(CLOCK.tick_ns));

@@ -171,12 +171,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failed system call.
+    /// Returns a failed system call.
     pub(super) fn call(call: &'static str, on: impl Into<String>, source: io::Error) -> Error {
         Error::Call { call, on: on.into(), source }
     }
 
-    /// The remedy, where we know one.
+    /// Returns the remedy, where we know one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -224,7 +224,7 @@ impl Error {
         })
     }
 
-    /// Whether the exit code should say "not permitted".
+    /// Returns whether the exit code should say "not permitted".
     #[must_use]
     pub fn is_permission(&self) -> bool {
         match self {

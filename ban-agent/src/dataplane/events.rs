@@ -32,7 +32,7 @@ impl Events {
 impl Iterator for Events {
     type Item = Dropped;
 
-    /// The next one, if there is one now.
+    /// Returns the next one, if there is one now.
     fn next(&mut self) -> Option<Dropped> {
         let item = self.ring.next()?;
         let bytes: &[u8; size_of::<Event>()] = item.first_chunk()?;

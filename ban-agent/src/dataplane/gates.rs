@@ -11,7 +11,7 @@ use foldhash::{HashMap as Map, HashSet as Set};
 
 /// Memory of 64-bit words.
 pub(super) trait Bitmap {
-    /// The word at `index`.
+    /// Returns the word at `index`.
     fn get(&mut self, index: usize) -> u64;
     /// Writes the word at `index`.
     fn set(&mut self, index: usize, value: u64);
@@ -32,7 +32,8 @@ pub(super) struct GateV4<W> {
 }
 
 impl<W: Bitmap> GateV4<W> {
-    /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
+    /// Returns an empty gate over `words`, whose old content counts as garbage until
+    /// [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV4<W> {
         GateV4 { words, counts: Map::default(), wide: Set::default() }
     }
@@ -98,7 +99,7 @@ impl<W: Bitmap> GateV4<W> {
         }
     }
 
-    /// Whether a ban of several /24s lies around `net`.
+    /// Returns whether a ban of several /24s lies around `net`.
     fn covered(&self, net: Ipv4Net) -> bool {
         !self.wide.is_empty()
             && (0..24).any(|length| {
@@ -152,7 +153,7 @@ fn block(net: Ipv4Net) -> u32 {
     u32::from(net.network()) >> 8
 }
 
-/// How many /24s `net` touches.
+/// Returns how many /24s `net` touches.
 fn blocks(net: Ipv4Net) -> u64 {
     1 << 24_u8.saturating_sub(net.prefix_len())
 }
@@ -164,7 +165,7 @@ fn word_range(net: Ipv4Net) -> std::ops::Range<usize> {
     index(first)..index(last) + 1
 }
 
-/// The bits of word `index` that belong to `count` blocks from `first` on.
+/// Returns the bits of word `index` that belong to `count` blocks from `first` on.
 fn mask(first: u32, count: u64, index: usize) -> u64 {
     if count >= 64 {
         return u64::MAX;
@@ -194,7 +195,8 @@ pub(super) struct GateV6<W> {
 const STALE: usize = 1_024;
 
 impl<W: Bitmap> GateV6<W> {
-    /// An empty gate over `words`, whose old content counts as garbage until [`Self::rewrite`].
+    /// Returns an empty gate over `words`, whose old content counts as garbage until
+    /// [`Self::rewrite`].
     pub(super) fn new(words: W) -> GateV6<W> {
         GateV6 { words, counts: Map::default(), stale: 0 }
     }
@@ -277,7 +279,7 @@ impl<W: Bitmap> GateV6<W> {
     }
 }
 
-/// The /48 of `net`: the upper half of its address as a number, the last 16 bits zero.
+/// Returns the /48 of `net`: the upper half of its address as a number, the last 16 bits zero.
 fn site(net: Ipv6Net) -> u64 {
     let [top, ..] = split(net);
     top & !0xffff

@@ -79,13 +79,13 @@ pub(super) enum Framing {
 }
 
 impl Interface {
-    /// Whether the program can read what its frames begin with.
+    /// Returns whether the program can read what its frames begin with.
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.framing().is_some()
     }
 
-    /// What its frames begin with; `None`: nothing that we can read.
+    /// Returns what its frames begin with; `None`: nothing that we can read.
     pub(super) fn framing(&self) -> Option<Framing> {
         const ETHER: u16 = 1;
         const PPP: u16 = 512;
@@ -109,7 +109,7 @@ impl Interface {
     }
 }
 
-/// All interfaces.
+/// Returns all interfaces.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -124,7 +124,7 @@ pub fn list() -> Result<Vec<Interface>, Error> {
     Ok(found)
 }
 
-/// The indexes of the interfaces that have an address which can be reached from anywhere.
+/// Returns the indexes of the interfaces that have an address which can be reached from anywhere.
 ///
 /// # Errors
 /// If the kernel does not answer.
@@ -175,7 +175,7 @@ impl AsRawFd for Changes {
     }
 }
 
-/// The names of the interfaces that hold a default route, IPv4 first, each once.
+/// Returns the names of the interfaces that hold a default route, IPv4 first, each once.
 #[must_use]
 pub(super) fn default_route() -> Vec<String> {
     let mut names = Vec::new();

@@ -43,7 +43,7 @@ pub enum XdpMode {
 }
 
 impl XdpMode {
-    /// The word for people.
+    /// Returns the word for people.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Link {
         unsafe { bpf(LINK_CREATE, &mut attr).map(|fd| Link(OwnedFd::from_raw_fd(fd))) }
     }
 
-    /// The link pinned at `path`; `None` if there is none.
+    /// Returns the link pinned at `path`; `None` if there is none.
     ///
     /// # Errors
     /// As the kernel says.
@@ -148,7 +148,7 @@ impl Link {
         Ok(links)
     }
 
-    /// What the kernel knows of it.
+    /// Returns what the kernel knows of it.
     ///
     /// # Errors
     /// As the kernel says.
@@ -219,7 +219,7 @@ pub(super) fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
     unsafe { bpf(OBJ_PIN, &mut attr) }.map(|_| ())
 }
 
-/// A loaded program, by id: to put it back if a later step fails.
+/// Returns a loaded program, by id: to put it back if a later step fails.
 ///
 /// # Errors
 /// As the kernel says.
@@ -247,20 +247,20 @@ pub(super) fn remove_all(links: &Path) -> io::Result<Vec<String>> {
     Ok(removed)
 }
 
-/// The pin's file name for an interface: bpffs allows no dots, and names of interfaces have no
-/// colons (`dev_valid_name`, net/core/dev.c).
+/// Returns the pin's file name for an interface: bpffs allows no dots, and names of interfaces have
+/// no colons (`dev_valid_name`, net/core/dev.c).
 #[must_use]
 pub(super) fn pin_name(interface: &str) -> String {
     interface.replace('.', ":")
 }
 
-/// The name that an earlier agent gave it, which `a~b` and `a.b` shared; `None`: the same.
+/// Returns the name that an earlier agent gave it, which `a~b` and `a.b` shared; `None`: the same.
 #[must_use]
 pub(super) fn former_pin_name(interface: &str) -> Option<String> {
     interface.contains('.').then(|| interface.replace('.', "~"))
 }
 
-/// The interface that a pin belongs to.
+/// Returns the interface that a pin belongs to.
 #[must_use]
 pub(super) fn interface_name(pin: &Path) -> String {
     pin.file_name().unwrap_or_default().to_string_lossy().replace(':', ".")

@@ -116,7 +116,7 @@ impl Loaded {
         Ok(Loaded { ebpf, name, usual: name, id: None })
     }
 
-    /// The packet program, loaded on first use.
+    /// Returns the packet program, loaded on first use.
     ///
     /// # Errors
     /// If the kernel refuses it.
@@ -124,7 +124,7 @@ impl Loaded {
         self.loaded(self.name)
     }
 
-    /// The clock program, loaded on first use.
+    /// Returns the clock program, loaded on first use.
     ///
     /// # Errors
     /// If the kernel refuses it.
@@ -150,7 +150,7 @@ impl Loaded {
         }
     }
 
-    /// The packet program's id in the kernel.
+    /// Returns the packet program's id in the kernel.
     ///
     /// # Errors
     /// If the kernel refuses it, or does not tell.
@@ -163,7 +163,7 @@ impl Loaded {
         Ok(info.id())
     }
 
-    /// The packet program, for the kernel.
+    /// Returns the packet program, for the kernel.
     ///
     /// # Errors
     /// If the kernel refuses it.
@@ -194,7 +194,7 @@ impl Loaded {
         result.map(|_| ()).map_err(|e| program_error("send frames", e))
     }
 
-    /// What the kernel made of the packet program.
+    /// Returns what the kernel made of the packet program.
     ///
     /// # Errors
     /// If the kernel refuses it, or does not tell.
@@ -229,7 +229,7 @@ impl Loaded {
         Ok(program)
     }
 
-    /// A pinned map.
+    /// Returns a pinned map.
     ///
     /// # Errors
     /// If the object has none of that name.
@@ -248,8 +248,8 @@ impl Loaded {
     }
 }
 
-/// What the kernel is told to be the size of the map `name`, one of [`SIZED`]. It makes as many
-/// buckets as a hash may have entries; that no more than `max_bans` come is seen to here.
+/// Returns what the kernel is told to be the size of the map `name`, one of [`SIZED`]. It makes as
+/// many buckets as a hash may have entries; that no more than `max_bans` come is seen to here.
 pub(super) fn entries(name: &str, max_bans: u32) -> u32 {
     if name.starts_with("allow_") {
         return ban_common::ALLOWED;
@@ -258,7 +258,7 @@ pub(super) fn entries(name: &str, max_bans: u32) -> u32 {
     max_bans.saturating_mul(if hash { BUCKETS } else { 1 })
 }
 
-/// The running kernel's release, as uname(2) says.
+/// Returns the running kernel's release, as uname(2) says.
 #[must_use]
 pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
@@ -296,7 +296,7 @@ fn denied(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-/// The last lines of a verifier log that say why: without its statistics.
+/// Returns the last lines of a verifier log that say why: without its statistics.
 fn tail(log: &str) -> String {
     let useful = |line: &&str| {
         !line.trim().is_empty()

@@ -61,7 +61,7 @@ impl Mapped {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 
-    /// The word at `index`; 0 behind the end.
+    /// Returns the word at `index`; 0 behind the end.
     #[must_use]
     pub(super) fn get(&self, index: usize) -> u64 {
         self.slice().get(index).map_or(0, |word| word.load(Ordering::Acquire))

@@ -16,7 +16,7 @@ pub struct Footprint {
     pub bytes: u64,
 }
 
-/// The maps that are pinned in `pins`; none if the agent never ran there.
+/// Returns the maps that are pinned in `pins`; none if the agent never ran there.
 ///
 /// # Errors
 /// If a pin cannot be opened, as without CAP_BPF.

@@ -118,7 +118,7 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// The counter of one verdict.
+    /// Returns the counter of one verdict.
     #[must_use]
     pub fn of(&self, verdict: Verdict) -> Hits {
         let found = self.counts.iter().find(|(of, _)| *of == verdict);

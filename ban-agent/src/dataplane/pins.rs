@@ -57,12 +57,12 @@ impl Pinned {
         Ok(pinned)
     }
 
-    /// Whether another process has taken all of it off by force since we came.
+    /// Returns whether another process has taken all of it off by force since we came.
     pub(super) fn is_detached(&self) -> bool {
         self.root.join(DETACHED).exists()
     }
 
-    /// The folders as they are; `None`: one is not there.
+    /// Returns the folders as they are; `None`: one is not there.
     pub(super) fn seal(&self) -> Option<Seal> {
         use std::os::unix::fs::MetadataExt as _;
         let folder = |path: &Path| {
@@ -105,25 +105,25 @@ impl Pinned {
         }
     }
 
-    /// The folder of this version's maps.
+    /// Returns the folder of this version's maps.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
         self.root.join(format!("v{ABI}"))
     }
 
-    /// The folder of the links.
+    /// Returns the folder of the links.
     #[must_use]
     pub fn links(&self) -> PathBuf {
         self.maps().join("links")
     }
 
-    /// The note that the maps know more than the state file does.
+    /// Returns the note that the maps know more than the state file does.
     #[must_use]
     pub fn ahead(&self) -> Ahead {
         Ahead(self.maps().join("ahead"))
     }
 
-    /// The pin of an interface's link.
+    /// Returns the pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
         self.links().join(link::pin_name(interface))
@@ -184,7 +184,7 @@ impl Ahead {
         Ahead(folder.join("ahead"))
     }
 
-    /// Whether it is noted.
+    /// Returns whether it is noted.
     #[must_use]
     pub fn is_noted(&self) -> bool {
         self.0.exists()
@@ -277,7 +277,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()).collect()
 }
 
-/// The folders of all versions under `root`.
+/// Returns the folders of all versions under `root`.
 fn versions(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
     let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();

@@ -27,7 +27,7 @@ pub trait DataPlane: Send {
     /// If the maps cannot be read.
     fn each_held(&mut self, visit: &mut dyn FnMut(Held)) -> anyhow::Result<()>;
 
-    /// Everything that is held.
+    /// Returns everything that is held.
     ///
     /// # Errors
     /// If the maps cannot be read.
@@ -37,7 +37,8 @@ pub trait DataPlane: Send {
         Ok(held)
     }
 
-    /// What is enforced for each of `prefixes`, in their order; `None` where anything is missing.
+    /// Returns what is enforced for each of `prefixes`, in their order; `None` where anything is
+    /// missing.
     ///
     /// # Errors
     /// If the maps cannot be read.
@@ -49,7 +50,7 @@ pub trait DataPlane: Send {
     /// If the maps cannot be read.
     fn sweep(&mut self, sweep: &mut Sweep, count: usize) -> anyhow::Result<Vec<IpNet>>;
 
-    /// Whether the allow list is exactly this one.
+    /// Returns whether the allow list is exactly this one.
     ///
     /// # Errors
     /// If the maps cannot be read.
@@ -61,7 +62,7 @@ pub trait DataPlane: Send {
     /// If the maps cannot be written.
     fn allow(&mut self, prefixes: &[IpNet]) -> anyhow::Result<()>;
 
-    /// The interfaces, with mode and warnings.
+    /// Returns the interfaces, with mode and warnings.
     fn interfaces(&self) -> Vec<&Attached>;
 
     /// See [`Xdp::check_interfaces`].
@@ -100,13 +101,14 @@ pub trait DataPlane: Send {
     /// If the kernel refuses; the old maps stay in use then.
     fn resize(&mut self, max_bans: u32) -> Result<bool, Error>;
 
-    /// How many bans fit, per family.
+    /// Returns how many bans fit, per family.
     fn capacity(&self) -> u32;
 
-    /// Whether it only counts.
+    /// Returns whether it only counts.
     fn is_dry_run(&self) -> bool;
 
-    /// Whether it only counted before this start: its maps hold what was not to be enforced.
+    /// Returns whether it only counted before this start: its maps hold what was not to be
+    /// enforced.
     fn was_dry_run(&self) -> bool {
         false
     }
@@ -123,7 +125,7 @@ pub trait DataPlane: Send {
     /// If the map cannot be read.
     fn verdicts(&self, of: Option<&Attached>) -> Result<Verdicts, Error>;
 
-    /// The note that the maps know more than the state file does.
+    /// Returns the note that the maps know more than the state file does.
     fn ahead(&self) -> Ahead;
 
     /// See [`Xdp::detach`].

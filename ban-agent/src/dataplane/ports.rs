@@ -15,7 +15,8 @@ pub(super) struct PortSets {
 }
 
 impl PortSets {
-    /// The number of the set of `ports`, one user more; the entry, if it has to be written first.
+    /// Returns the number of the set of `ports`, one user more; the entry, if it has to be written
+    /// first.
     ///
     /// # Errors
     /// If there are too many different sets.
@@ -74,14 +75,14 @@ impl PortSets {
         Ok(())
     }
 
-    /// The ports of set `number`.
+    /// Returns the ports of set `number`.
     #[must_use]
     pub(super) fn ports(&self, number: u32) -> Ports {
         let index = (number as usize).checked_sub(1);
         index.and_then(|index| self.used.get(index)).map_or_else(Vec::new, |(set, _)| set.clone())
     }
 
-    /// How many bans use a set.
+    /// Returns how many bans use a set.
     #[must_use]
     pub(super) fn users(&self) -> u32 {
         self.used.iter().map(|(_, users)| users).sum()

@@ -13,7 +13,7 @@ impl<K: Pod + Default + Eq + Hash + fmt::Debug + Send> MapKey for K {}
 
 /// One table.
 pub(super) trait Raw<K, V> {
-    /// The value of `key`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -31,7 +31,7 @@ pub(super) trait Raw<K, V> {
     /// The first failure; any of them may be gone then.
     fn remove_all(&self, keys: &[K]) -> Result<(), Error>;
 
-    /// The key behind `last`, or the first; `None` at the end.
+    /// Returns the key behind `last`, or the first; `None` at the end.
     ///
     /// # Errors
     /// If the table cannot be read.
@@ -46,7 +46,7 @@ pub(super) trait Raw<K, V> {
 
 /// The settings, word by word.
 pub(super) trait Cells {
-    /// The word at `index`.
+    /// Returns the word at `index`.
     fn get(&self, index: usize) -> u64;
     /// Sets the word at `index`; the program sees earlier writes before it.
     fn set(&self, index: usize, value: u64);

@@ -172,7 +172,7 @@ impl Next {
         self.folder.join("next")
     }
 
-    /// Where the map `name` of the new set is pinned: those without a size are shared.
+    /// Returns where the map `name` of the new set is pinned: those without a size are shared.
     fn pin(&self, name: &str) -> PathBuf {
         if SIZED.contains(&name) { self.path().join(name) } else { self.folder.join(name) }
     }

@@ -37,7 +37,7 @@ pub(super) struct Chosen {
     pub(super) lenient: bool,
 }
 
-/// What the options ask for.
+/// Returns what the options ask for.
 ///
 /// # Errors
 /// If none of it is there.
@@ -83,7 +83,7 @@ impl Scene {
         })
     }
 
-    /// Those behind the configured names, each once, and the names that are missing.
+    /// Returns those behind the configured names, each once, and the names that are missing.
     pub(super) fn named(&self, names: &[String]) -> (Vec<Choice>, Vec<String>) {
         let (mut found, mut missing): (Vec<Choice>, _) = (Vec::new(), Vec::new());
         for name in names {
@@ -110,8 +110,8 @@ impl Scene {
         (found, missing)
     }
 
-    /// The interfaces at which a program sees everything that comes to this host from outside, each
-    /// once, those of the default routes first. Not those named in `except`.
+    /// Returns the interfaces at which a program sees everything that comes to this host from
+    /// outside, each once, those of the default routes first. Not those named in `except`.
     pub(super) fn entries(&self, except: &[String]) -> Vec<Choice> {
         let mut found: Vec<Choice> = Vec::new();
         for way in self.ways_in(except) {
@@ -145,8 +145,8 @@ impl Scene {
         ways
     }
 
-    /// Whether the outside reaches this host by it: it has the default route, or a global address
-    /// and something else than this host and its guests at the other end.
+    /// Returns whether the outside reaches this host by it: it has the default route, or a global
+    /// address and something else than this host and its guests at the other end.
     fn leads_in(&self, interface: &Interface) -> bool {
         if interface.link_type == LOOPBACK {
             return false;
@@ -166,7 +166,7 @@ impl Scene {
             }
     }
 
-    /// The ports of a bond or bridge that do not belong to a guest or container.
+    /// Returns the ports of a bond or bridge that do not belong to a guest or container.
     fn outer_ports(&self, whole: &Interface) -> impl Iterator<Item = &Interface> {
         let index = whole.index;
         self.all
@@ -184,7 +184,7 @@ impl Scene {
         ports.peek().is_some() && ports.all(|port| seen(port) || seen(self.below(port)))
     }
 
-    /// Where the driver is: below a VLAN and what else only sorts frames.
+    /// Returns where the driver is: below a VLAN and what else only sorts frames.
     fn below<'a>(&'a self, mut interface: &'a Interface) -> &'a Interface {
         // no more steps than interfaces, whatever the kernel says
         for _ in 0..self.all.len() {
@@ -198,7 +198,7 @@ impl Scene {
         interface
     }
 
-    /// What it means to protect the port of a bond or bridge and not the whole.
+    /// Returns what it means to protect the port of a bond or bridge and not the whole.
     fn port_warning(&self, port: &Interface) -> Option<String> {
         let mut all = self.all.iter();
         let whole = all.find(|other| port.master != 0 && other.index == port.master)?;

@@ -51,7 +51,7 @@ impl<C: Cells> Controls<C> {
         self.write_u32(offset_of!(Settings, dry_run), on.into());
     }
 
-    /// Whether it only counts.
+    /// Returns whether it only counts.
     #[must_use]
     pub(super) fn is_dry_run(&self) -> bool {
         self.read_u32(offset_of!(Settings, dry_run)) != 0
@@ -100,7 +100,7 @@ impl<C: Cells> Controls<C> {
         self.0.set(offset_of!(Settings, jiffies) / 8, clock.jiffies);
     }
 
-    /// How deadlines that are there were written; `None` in a fresh map.
+    /// Returns how deadlines that are there were written; `None` in a fresh map.
     #[must_use]
     pub(super) fn noted_clock(&self, now: &JiffyClock) -> Option<JiffyClock> {
         let boot_ns = self.0.get(offset_of!(Settings, boot_ns) / 8);
@@ -108,7 +108,8 @@ impl<C: Cells> Controls<C> {
         (boot_ns != 0).then_some(JiffyClock { boot_ns, jiffies, ..*now })
     }
 
-    /// The slot of an interface (0 is for test runs): its own, or a free one, or one of an interface that is gone.
+    /// Returns the slot of an interface (0 is for test runs): its own, or a free one, or one of an
+    /// interface that is gone.
     #[must_use]
     pub(super) fn slot(&self, ifindex: u32, alive: impl Fn(u32) -> bool) -> Option<u32> {
         let holder = |slot: &u32| self.read_u32(slot_offset(*slot));

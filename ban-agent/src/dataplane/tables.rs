@@ -51,12 +51,12 @@ const _: () = assert!(size_of::<LpmV4>() == size_of::<NetV4>() + 4);
 const _: () = assert!(size_of::<LpmV6>() == 20 && size_of::<AllowV4>() == 8);
 
 impl AllowV4 {
-    /// The key of `net`.
+    /// Returns the key of `net`.
     pub(super) fn new(net: ipnet::Ipv4Net) -> AllowV4 {
         AllowV4 { length: net.prefix_len().into(), address: net.network().octets() }
     }
 
-    /// Its prefix.
+    /// Returns its prefix.
     #[cfg(test)]
     pub(super) fn prefix(self) -> IpNet {
         IpNet::new(self.address.into(), u8::try_from(self.length).unwrap()).unwrap()
@@ -64,12 +64,12 @@ impl AllowV4 {
 }
 
 impl LpmV6 {
-    /// Whether the gate does not know it.
+    /// Returns whether the gate does not know it.
     pub(super) fn is_wide(&self) -> bool {
         self.length < GATE_LENGTH.into()
     }
 
-    /// The key of `net`.
+    /// Returns the key of `net`.
     pub(super) fn new(net: ipnet::Ipv6Net) -> LpmV6 {
         LpmV6 { length: net.prefix_len().into(), address: net.network().octets() }
     }
@@ -91,7 +91,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// The key of `prefix`.
+    /// Returns the key of `prefix`.
     pub(super) fn of(prefix: IpNet) -> Key {
         match prefix {
             IpNet::V4(net) if net.prefix_len() == 32 => Key::V4(net.addr().octets()),
@@ -109,7 +109,7 @@ impl Key {
         }
     }
 
-    /// The prefix of this key; `None` if the map holds what no agent writes.
+    /// Returns the prefix of this key; `None` if the map holds what no agent writes.
     pub(super) fn prefix(self) -> Option<IpNet> {
         let length = |length: u32| u8::try_from(length).ok();
         match self {
@@ -166,7 +166,7 @@ pub(super) enum Drift {
     Went(Key, u8),
 }
 
-/// A port set's number as it is kept; one that no agent writes is none.
+/// Returns a port set's number as it is kept; one that no agent writes is none.
 fn set_of(ban: &Ban) -> u8 {
     u8::try_from(ban.port_set).ok().filter(|number| u32::from(*number) < PORT_SETS).unwrap_or(0)
 }
@@ -279,7 +279,8 @@ impl<G: Backend, K: MapKey> TrackedMap<G, K> {
     }
 }
 
-/// Whether the entry that is there is the one that was to be written; it may have counted since.
+/// Returns whether the entry that is there is the one that was to be written; it may have counted
+/// since.
 fn is_written(there: &Ban, ban: &Ban) -> bool {
     Ban { packets: ban.packets, bytes: ban.bytes, ..*there } == *ban
 }
@@ -295,7 +296,7 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// The port set of each.
+    /// Returns the port set of each.
     pub(super) fn sets(&self) -> Vec<u32> {
         fn of<K>(entries: &[(K, Ban)]) -> impl Iterator<Item = u32> {
             entries.iter().map(|(_, ban)| ban.port_set)
@@ -324,7 +325,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Whether it has seen all maps.
+    /// Returns whether it has seen all maps.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.map == SweepMap::Over
@@ -366,7 +367,7 @@ pub(super) struct Sheets<G: Backend> {
 }
 
 impl Tables {
-    /// The maps that `loaded` uses.
+    /// Returns the maps that `loaded` uses.
     ///
     /// # Errors
     /// If a map is missing or of another layout.
@@ -402,7 +403,7 @@ impl<G: Backend> Tables<G> {
         }
     }
 
-    /// The entry of `key`.
+    /// Returns the entry of `key`.
     ///
     /// # Errors
     /// If the map cannot be read.
@@ -477,7 +478,7 @@ impl<G: Backend> Tables<G> {
         self.net_v6.each(Key::NetV6, &mut visit, &mut drift)
     }
 
-    /// The port set of every ban that we know to be there.
+    /// Returns the port set of every ban that we know to be there.
     #[cfg(test)]
     pub(super) fn sets(&self) -> Vec<u8> {
         let v4 = self.v4.held.values().chain(self.net_v4.held.values());
@@ -526,15 +527,15 @@ impl<G: Backend> Tables<G> {
         Ok(found)
     }
 
-    /// How many bans there are of the family that has more. Any of them may move to one map: the
-    /// bound of a family is that of each of its maps.
+    /// Returns how many bans there are of the family that has more. Any of them may move to one
+    /// map: the bound of a family is that of each of its maps.
     #[must_use]
     pub(super) fn largest(&self) -> usize {
         let v4 = self.v4.held.len() + self.net_v4.held.len();
         v4.max(self.v6.held.len() + self.site.held.len() + self.net_v6.held.len())
     }
 
-    /// How many entries a ban map can hold.
+    /// Returns how many entries a ban map can hold.
     #[must_use]
     pub(super) fn capacity(&self) -> u32 {
         self.v4.max

@@ -110,13 +110,13 @@ impl Xdp {
         self.maps.verdicts(Some(attached.slot))
     }
 
-    /// How it was started.
+    /// Returns how it was started.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// How deadlines are converted.
+    /// Returns how deadlines are converted.
     #[must_use]
     pub fn clock(&self) -> JiffyClock {
         self.maps.clock
@@ -175,7 +175,7 @@ impl Xdp {
         }
     }
 
-    /// The sampled drops; once.
+    /// Returns the sampled drops; once.
     ///
     /// # Errors
     /// If the ring cannot be mapped.
@@ -183,7 +183,7 @@ impl Xdp {
         Events::open(&self.pins.maps())
     }
 
-    /// The program's own rare log lines, for the `log` crate: flush it now and then.
+    /// Returns the program's own rare log lines, for the `log` crate: flush it now and then.
     #[must_use]
     pub fn logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
         aya_log::EbpfLogger::init(&mut self.probe.ebpf).ok()

@@ -39,12 +39,12 @@ pub(super) struct Actions {
     orders: Vec<Order>,
     /// Those that are told to flush then, by their titles.
     flushed: Vec<Arc<str>>,
-    /// Whom jails have banned since a release of all began, which took away all before: each of them
-    /// is told of by himself. `None`: no release goes on, or there are too many.
+    /// Whom jails have banned since a release of all began, which took away all before: each of
+    /// them is told of by himself. `None`: no release goes on, or there are too many.
     since_flush: Option<HashSet<(Arc<str>, IpNet)>>,
     /// What was told of live bans, by jail, where their end is told with it.
     kept: HashMap<(Arc<str>, IpNet), Arc<Ticket>>,
-    /// Until when somebody is not told of again whom no packet filter bans.
+    /// Until when an offender is not told of again whom no packet filter bans.
     told: HashMap<(Arc<str>, String), Boot>,
 }
 
@@ -89,12 +89,12 @@ impl Actions {
         }
     }
 
-    /// The actions of one jail.
+    /// Returns the actions of one jail.
     fn of<'a>(&'a self, jail: &'a str) -> impl Iterator<Item = &'a Action> {
         self.running.iter().filter(move |((name, _), _)| **name == *jail).map(|(_, action)| action)
     }
 
-    /// What `status` shows.
+    /// Returns what `status` shows.
     pub(super) fn status(&self, jail: &str) -> Vec<ActionStatus> {
         let status = |action: &Action| {
             let stats = action.stats();
@@ -119,7 +119,7 @@ impl Actions {
         }
     }
 
-    /// Whether somebody is told of again only from now on; until `until` he is not.
+    /// Returns whether an offender is told of from now on; until `until` not again.
     fn begins(&mut self, jail: &Arc<str>, whom: String, until: Boot, now: Boot) -> bool {
         if self.told.len() >= TOLD {
             self.told.retain(|_, until| *until > now);
@@ -132,12 +132,12 @@ impl Actions {
         !known
     }
 
-    /// What was gathered since the last time.
+    /// Returns what was gathered since the last time.
     pub(super) fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
     }
 
-    /// A release of all begins: whoever can flush does so once.
+    /// A release of all begins: each action that can flush does so once.
     pub(super) fn begin_flush(&mut self) {
         self.flushed.clear();
         self.since_flush = Some(HashSet::new());
@@ -149,7 +149,7 @@ impl Actions {
         self.since_flush = None;
     }
 
-    /// Whether a ban was there when all were let go at once.
+    /// Returns whether a ban was there when all were let go at once.
     fn was_flushed(&mut self, jail: &Arc<str>, prefix: IpNet) -> bool {
         let since = self.since_flush.as_mut();
         since.is_some_and(|since| !since.remove(&(Arc::clone(jail), prefix)))
@@ -259,7 +259,7 @@ impl Engine {
         self.actions.orders.extend(orders);
     }
 
-    /// What a ban was, that ends; of one of an earlier run, what is on record.
+    /// Returns what a ban was, that ends; of one of an earlier run, what is on record.
     fn former(&mut self, jail: &Arc<str>, claim: &Claim, now: Now) -> Ticket {
         if let Some(kept) = self.actions.kept.remove(&(Arc::clone(jail), claim.prefix)) {
             return Arc::unwrap_or_clone(kept);
@@ -293,8 +293,8 @@ impl Engine {
         self.tell_only(jail, whom, ticket, now);
     }
 
-    /// Somebody has failed too often whom this agent does not ban: the actions of the jail are told.
-    /// False: they were told within this bantime.
+    /// An offender that this agent does not ban has failed too often: the actions of the jail are
+    /// told. False: they were told within this bantime.
     pub(super) fn tell_only(
         &mut self,
         jail: &Arc<str>,

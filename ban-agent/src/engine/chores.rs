@@ -31,7 +31,7 @@ impl Chores {
 }
 
 impl Engine {
-    /// Whether something is to be done when nothing else is.
+    /// Returns whether something is to be done when nothing else is.
     pub(super) fn has_chores(&self) -> bool {
         self.chores.any() || self.ledger.is_reviewing()
     }

@@ -35,9 +35,9 @@ pub(crate) enum Command {
         /// As for an address.
         ack: Option<Arc<AckGuard>>,
     },
-    /// Somebody wants to hear of dropped packets, or nobody does any more.
+    /// A listener wants to hear of dropped packets, or none does any more.
     Sample(bool),
-    /// Somebody looks at the metrics.
+    /// A client asks for the metrics.
     Survey(oneshot::Sender<Snapshot>),
     /// The CLI asks.
     Call(Call),

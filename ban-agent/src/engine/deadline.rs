@@ -1,5 +1,5 @@
-//! Timers that sleep without waking anybody: one on the boot clock, so that a ban ends on time also
-//! after a suspend, and one that tells when the wall clock was set.
+//! Timers that sleep and wake nothing meanwhile: one on the boot clock, so that a ban ends on time
+//! also after a suspend, and one that tells when the wall clock was set.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 

@@ -54,7 +54,7 @@ impl Engine {
         }
         let mut change = self.claim(&claim, now, plan);
         if matches!(change, Change::Refused(_)) && offence.address != offence.prefix {
-            // the network holds somebody who must not be banned: the offender alone, then
+            // the network holds an address that must not be banned: the offender alone, then
             claim.prefix = offence.address;
             change = self.claim(&claim, now, plan);
         }
@@ -90,8 +90,8 @@ impl Engine {
         }
     }
 
-    /// A jail's claim, unless it is on a network that is, or holds, one of this host: the jail may not
-    /// have heard of that yet, or a line has named it.
+    /// Makes a jail's claim, unless it is on a network that is, or holds, one of this host: the
+    /// jail may not have heard of that yet, or a line has named it.
     fn claim(&mut self, claim: &Claim, now: Now, plan: &mut Plan) -> Change {
         let is_network = claim.prefix.prefix_len() < claim.prefix.max_prefix_len();
         match self.onlink.overlap(claim.prefix).filter(|_| is_network) {
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The operator wants nobody banned by this jail: its actions are told instead.
+    /// This jail is to ban no address, the operator says: its actions are told instead.
     fn tell(&mut self, jail: &Arc<str>, offence: &Offence, now: Now, events: &mut Vec<Event>) {
         let ticket = Ticket { bancount: 1, ..Ticket::of(offence) };
         if self.tell_only(jail, Shown(offence.prefix).to_string(), ticket, now) {
@@ -110,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// The claim of the jail on what an offence is about, if it has one already.
+    /// Returns the claim of the jail on what an offence is about, if it has one already.
     fn held_already(&self, offence: &Offence, holder: &Holder) -> Option<Claim> {
         let mut ports = offence.ports.clone();
         ports.sort_unstable();
@@ -123,9 +123,9 @@ impl Engine {
         })
     }
 
-    /// Somebody goes on who is banned already, behind a proxy, on other ports or in a dry run. As in
-    /// fail2ban that is no further ban: nothing is put on record, nothing grows longer by it; only the
-    /// end moves to one plain bantime after the last failure, if that is later.
+    /// An address goes on that is banned already, behind a proxy, on other ports or in a dry run.
+    /// As in fail2ban that is no further ban: nothing is put on record, nothing grows longer by it;
+    /// only the end moves to one plain bantime after the last failure, if that is later.
     fn prolong(
         &mut self,
         held: Claim,
@@ -205,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// A jail banned somebody who it had not banned already: the jails that count bans are told.
+    /// A jail banned what it had not banned already: the jails that count bans are told.
     pub(super) fn count_ban(&self, claim: &Claim, change: &Change, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
         if matches!(change, Change::New | Change::Joined) {
@@ -214,7 +214,7 @@ impl Engine {
         }
     }
 
-    /// Whether the jail's breaker lets one more ban pass.
+    /// Returns whether the jail's breaker lets one more ban pass.
     fn admits(&mut self, jail: &Arc<str>, claim: &Claim, offence: &Offence, now: Now) -> bool {
         let Some(limits) = self.pipeline.jail(jail).map(|spec| spec.rules.limits) else {
             return true;
@@ -257,7 +257,7 @@ fn end(offence: &Offence, duration: Option<Duration>, now: Now) -> Boot {
     })
 }
 
-/// How a holder widens its bans.
+/// Returns how a holder widens its bans.
 fn widening(jails: &[jail::Spec], holder: &Holder) -> Option<Widen> {
     let Holder::Jail(name) = holder else { return None };
     jails.iter().find(|jail| jail.rules.name == *name)?.rules.widen.clone()

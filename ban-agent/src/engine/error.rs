@@ -34,7 +34,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The documented exit code.
+    /// Returns the documented exit code.
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
@@ -53,7 +53,7 @@ impl Error {
         }
     }
 
-    /// What the operator can do about it.
+    /// Returns what the operator can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {

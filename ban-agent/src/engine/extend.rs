@@ -96,7 +96,7 @@ impl Engine {
         log::info!("[{holder}] {prefix} is still being hit: banned for another {left}");
     }
 
-    /// The jail's rule, and its bantime.
+    /// Returns the jail's rule, and its bantime.
     fn extension(&self, jail: &str) -> Option<(Extend, Duration)> {
         let spec = self.pipeline.jail(jail)?;
         Some((spec.rules.extend?, spec.rules.bantime?))

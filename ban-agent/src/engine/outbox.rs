@@ -1,4 +1,4 @@
-//! Reports what happened once the store has it, in order: nobody hears of a ban that a crash
+//! Reports what happened once the store has it, in order: no listener hears of a ban that a crash
 //! could lose.
 
 use std::sync::{
@@ -21,7 +21,7 @@ use crate::{
 const NOT_DURABLE: &str =
     "in force, but not on disk: the store is degraded, and a reboot would undo it";
 
-/// Events that may wait for the disk. Beyond it nobody waits for it any more: what has happened is
+/// Events that may wait for the disk. Beyond it nothing waits for it any more: what has happened is
 /// told although a reboot could undo it.
 const WAITING: usize = 100_000;
 
@@ -32,7 +32,7 @@ pub(super) type PendingReply = (oneshot::Sender<Reply>, Reply);
 pub(super) struct Entry {
     /// The store has it.
     pub(super) durable: oneshot::Receiver<()>,
-    /// For everybody.
+    /// For all listeners.
     pub(super) events: Vec<Event>,
     /// For the actions of the jails.
     pub(super) orders: Vec<Order>,
@@ -41,7 +41,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// What it takes of [`WAITING`].
+    /// Returns what it takes of [`WAITING`].
     fn weight(&self) -> usize {
         1 + self.events.len() + self.orders.len()
     }

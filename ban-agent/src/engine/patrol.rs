@@ -49,7 +49,7 @@ impl Patrol {
         Patrol { stage, next: Instant::now() + EVERY, mended: 0, drifted: 0, moved: false }
     }
 
-    /// When to take the next step.
+    /// Returns when to take the next step.
     pub(super) fn next(&self) -> Instant {
         self.next
     }
@@ -186,7 +186,7 @@ impl Engine {
         self.bus.publish(events.map(Event::now).collect());
     }
 
-    /// The interfaces, and whether each is there.
+    /// Returns the interfaces, and whether each is there.
     pub(super) fn present(&self) -> Vec<(String, bool)> {
         let interfaces = self.xdp.interfaces().into_iter();
         interfaces.map(|attached| (attached.name.clone(), attached.ifindex != 0)).collect()

@@ -61,7 +61,7 @@ impl Agent {
     }
 }
 
-/// A folder that costs no disk's time: what a power cut leaves is SQLite's matter.
+/// Returns a folder that costs no disk's time: what a power cut leaves is SQLite's matter.
 pub(super) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Engine {
-    /// Everything at a glance, or one jail.
+    /// Returns everything at a glance, or one jail.
     pub(super) fn status(&mut self, jail: Option<&str>, now: Now) -> Reply {
         if let Some(name) = jail
             && self.pipeline.jail(name).is_none()
@@ -126,7 +126,7 @@ impl Engine {
         counted.collect()
     }
 
-    /// Whom no jail, or one of them, may ban.
+    /// Returns whom no jail, or one of them, may ban.
     fn protected(&self) -> Vec<Group> {
         let of_jails = protect::of_jails(&self.config.jails);
         self.protected.iter().cloned().chain(of_jails).collect()
@@ -142,7 +142,7 @@ impl Engine {
         .collect()
     }
 
-    /// What an operator should know, though it is no alarm.
+    /// Returns what an operator should know, though it is no alarm.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (spec, counters) in self.pipeline.jails() {

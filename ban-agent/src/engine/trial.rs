@@ -1,5 +1,5 @@
-//! A start on trial: enforcement ends by itself unless somebody confirms in time that he has not
-//! locked himself out. Decides, and does nothing else.
+//! A start on trial: enforcement ends by itself unless the operator confirms in time that nobody
+//! is locked out. Decides, and does nothing else.
 //!
 //! While a trial runs the program is not pinned: the kernel takes it off if the agent dies. A
 //! restart goes on with the same trial; once it has lapsed, nothing is enforced until it is
@@ -18,7 +18,7 @@ use crate::{
 /// How a trial was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
-    /// How long somebody has to confirm.
+    /// How long the operator has to confirm.
     pub time: Duration,
     /// Also where an earlier trial was confirmed.
     pub again: bool,
@@ -35,7 +35,7 @@ pub(crate) enum Trial {
         /// Its end.
         until: Boot,
     },
-    /// It does not: nobody confirmed.
+    /// It does not: the operator did not confirm.
     Lapsed {
         /// Since then.
         at: Timestamp,
@@ -43,7 +43,7 @@ pub(crate) enum Trial {
 }
 
 impl Trial {
-    /// What a start begins with, after what an earlier one has recorded.
+    /// Returns what a start begins with, after what an earlier one has recorded.
     pub(super) fn at_start(record: Option<Record>, grace: Option<Grace>, now: Now) -> Trial {
         let fresh = |grace: Grace| Trial::Running { until: now.boot.after(grace.time) };
         match (record, grace) {
@@ -61,7 +61,7 @@ impl Trial {
         }
     }
 
-    /// What it has become by `now`.
+    /// Returns what it has become by `now`.
     pub(super) fn at(self, now: Now) -> Trial {
         match self {
             Trial::Running { until } if until <= now.boot => {
@@ -71,7 +71,7 @@ impl Trial {
         }
     }
 
-    /// When [`Trial::at`] has to be asked again.
+    /// Returns when [`Trial::at`] has to be asked again.
     pub(super) fn deadline(self) -> Option<Boot> {
         match self {
             Trial::Running { until } => Some(until),
@@ -79,7 +79,7 @@ impl Trial {
         }
     }
 
-    /// How long the program may stay attached meanwhile.
+    /// Returns how long the program may stay attached meanwhile.
     pub(crate) fn lifetime(self) -> Lifetime {
         match self {
             Trial::Over => Lifetime::Pinned,
@@ -88,7 +88,7 @@ impl Trial {
         }
     }
 
-    /// What a later start has to know; `began`: when the trial did.
+    /// Returns what a later start has to know; `began`: when the trial did.
     pub(super) fn record(self, began: Timestamp, now: Now) -> Record {
         match self {
             Trial::Over => Record::Confirmed { at: now.wall },

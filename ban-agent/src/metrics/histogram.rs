@@ -25,14 +25,14 @@ impl Histogram {
         self.sum += seconds;
     }
 
-    /// How many were counted.
+    /// Returns how many were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What so many of all do not exceed, `share` being from 0 to 1: the bound of a bucket, in
-    /// seconds. `None`: nothing was counted, or it is beyond the last bound.
+    /// Returns what so many of all do not exceed, `share` being from 0 to 1: the bound of a bucket,
+    /// in seconds. `None`: nothing was counted, or it is beyond the last bound.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let wanted = share * self.count as f64;
@@ -44,7 +44,7 @@ impl Histogram {
         cumulated.find(|(_, sum)| *sum > 0 && *sum as f64 >= wanted).map(|(bound, _)| bound)
     }
 
-    /// All of them together, in seconds.
+    /// Returns all of them together, in seconds.
     #[must_use]
     pub fn sum(&self) -> f64 {
         self.sum

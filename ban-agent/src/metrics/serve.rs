@@ -269,8 +269,8 @@ async fn answer(
     }
 }
 
-/// Whether the request names this host by an address, or as localhost. A page that a browser has
-/// from elsewhere can make a name of its own lead here, and would read the answer ("DNS
+/// Returns whether the request names this host by an address, or as localhost. A page that a
+/// browser has from elsewhere can make a name of its own lead here, and would read the answer ("DNS
 /// rebinding"); it cannot make the browser send another name than its own.
 fn is_local(request: &Request<Incoming>) -> bool {
     let Some(host) = request.headers().get(HOST) else {

@@ -147,7 +147,7 @@ mod tests {
         AckQueue::guard(order, Some((origin.into(), Some(position))))
     }
 
-    /// What was reported: the offset by origin.
+    /// Returns what was reported: the offset by origin.
     fn reported(acks: &mpsc::Receiver<Handled>) -> Vec<Vec<(String, u64)>> {
         std::iter::from_fn(|| acks.try_recv().ok())
             .map(|handled| {

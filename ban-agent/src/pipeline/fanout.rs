@@ -61,7 +61,7 @@ impl Readers {
         Arc::new(Readers { jails, shared: OnceLock::new() })
     }
 
-    /// What each jail has to look at.
+    /// Returns what each jail has to look at.
     fn sort(&self, batch: &Batch) -> Vec<Option<Starts>> {
         // one jail does as well by itself
         let shared = self.shared.get_or_init(|| match self.jails.as_slice() {
@@ -110,7 +110,7 @@ impl Fanout {
         Fanout { readers, again, tasks, stats }
     }
 
-    /// A task of it has ended, though nobody ended it: nothing is read any more.
+    /// Returns whether a task of it has failed: nothing is read any more.
     pub(crate) fn has_ended(&self) -> bool {
         self.tasks.iter().any(JoinHandle::is_finished)
     }
@@ -166,7 +166,7 @@ async fn keep(
         let error = match task.join_next().await {
             Some(Ok(Err(error))) => error,
             Some(Err(_)) => source::Error::Died,
-            // it ends when nobody listens any more, or with its input
+            // it ends when no jail listens any more, or with its input
             Some(Ok(Ok(()))) | None => return,
         };
         let why = chain(&error);
@@ -184,7 +184,7 @@ async fn keep(
     }
 }
 
-/// An error with all its causes.
+/// Returns an error with all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,6 +1,6 @@
 //! Asks a jail's `ignorecommand` about failures before they are counted, each with its own fields,
-//! as fail2ban does. The jail waits for the answers, nobody else does. No answer is no pardon: what
-//! a command that fails, takes too long or has too much to do says nothing of, counts.
+//! as fail2ban does. The jail waits for the answers, nothing else does. No answer is no pardon:
+//! what a command that fails, takes too long or has too much to do says nothing of, counts.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -34,8 +34,8 @@ impl Inquiry {
         Inquiry { jail, command: rule.command.as_str().into(), answers }
     }
 
-    /// Which of these failures do not count, in their order. Failures with the same question share
-    /// an answer.
+    /// Returns which of these failures do not count, in their order. Failures with the same
+    /// question share an answer.
     pub(crate) async fn excused(&mut self, tickets: Vec<Ticket>) -> Vec<bool> {
         let keys: Vec<String> = tickets.iter().map(|ticket| self.key(ticket)).collect();
         let mut known: HashMap<String, bool> = HashMap::new();
@@ -78,7 +78,7 @@ impl Inquiry {
         keys.iter().map(|key| known.get(key).copied().unwrap_or(false)).collect()
     }
 
-    /// What tells a question from others.
+    /// Returns what tells a question from others.
     fn key(&self, ticket: &Ticket) -> String {
         match &self.answers {
             Some(answers) => answers.key(ticket),

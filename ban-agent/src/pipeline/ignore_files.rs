@@ -94,7 +94,7 @@ impl Keeper {
         nets
     }
 
-    /// Whether one has changed.
+    /// Returns whether one has changed.
     fn look_at_files(&mut self) -> bool {
         let mut changed = false;
         for path in self.lookup.files.clone() {
@@ -165,7 +165,7 @@ impl Keeper {
     }
 }
 
-/// All of a file, or what is wrong with it.
+/// Returns all of a file, or what is wrong with it.
 fn content(text: &str) -> Result<Content, String> {
     let mut content = Content::default();
     for word in Ignored::words(text) {

@@ -37,7 +37,7 @@ pub(crate) struct OwnBan {
 }
 
 impl OwnBan {
-    /// What it counts for: a failure of what was banned, with the jail in the field `jail`.
+    /// Returns what it counts for: a failure of what was banned, with the jail in the field `jail`.
     pub(crate) fn failure(&self) -> Failure {
         let single = self.prefix.prefix_len() == self.prefix.max_prefix_len();
         Failure {

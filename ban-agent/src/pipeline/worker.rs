@@ -196,7 +196,8 @@ impl Worker {
         }
     }
 
-    /// Lines that were read before an unban count for nobody who was let go, though they came after.
+    /// Lines that were read before an unban do not count for what was let go, though they came
+    /// after.
     fn forget_earlier(&mut self, read: Instant) {
         let mut lately = std::mem::take(&mut self.lately);
         lately.retain(|forgiven| forgiven.given > read);
@@ -214,13 +215,13 @@ impl Worker {
         }
     }
 
-    /// What the jail counts, as far as that has changed.
+    /// Returns what the jail counts, as far as that has changed.
     fn counted(&mut self) -> Vec<Counted> {
         let changes = self.jail.take_changes().into_iter();
         changes.map(|(prefix, count)| ((Arc::clone(&self.name), prefix), count)).collect()
     }
 
-    /// What these lines lead to.
+    /// Returns what these lines lead to.
     async fn judge(&mut self, delivery: &Delivery) -> Vec<Command> {
         if self.onlink.has_changed().unwrap_or(false) {
             self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
@@ -307,7 +308,7 @@ impl Verdict {
         if batch.torn {
             return;
         }
-        // in what was there before anybody followed the log, nothing says that it is of now
+        // in what was there before the agent followed the log, nothing says that it is of now
         if batch.backlog && failure.time.is_none() {
             self.undated += 1;
             return;

@@ -85,7 +85,7 @@ fn look_up(known: &mut BTreeSet<IpAddr>, names: &BTreeSet<String>) {
     }
 }
 
-/// The sources of chronyd (its candm.h, protocol version 6): how many, then one by one.
+/// Returns the sources of chronyd (its candm.h, protocol version 6): how many, then one by one.
 fn chrony(daemon: SocketAddr) -> io::Result<Vec<IpAddr>> {
     const N_SOURCES: u16 = 14;
     const SOURCE_DATA: u16 = 15;
@@ -132,8 +132,8 @@ fn chrony(daemon: SocketAddr) -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// The server of systemd-timesyncd (org.freedesktop.timesync1(5), ServerAddress), by D-Bus. It is not
-/// started for that.
+/// Returns the server of systemd-timesyncd (org.freedesktop.timesync1(5), ServerAddress), by D-Bus.
+/// It is not started for that.
 fn timesyncd(bus: &Path) -> io::Result<Option<IpAddr>> {
     let mut bus = UnixStream::connect(bus)?;
     bus.set_read_timeout(Some(PATIENCE))?;
@@ -240,7 +240,8 @@ fn message(bus: &mut UnixStream) -> io::Result<(u8, Vec<u8>)> {
     Ok((kind, rest.split_off(fields)))
 }
 
-/// A variant of `(iay)`: the family, and the bytes of the address; none while there is no server.
+/// Returns a variant of `(iay)`: the family, and the bytes of the address; none while there is no
+/// server.
 fn server_address(body: &[u8]) -> Option<IpAddr> {
     let body = body.strip_prefix(b"\x05(iay)\0\0")?;
     let length = u32::from_le_bytes(*body.get(4..)?.first_chunk()?);

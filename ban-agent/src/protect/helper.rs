@@ -56,7 +56,7 @@ impl Sessions {
         sessions
     }
 
-    /// The inodes of their sockets. If nobody answers, those of the last answer: who was protected
+    /// The inodes of their sockets. If there is no answer, those of the last one: who was protected
     /// stays so.
     pub(super) fn look(&mut self) -> &HashSet<u64> {
         match self.ask() {
@@ -142,7 +142,7 @@ impl Helper {
     }
 }
 
-/// Whether this process is to be the helper.
+/// Returns whether this process is to be the helper.
 #[must_use]
 pub fn is_helper() -> bool {
     let mut words = std::env::args_os().skip(1);

@@ -116,7 +116,7 @@ impl Group {
     /// Prefixes that are shown.
     const SHOWN: usize = 100;
 
-    /// Those who are protected because of `why`.
+    /// Returns those who are protected because of `why`.
     #[must_use]
     pub fn new(why: Protected, prefixes: &[IpNet]) -> Group {
         let shown = prefixes.get(..Group::SHOWN).unwrap_or(prefixes).to_vec();
@@ -135,7 +135,7 @@ fn groups(protected: &[(IpNet, Protected)]) -> Vec<Group> {
     by_reason.iter().map(|(why, prefixes)| Group::new(*why, prefixes)).collect()
 }
 
-/// Those whom single jails trust as proxies.
+/// Returns those whom single jails trust as proxies.
 pub fn of_jails(jails: &[jail::Spec]) -> impl Iterator<Item = Group> {
     jails.iter().filter(|jail| !jail.rules.proxies.is_empty()).map(|jail| {
         let group = Group::new(Protected::JailProxy, &jail.rules.proxies);
@@ -143,7 +143,7 @@ pub fn of_jails(jails: &[jail::Spec]) -> impl Iterator<Item = Group> {
     })
 }
 
-/// Whom an agent that started now would protect, but for SSH sessions and names.
+/// Returns whom an agent that started now would protect, but for SSH sessions and names.
 ///
 /// # Errors
 /// If the kernel does not tell the addresses and gateways.

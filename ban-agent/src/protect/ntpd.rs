@@ -20,7 +20,7 @@ const READ_VARIABLES: u8 = 2;
 /// Octets before the data.
 const HEAD: usize = 12;
 
-/// The sources of a daemon: which associations it has, then the address of each.
+/// Returns the sources of a daemon: which associations it has, then the address of each.
 pub(super) fn sources(daemon: SocketAddr) -> io::Result<Vec<IpAddr>> {
     let here: IpAddr =
         if daemon.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -38,7 +38,7 @@ pub(super) fn sources(daemon: SocketAddr) -> io::Result<Vec<IpAddr>> {
     Ok(found)
 }
 
-/// The data of the answer; none if it is an error, as about an association that is gone.
+/// Returns the data of the answer; none if it is an error, as about an association that is gone.
 fn ask(
     socket: &UdpSocket,
     operation: u8,

@@ -21,7 +21,7 @@ const MAX_MESSAGE: usize = 1 << 14;
 /// Peers that are listened to; it rarely has more than ten.
 const MAX_PEERS: usize = 64;
 
-/// Its peers: each answer begins with what ntpctl shows, the address as the first word.
+/// Returns its peers: each answer begins with what ntpctl shows, the address as the first word.
 pub(super) fn sources(socket: &Path) -> io::Result<Vec<IpAddr>> {
     let mut daemon = UnixStream::connect(socket)?;
     daemon.set_read_timeout(Some(PATIENCE))?;

@@ -39,7 +39,7 @@ const TIMESYNCD_FOLDERS: [&str; 2] =
 /// A file that is longer is none of these.
 const MAX: u64 = 1 << 20;
 
-/// Whom the files below `root` name by address, and as what.
+/// Returns whom the files below `root` name by address, and as what.
 pub(super) fn servers(root: &Path) -> Vec<(IpAddr, Protected)> {
     let mut resolvers = Vec::new();
     collect(&files(root, &RESOLVERS, &[]), |line| after(line, &["nameserver"]), &mut resolvers);
@@ -55,12 +55,12 @@ pub(super) fn servers(root: &Path) -> Vec<(IpAddr, Protected)> {
     found
 }
 
-/// The time servers that they name by name.
+/// Returns the time servers that they name by name.
 pub(super) fn time_names(root: &Path) -> BTreeSet<String> {
     time_words(root).into_iter().filter(|word| address(word).is_none()).collect()
 }
 
-/// The time servers, as they are written.
+/// Returns the time servers, as they are written.
 fn time_words(root: &Path) -> Vec<String> {
     let mut words = Vec::new();
     let keys = ["server", "servers", "pool", "peer"];
@@ -89,28 +89,28 @@ fn read(file: &Path) -> Option<String> {
     (meta.is_file() && meta.len() <= MAX).then(|| fs::read_to_string(file).ok()).flatten()
 }
 
-/// The word behind one of `keys`.
+/// Returns the word behind one of `keys`.
 fn after<'l>(line: &'l str, keys: &[&str]) -> Vec<&'l str> {
     let mut words = line.split_whitespace();
     let known = words.next().is_some_and(|word| keys.contains(&word));
     words.next().filter(|_| known).into_iter().collect()
 }
 
-/// Whom `server=/DOMAIN/ADDRESS#PORT` and `forward-addr: ADDRESS@PORT#NAME` name.
+/// Returns whom `server=/DOMAIN/ADDRESS#PORT` and `forward-addr: ADDRESS@PORT#NAME` name.
 fn forwarders(line: &str) -> Vec<&str> {
     let dnsmasq = line.trim().strip_prefix("server=").and_then(|word| word.rsplit('/').next());
     let unbound = after(line, &["forward-addr:"]);
     unbound.into_iter().chain(dnsmasq).filter_map(|word| word.split(['#', '@']).next()).collect()
 }
 
-/// The words behind `NTP=` and `FallbackNTP=`.
+/// Returns the words behind `NTP=` and `FallbackNTP=`.
 fn timesyncd(line: &str) -> Vec<&str> {
     let value = line.split_once('=');
     let value = value.filter(|(key, _)| ["NTP", "FallbackNTP"].contains(&key.trim()));
     value.map(|(_, servers)| servers.split_whitespace().collect()).unwrap_or_default()
 }
 
-/// An address, also with a scope.
+/// Returns an address, also with a scope.
 fn address(word: &str) -> Option<IpAddr> {
     word.split('%').next()?.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }

@@ -1,9 +1,9 @@
 //! The peers of this host's TCP connections, and which of them are SSH sessions, by what the kernel
 //! vouches for.
 //!
-//! A connection to sshd is not yet a session: whoever guesses passwords has one, too. And any
-//! process may call itself sshd. What counts is a connection that is held by a process of root's
-//! whose program is sshd, the monitor, and one of these:
+//! A connection to sshd is not yet a session: an attacker who guesses passwords has one, too. And
+//! any process may call itself sshd. What counts is a connection that is held by a process of
+//! root's whose program is sshd, the monitor, and one of these:
 //! - a child of that process, sshd as well, holds it, too, and runs under the user's own id. The
 //!   child that speaks with who is not logged in yet has the id of sshd's own user (`sshd` in
 //!   `/etc/passwd`; `monitor.c`, `sshd-auth.c` of OpenSSH), and commands that sshd runs for a login
@@ -27,7 +27,7 @@ const ESTABLISHED: &str = "01";
 /// Programs that serve a session: since OpenSSH 9.8 one of its own.
 const PROGRAMS: [&str; 2] = ["sshd", "sshd-session"];
 
-/// sshd's own user, who is nobody's session (`SSH_PRIVSEP_USER`).
+/// sshd's own user, which is no session's (`SSH_PRIVSEP_USER`).
 const OWN_USER: &str = "sshd:";
 
 /// What sessions of SSH hold.
@@ -118,8 +118,8 @@ fn own_user(passwd: &str) -> Option<u32> {
     line.split(':').nth(2)?.parse().ok()
 }
 
-/// Whether a process title is that of a session: `sshd: USER@TTY`, or `sshd: USER` where nothing
-/// but ports is asked for. All others have something in brackets: `[priv]`, `[listener]`.
+/// Returns whether a process title is that of a session: `sshd: USER@TTY`, or `sshd: USER` where
+/// nothing but ports is asked for. All others have something in brackets: `[priv]`, `[listener]`.
 fn is_session(title: &[u8]) -> bool {
     let title = String::from_utf8_lossy(title);
     let user = title.strip_prefix("sshd: ").or_else(|| title.strip_prefix("sshd-session: "));
@@ -172,7 +172,7 @@ fn listed(proc: &Path) -> Vec<(IpAddr, u64)> {
     tables.concat()
 }
 
-/// The inode in `socket:[INODE]`.
+/// Returns the inode in `socket:[INODE]`.
 fn socket(file: &Path) -> Option<u64> {
     let target = fs::read_link(file).ok()?;
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
@@ -222,7 +222,7 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nsshd:x:105:65534::/run/sshd:/bin/false\n";
 
-    /// A /proc with the real tables of connections, and no process.
+    /// Returns a /proc with the real tables of connections, and no process.
     fn proc() -> TempDir {
         let proc = TempDir::new().unwrap();
         symlink("/proc/net", proc.path().join("net")).unwrap();

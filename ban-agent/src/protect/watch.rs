@@ -95,8 +95,8 @@ impl Watcher {
         Ok((Watcher { wake, stop, connected, wanted, thread: Some(thread) }, first))
     }
 
-    /// Who has a TCP connection to this host, or had one a second ago. Asks the kernel if nobody
-    /// has since: some ms for each 10,000 connections.
+    /// Returns who has a TCP connection to this host, or had one a second ago. Asks the kernel if
+    /// nobody has since: some ms for each 10,000 connections.
     #[must_use]
     pub fn connected(&self) -> Arc<HashSet<IpAddr>> {
         let mut last = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +179,7 @@ impl Watch {
         }
     }
 
-    /// Whether the kernel has news, and whether a look was asked for.
+    /// Returns whether the kernel has news, and whether a look was asked for.
     fn wait(&self, patience: Duration) -> (bool, bool) {
         let mut events = [
             PollFd::from_borrowed_fd(self.notifications.as_fd(), PollFlags::IN),

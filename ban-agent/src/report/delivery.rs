@@ -17,25 +17,25 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// Those that succeeded.
+    /// Returns those that succeeded.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Those that failed, or took too long.
+    /// Returns those that failed, or took too long.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Those that were not tried, because too many waited.
+    /// Returns those that were not tried, because too many waited.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Why the last one failed, if it did.
+    /// Returns why the last one failed, if it did.
     #[must_use]
     pub fn error(&self) -> Option<String> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,5 +1,5 @@
 //! A thread for a source that looks at files: a disk or a network file system may take its time, or
-//! not answer at all, and holds up nobody else then. Knows nothing of files.
+//! not answer at all, and holds up nothing else then. Knows nothing of files.
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, thread};
 

@@ -29,7 +29,8 @@ pub enum Found<'a> {
     Journal,
 }
 
-/// Where `logpath = "auto"` would read now, of these files and a journal with these matches.
+/// Returns where `logpath = "auto"` would read now, of these files and a journal with these
+/// matches.
 #[must_use]
 pub fn find_now<'a>(files: &'a [PathBuf], matches: &[String]) -> Option<Found<'a>> {
     find(files, !matches.is_empty() && journal::is_there(), SystemTime::now())
@@ -101,14 +102,14 @@ fn is_fresh(path: &Path, now: SystemTime) -> bool {
     modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < STALE) || at > now)
 }
 
-/// What it is called as long as nothing was found.
+/// Returns what it is called as long as nothing was found.
 pub(super) fn name(files: &[PathBuf], matches: &[String]) -> String {
     let files = files.iter().map(|path| path.display().to_string());
     let journal = (!matches.is_empty()).then(|| "the journal".to_owned());
     files.chain(journal).collect::<Vec<_>>().join(" or ")
 }
 
-/// The first file that is being written, else the journal, else the first file.
+/// Returns the first file that is being written, else the journal, else the first file.
 fn find(files: &[PathBuf], journal: bool, now: SystemTime) -> Option<Found<'_>> {
     let there = || files.iter().filter(|path| path.is_file());
     if let Some(path) = there().find(|path| is_fresh(path, now)) {

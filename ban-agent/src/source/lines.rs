@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(lines.pending(), 0);
     }
 
-    /// What the module promises, said without any cleverness.
+    /// Returns what the module promises, said without any cleverness.
     fn expected(max: usize, stream: &[u8]) -> (Vec<u8>, u64) {
         let mut out = Vec::new();
         let mut overlong = 0;

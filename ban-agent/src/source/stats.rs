@@ -68,7 +68,7 @@ impl Counters {
         self.error = self.error.take().or(other.error);
     }
 
-    /// What an operator should know beyond lines and bytes.
+    /// Returns what an operator should know beyond lines and bytes.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let counts = [
@@ -125,7 +125,7 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// All origins as they stand. What two sources read is counted twice.
+    /// Returns all origins as they stand. What two sources read is counted twice.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<Arc<str>, Counters> {
         let mut shown: BTreeMap<Arc<str>, Counters> = BTreeMap::new();
@@ -140,7 +140,7 @@ impl Stats {
         shown
     }
 
-    /// The same counters for one more source, which [`Stats::close`] takes away.
+    /// Returns the same counters for one more source, which [`Stats::close`] takes away.
     #[must_use]
     pub(crate) fn of_source(&self) -> Stats {
         let mut all = self.lock();

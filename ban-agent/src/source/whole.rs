@@ -111,7 +111,7 @@ impl Drop for Unpacked {
 pub struct Engine(Unwrap);
 
 impl Engine {
-    /// The container engine that keeps a log of this name, if one does.
+    /// Returns the container engine that keeps a log of this name, if one does.
     #[must_use]
     pub fn of(path: &Path) -> Option<Engine> {
         let unwrap = Unwrap::new(path);

@@ -142,7 +142,7 @@ fn times(db: &Connection) -> rusqlite::Result<Times> {
     Ok(times)
 }
 
-/// A number; fail2ban's may have a fraction, which is cut off.
+/// Returns a number; fail2ban's may have a fraction, which is cut off.
 #[expect(clippy::cast_possible_truncation, reason = "saturates, and no time is as long")]
 fn whole(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
     match row.get_ref(column)? {
@@ -171,7 +171,7 @@ mod tests {
     /// Address, jail, time and length of the ban, bans so far, data.
     type Known<'a> = (&'a str, &'a str, i64, i64, i64, Option<&'a str>);
 
-    /// A file with the columns that fail2ban 0.11 and 1.x write.
+    /// Returns a file with the columns that fail2ban 0.11 and 1.x write.
     fn database(directory: &TempDir, rows: &[Known<'_>]) -> Connection {
         let db = Connection::open(directory.path().join("fail2ban.sqlite3")).unwrap();
         db.execute_batch(

@@ -1,5 +1,5 @@
 //! How far each source was read and handled: the one place that knows. The pipeline tells it, next
-//! to the engine; nobody else keeps a copy.
+//! to the engine; nothing else keeps a copy.
 
 use std::{
     collections::HashMap,
@@ -59,14 +59,14 @@ impl Positions {
         self.record(|pending| pending.handled(positions, counted));
     }
 
-    /// What is known now.
+    /// Returns what is known now.
     #[must_use]
     pub fn known(&self) -> HashMap<Arc<str>, Position> {
         self.lock().positions.clone()
     }
 
     /// Nothing counts as handled from when what is returned is dropped: what is left then was
-    /// decided by nobody, and is read again.
+    /// not decided, and is read again.
     #[must_use]
     pub fn closing(&self) -> impl Drop + use<> {
         Closing(self.clone())

@@ -1,4 +1,4 @@
-//! Reads beside the writer, on a thread of its own: a disk that hangs holds whoever asks up for
+//! Reads beside the writer, on a thread of its own: a disk that hangs holds the one who asks up for
 //! [`PATIENCE`] once, and not again before it has answered.
 
 use std::{
@@ -27,7 +27,7 @@ type Job = Box<dyn FnOnce(Option<&Connection>) + Send>;
 pub(super) enum Ask {
     /// To do this.
     Read(Job),
-    /// To close the file: as long as one has it open for reading only, nobody can write it, not
+    /// To close the file: as long as one has it open for reading only, no process can write it, not
     /// even when its disk can be written again.
     LetGo,
     /// To end.
@@ -53,7 +53,7 @@ impl Reader {
         Ok(Reader { asks, busy: Arc::default(), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Where the writer says [`Ask::LetGo`].
+    /// Returns where the writer says [`Ask::LetGo`].
     pub(super) fn sender(&self) -> Sender<Ask> {
         self.asks.clone()
     }

@@ -14,32 +14,32 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "trial", rename_all = "lowercase")]
 pub enum Record {
-    /// Nobody has confirmed yet.
+    /// The operator has not confirmed yet.
     Running {
         /// When it was begun, by the wall clock.
         from: Timestamp,
-        /// Until when somebody may.
+        /// Until when the operator may.
         until: Timestamp,
     },
-    /// Nobody did.
+    /// The operator did not.
     Lapsed {
         /// Since when nothing is enforced.
         at: Timestamp,
     },
-    /// Somebody did.
+    /// The operator did.
     Confirmed {
         /// When.
         at: Timestamp,
     },
 }
 
-/// The file beside the state `state`.
+/// Returns the file beside the state `state`.
 #[must_use]
 pub fn path(state: &Path) -> PathBuf {
     state.with_extension("trial")
 }
 
-/// What the file says; `None` if there is none.
+/// Returns what the file says; `None` if there is none.
 ///
 /// # Errors
 /// If it cannot be read, or makes no sense.

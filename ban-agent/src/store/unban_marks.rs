@@ -8,21 +8,21 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{ledger::Holder, net::IpNet};
 
 /// So many are remembered; beyond it the oldest go. A crash makes the agent read the lines of some
-/// seconds again, and nobody types so fast.
+/// seconds again, and no operator types so fast.
 const MAX: usize = 4096;
 
 /// Clocks are corrected by less.
 pub(crate) const CORRECTION: SignedDuration = SignedDuration::from_secs(60);
 
-/// Who was let go: a prefix or, if `None`, everybody; of one holder or, if `None`, of all.
+/// Who was let go: a prefix or, if `None`, all; of one holder or, if `None`, of all.
 pub type Unbanned = (Option<IpNet>, Option<Holder>);
 
-/// When somebody was let go.
+/// When a prefix was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct UnbanMark {
     at: Timestamp,
     /// The same instant, if it was in this run: lines that were read later were written later, as
-    /// far as anybody can tell within a second.
+    /// far as one can tell within a second.
     given: Option<Instant>,
 }
 
@@ -42,9 +42,10 @@ impl UnbanMarks {
         self.0.insert(unbanned, UnbanMark { at, given });
     }
 
-    /// The wall clock was set, to this: nobody was let go much later than now. Else what is done from
-    /// now on would be forgiven until the clock is there again; after a small correction, though,
-    /// lines that bear the old time must not bring a ban back. What was changed.
+    /// Notes that the wall clock was set, to this: nothing was let go much later than now. Else
+    /// what is done from now on would be forgiven until the clock is there again; after a small
+    /// correction, though, lines that bear the old time must not bring a ban back. What was
+    /// changed.
     #[must_use]
     pub fn cap(&mut self, now: Timestamp) -> Vec<(Unbanned, Timestamp)> {
         let latest = now.saturating_add(CORRECTION).unwrap_or(now);
@@ -56,9 +57,9 @@ impl UnbanMarks {
         .collect()
     }
 
-    /// Whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more than the
-    /// second: what is of the same one counts if its line was `read` after the unban, unless it may
-    /// have been read before as well (`None`, or an unban of an earlier run).
+    /// Returns whether what `prefix` did at `time` is forgiven by `holder`. Many logs know no more
+    /// than the second: what is of the same one counts if its line was `read` after the unban,
+    /// unless it may have been read before as well (`None`, or an unban of an earlier run).
     #[must_use]
     pub fn forgive(
         &self,
@@ -81,7 +82,8 @@ impl UnbanMarks {
 }
 
 impl UnbanMark {
-    /// Whether it was given before something that is on record without a fraction of its second.
+    /// Returns whether it was given before something that is on record without a fraction of its
+    /// second.
     fn is_before(&self, time: Timestamp, read: Option<Instant>) -> bool {
         let known = self.given.zip(read).is_some_and(|(given, read)| read > given);
         known && time.subsec_nanosecond() == 0 && time.as_second() == self.at.as_second()

@@ -10,13 +10,13 @@ use super::document;
 /// A prefix of `docker compose logs` is no longer than this.
 const MAX_PREFIX: usize = 128;
 
-/// What a line carries, and whether that begins with `RFC3339 SPACE`; `None`: nothing.
+/// Returns what a line carries, and whether that begins with `RFC3339 SPACE`; `None`: nothing.
 pub(super) fn carried(line: &str) -> Option<(Cow<'_, str>, bool)> {
     compose(line).or_else(|| journal(line))
 }
 
-/// `SERVICE-1  | TEXT` (`SERVICE_1` of version 1), and with `--timestamps` a time before the text. The
-/// number is asked for, so that a first word of somebody's choice is none.
+/// `SERVICE-1  | TEXT` (`SERVICE_1` of version 1), and with `--timestamps` a time before the text.
+/// The number is asked for, so that a first word of a client's choice is none.
 fn compose(line: &str) -> Option<(Cow<'_, str>, bool)> {
     // no name holds the bar
     let at = line.bytes().take(MAX_PREFIX).position(|byte| byte == b'|')?;
@@ -35,8 +35,8 @@ fn compose(line: &str) -> Option<(Cow<'_, str>, bool)> {
     Some((text.into(), stamp.ends_with('Z') && stamp.parse::<Timestamp>().is_ok()))
 }
 
-/// An entry as the journal's export has it in JSON (systemd, `src/shared/logs-show.c`, `output_json`):
-/// `RFC3339 HOST IDENTIFIER[PID]: MESSAGE`.
+/// Returns an entry as the journal's export has it in JSON (systemd, `src/shared/logs-show.c`,
+/// `output_json`): `RFC3339 HOST IDENTIFIER[PID]: MESSAGE`.
 fn journal(line: &str) -> Option<(Cow<'_, str>, bool)> {
     if !line.starts_with('{') || !line.contains("\"__REALTIME_TIMESTAMP\"") {
         return None;

@@ -1,6 +1,6 @@
 //! Who the client is where a trusted proxy brought the request: the last address of the chain that
 //! is no trusted proxy. What stands before it in the chain is the client's own text, and is never
-//! believed; neither is the chain of a peer that nobody trusts.
+//! believed; neither is the chain of a peer that is not trusted.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -19,27 +19,27 @@ const PROXY: &str = "proxy";
 pub(super) enum Client {
     /// This is the client.
     Is(IpAddr),
-    /// Everybody in it is trusted.
+    /// All in it are trusted.
     Nobody,
     /// What should be an address is none.
     Bad,
 }
 
-/// Whether a failregex of these captures a chain.
+/// Returns whether a failregex of these captures a chain.
 pub(super) fn asks(patterns: &[String]) -> bool {
     patterns
         .iter()
         .any(|pattern| ["<F-XFF>", "<F-FORWARDED>"].iter().any(|tag| pattern.contains(tag)))
 }
 
-/// The client behind `peer`, by the chain in `fields`; says there who the peer was.
+/// Returns the client behind `peer`, by the chain in `fields`; says there who the peer was.
 pub(super) fn find(peer: IpAddr, fields: &mut Fields, trusted: &PrefixSet) -> Client {
     if !trusts(trusted, peer) {
         return Client::Is(peer);
     }
     let get = |name: &str| fields.get(name).map(String::as_str);
     let client = match (get(XFF), get(FORWARDED)) {
-        // nobody can say which of two is the proxy's
+        // there is no telling which of two is the proxy's
         (Some(_), Some(_)) => return Client::Bad,
         (Some(chain), None) => last(chain.rsplit(','), trusted, node),
         (None, Some(chain)) => {
@@ -59,7 +59,7 @@ fn trusts(trusted: &PrefixSet, address: IpAddr) -> bool {
     trusted.cover(net::host(address)).is_some()
 }
 
-/// The first of `nodes`, which begin at the chain's end, that is not trusted.
+/// Returns the first of `nodes`, which begin at the chain's end, that is not trusted.
 fn last<'c>(
     nodes: impl Iterator<Item = &'c str>,
     trusted: &PrefixSet,
@@ -78,7 +78,8 @@ fn last<'c>(
     Client::Nobody
 }
 
-/// An address as it stands in a chain or in a field of a document: alone, with a port, in brackets.
+/// Returns an address as it stands in a chain or in a field of a document: alone, with a port, in
+/// brackets.
 pub(super) fn node(text: &str) -> Option<IpAddr> {
     if let Some(address) = host::parse(text) {
         return Some(address);
@@ -93,7 +94,7 @@ pub(super) fn node(text: &str) -> Option<IpAddr> {
     host::parse(address).filter(|address| address.is_ipv4() && is_port(port))
 }
 
-/// The `for` of an element of `Forwarded`.
+/// Returns the `for` of an element of `Forwarded`.
 fn forwarded(element: &str) -> Option<IpAddr> {
     let mut found = None;
     for pair in split(element, b';') {
@@ -110,13 +111,14 @@ fn forwarded(element: &str) -> Option<IpAddr> {
     found
 }
 
-/// The elements of `Forwarded`, the last one first.
+/// Returns the elements of `Forwarded`, the last one first.
 fn elements(chain: &str) -> Vec<&str> {
     split(chain, b',')
 }
 
-/// The parts of `text` between separators outside quotes, the last one first. It is read from its
-/// end: what a client wrote stands before what his proxy added, and cannot quote that away.
+/// Returns the parts of `text` between separators outside quotes, the last one first. It is read
+/// from its end: what a client wrote stands before what his proxy added, and cannot quote that
+/// away.
 fn split(text: &str, separator: u8) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut parts, mut end, mut quoted) = (Vec::new(), text.len(), false);
@@ -158,7 +160,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// The trusted proxies as they are asked.
+/// Returns the trusted proxies as they are asked.
 pub(super) fn trusted(proxies: &[IpNet]) -> PrefixSet {
     proxies.iter().copied().collect()
 }
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn the_last_address_that_is_not_trusted_is_the_client() {
         for (peer, chain, expected) in [
-            // a peer that nobody trusts may say what it likes
+            // a peer that is not trusted may say what it likes
             ("203.0.113.7", "198.51.100.66", "203.0.113.7"),
             ("192.0.2.1", "203.0.113.7", "203.0.113.7"),
             ("192.0.2.1", "198.51.100.66, 203.0.113.7", "203.0.113.7"),

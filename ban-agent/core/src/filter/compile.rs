@@ -109,19 +109,20 @@ impl Filter {
         })
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether lines that a container engine wrapped are tried as they stand in its file, too.
+    /// Returns whether lines that a container engine wrapped are tried as they stand in its file,
+    /// too.
     #[must_use]
     pub fn is_wrapped(&self) -> bool {
         self.wrapped
     }
 
-    /// Whether lines are rejected on their raw bytes; if not, each line meets the patterns.
+    /// Returns whether lines are rejected on their raw bytes; if not, each line meets the patterns.
     #[must_use]
     pub fn rejects_early(&self) -> bool {
         self.prefilter.is_some()

@@ -151,7 +151,7 @@ impl Dice {
     }
 }
 
-/// What Python says of each of `asked`; `None`: there is no Python here.
+/// Returns what Python says of each of `asked`; `None`: there is no Python here.
 fn judged(script: &str, python: &str, asked: &[Value]) -> Option<Vec<Value>> {
     let child = Command::new(python)
         .args(["-c", script])

@@ -42,7 +42,8 @@ pub(super) struct Hit {
 }
 
 impl Finder {
-    /// A finder of `texts` of two bytes or more; each with whether ASCII case is disregarded.
+    /// Returns a finder of `texts` of two bytes or more; each with whether ASCII case is
+    /// disregarded.
     pub(super) fn new<'t>(texts: impl IntoIterator<Item = (&'t [u8], bool)>) -> Finder {
         let texts: Vec<(Box<[u8]>, bool)> =
             texts.into_iter().map(|(text, fold)| (text.into(), fold)).collect();
@@ -147,7 +148,7 @@ fn load(bytes: &[u8]) -> u32 {
     gram | LOWER
 }
 
-/// How often four bytes are thought to stand in a line.
+/// Returns how often four bytes are thought to stand in a line.
 fn commonness(window: &[u8]) -> u32 {
     let each = window.iter().map(|byte| match byte.to_ascii_lowercase() {
         b' ' => 26,
@@ -208,7 +209,7 @@ impl Grams {
         self.maybe.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 != 0)
     }
 
-    /// The texts that have it.
+    /// Returns the texts that have it.
     fn of(&self, gram: u32) -> impl Iterator<Item = &Entry> {
         let list = place(gram) >> SHARE;
         let head = |at: usize| {
@@ -219,7 +220,7 @@ impl Grams {
     }
 }
 
-/// The place of a gram in the table of bits.
+/// Returns the place of a gram in the table of bits.
 #[inline]
 fn place(gram: u32) -> usize {
     usize::try_from(gram.wrapping_mul(GOLDEN) >> (u32::BITS - BITS)).unwrap_or_default()

@@ -12,8 +12,8 @@ use super::{
 /// Captured texts by the name of their group.
 pub(super) type Fields = BTreeMap<String, String>;
 
-/// The named texts of a match. An address that is only a piece of a longer number is left out, and
-/// so is one whose end may be a port.
+/// Returns the named texts of a match. An address that is only a piece of a longer number is left
+/// out, and so is one whose end may be a port.
 pub(super) fn collect(pattern: &Pattern, groups: &Groups, text: &str) -> Fields {
     let mut fields = Fields::new();
     for (index, name) in pattern.names() {
@@ -58,7 +58,7 @@ fn alternatives(fields: &mut Fields) {
     }
 }
 
-/// The name without its number, as its tag maps to a group.
+/// Returns the name without its number, as its tag maps to a group.
 fn base(name: &str) -> Cow<'_, str> {
     let name = match name.rsplit_once('_') {
         Some((name, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -77,11 +77,11 @@ pub(super) enum Subject {
     Known(Option<IpAddr>, Option<String>),
     /// Text that looked like an address and is none.
     Bad,
-    /// Nobody yet: another line of the session may.
+    /// No address yet: another line of the session may.
     Nobody,
 }
 
-/// Whom `fields` name.
+/// Returns whom `fields` name.
 pub(super) fn subject(fields: &Fields) -> Subject {
     let get = |name: &str| fields.get(name).map(String::as_str);
     let id = get("fid");
@@ -113,7 +113,7 @@ pub(super) fn subject(fields: &Fields) -> Subject {
     }
 }
 
-/// The failure of these fields; without the groups that only serve the search.
+/// Returns the failure of these fields; without the groups that only serve the search.
 pub(super) fn failure(
     mut fields: Fields,
     address: Option<IpAddr>,

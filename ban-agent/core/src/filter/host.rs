@@ -1,5 +1,5 @@
 //! Reads the address that a pattern captured. Accepts canonical spellings only: what the address
-//! parser refuses, or what is a piece of something longer, names nobody.
+//! parser refuses, or what is a piece of something longer, is no address.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -11,9 +11,10 @@ pub(super) fn parse(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Whether `text[start..end]` is a piece of something longer: of a number (`203.0.113.1234`), of an
-/// address that ends like one of IPv4 (`64:ff9b::203.0.113.7` is not 64:ff9b::203), or of a host
-/// name, which its owner chooses: `203.0.113.7.example.org`, `x-203.0.113.7`.
+/// Returns whether `text[start..end]` is a piece of something longer: of a number
+/// (`203.0.113.1234`), of an address that ends like one of IPv4 (`64:ff9b::203.0.113.7` is not
+/// 64:ff9b::203), or of a host name, which its owner chooses: `203.0.113.7.example.org`,
+/// `x-203.0.113.7`.
 pub(super) fn glued(text: &str, start: usize, end: usize) -> bool {
     let word = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     let joined = |first: Option<u8>, second| match first {
@@ -26,7 +27,7 @@ pub(super) fn glued(text: &str, start: usize, end: usize) -> bool {
     joined(left.next(), left.next()) || (joined(right.next(), right.next()) && !hyphen_port(after))
 }
 
-/// Whether a text begins with a port as libssh's `Remote: 203.0.113.7-1780;` has it.
+/// Returns whether a text begins with a port as libssh's `Remote: 203.0.113.7-1780;` has it.
 fn hyphen_port(text: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(b"-") else { return false };
     let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
@@ -34,8 +35,9 @@ fn hyphen_port(text: &[u8]) -> bool {
     !next.is_some_and(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
-/// Whether the end of the IPv6 address at `range` may as well be a port: `2001:db8::1:2345` is an
-/// address, and is 2001:db8::1 with port 2345. In brackets, or with a port behind it, it is not.
+/// Returns whether the end of the IPv6 address at `range` may as well be a port: `2001:db8::1:2345`
+/// is an address, and is 2001:db8::1 with port 2345. In brackets, or with a port behind it, it is
+/// not.
 pub(super) fn may_hold_port(text: &str, range: &Range<usize>) -> bool {
     let around = |at: Option<usize>| at.and_then(|at| text.as_bytes().get(at)).copied();
     if around(range.start.checked_sub(1)) == Some(b'[') && around(Some(range.end)) == Some(b']') {

@@ -53,12 +53,12 @@ impl Linear {
         engine.as_ref().ok_or(LimitHit)
     }
 
-    /// Whether `text` matches.
+    /// Returns whether `text` matches.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, LimitHit> {
         Ok(self.engine(text)?.is_match(text))
     }
 
-    /// The first match and its groups.
+    /// Returns the first match and its groups.
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         let engine = self.engine(text)?;
         let mut captures = engine.create_captures();
@@ -85,7 +85,7 @@ fn compile(hir: &Hir) -> Result<meta::Regex, String> {
     })
 }
 
-/// An engine's message on one line.
+/// Returns an engine's message on one line.
 pub(super) fn plain(message: &str) -> String {
     let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let last = lines.next_back().unwrap_or_default();
@@ -116,7 +116,7 @@ pub(super) fn names(hir: &Hir) -> Vec<Option<Box<str>>> {
     names
 }
 
-/// How much an engine has to be made of.
+/// Returns how much an engine has to be made of.
 fn parts(hir: &Hir) -> usize {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 1,
@@ -135,7 +135,8 @@ fn parts(hir: &Hir) -> usize {
     }
 }
 
-/// The same pattern for texts of ASCII: it matches those that `hir` matches, in the same way.
+/// Returns the same pattern for texts of ASCII: it matches those that `hir` matches, in the same
+/// way.
 fn to_ascii(hir: &Hir) -> Hir {
     let all = |parts: &[Hir]| parts.iter().map(to_ascii).collect();
     match hir.kind() {

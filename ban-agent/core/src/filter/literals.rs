@@ -64,7 +64,7 @@ pub(super) struct Required {
     pub score: usize,
 }
 
-/// The best set for a pattern; `None` if a match need not contain anything.
+/// Returns the best set for a pattern; `None` if a match need not contain anything.
 pub(super) fn required(hir: &Hir) -> Option<Required> {
     let exact = best(walk(hir, false), false);
     // Patterns without regard to case spell each letter as a class of two.
@@ -76,7 +76,8 @@ pub(super) fn required(hir: &Hir) -> Option<Required> {
     }
 }
 
-/// The words of a list of which each match contains one, by a pattern with signs for its lists.
+/// Returns the words of a list of which each match contains one, by a pattern with signs for its
+/// lists.
 pub(super) fn listed(pattern: &str, words: &Words) -> Option<Required> {
     let hir = regex_syntax::Parser::new().parse(pattern).ok()?;
     let info = walk(&hir, false);
@@ -258,7 +259,7 @@ fn small_class(class: &Class, fold: bool) -> Option<Vec<Vec<u8>>> {
     (!texts.is_empty()).then_some(texts)
 }
 
-/// The set that can be searched in a line with its time stamp still inside. Time stamps lie
+/// Returns the set that can be searched in a line with its time stamp still inside. Time stamps lie
 /// between two characters that belong to no word, or at an end of the line: a text is cut where
 /// it holds two such characters side by side.
 fn set(texts: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
@@ -291,14 +292,14 @@ fn longest_piece(text: &[u8]) -> &[u8] {
     }
 }
 
-/// How rare a text is thought to be.
+/// Returns how rare a text is thought to be.
 pub(super) fn weight(text: &[u8]) -> usize {
     let words = text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let telling: usize = words.map(|word| if is_common(word) { 0 } else { word.len() }).sum();
     telling * 2 + text.len().min(8)
 }
 
-/// Whether it is a part of a common word.
+/// Returns whether it is a part of a common word.
 fn is_common(part: &[u8]) -> bool {
     let lower = part.to_ascii_lowercase();
     COMMON.iter().any(|common| common.as_bytes().windows(lower.len()).any(|window| window == lower))

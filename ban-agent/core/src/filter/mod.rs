@@ -78,7 +78,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether a pattern captures the chain of proxies through which a client came.
+    /// Returns whether a pattern captures the chain of proxies through which a client came.
     #[must_use]
     pub fn asks_proxies(&self) -> bool {
         let patterns = [&self.failregex, self.prefregex.as_slice()];
@@ -86,7 +86,7 @@ impl Spec {
             || self.document.as_ref().is_some_and(Document::asks_proxies)
     }
 
-    /// The lists of words that its patterns name.
+    /// Returns the lists of words that its patterns name.
     pub fn lists(&self) -> impl Iterator<Item = &str> {
         let text = self.failregex.iter().chain(&self.successregex).chain(&self.ignoreregex);
         let text = text.chain(&self.prefregex);
@@ -94,13 +94,13 @@ impl Spec {
         text.chain(documents).flat_map(|pattern| words::named(pattern))
     }
 
-    /// Whether it counts nothing: for bans by hand.
+    /// Returns whether it counts nothing: for bans by hand.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.failregex.is_empty() && self.document.is_none()
     }
 
-    /// Whether a pattern captures this field, or a document has a path for it.
+    /// Returns whether a pattern captures this field, or a document has a path for it.
     #[must_use]
     pub fn has_field(&self, name: &str) -> bool {
         let tag = name.to_ascii_uppercase();
@@ -112,8 +112,9 @@ impl Spec {
             || document.flat_map(Document::patterns).any(names)
     }
 
-    /// The patterns that take an IPv6 address with `:PORT` behind it and without, so that some
-    /// addresses without brackets name nobody, each with its key; one that does not compile is none.
+    /// Returns the patterns that take an IPv6 address with `:PORT` behind it and without, so that
+    /// some addresses without brackets name nobody, each with its key; one that does not compile is
+    /// none.
     pub fn optional_ports(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let of = |key, pattern, multiline| (key, String::as_str(pattern), multiline);
         let prefregex = self.prefregex.iter().map(move |pattern| of("prefregex", pattern, false));
@@ -125,7 +126,8 @@ impl Spec {
         })
     }
 
-    /// What a failure can come of, as people read it, by the index that [`Failure::pattern`] has.
+    /// Returns what a failure can come of, as people read it, by the index that
+    /// [`Failure::pattern`] has.
     #[must_use]
     pub fn patterns(&self) -> Vec<String> {
         let documents = self.document.iter().flat_map(|document| &document.wanted);

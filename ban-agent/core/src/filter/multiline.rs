@@ -18,7 +18,7 @@ impl Buffer {
         self.text()
     }
 
-    /// The kept lines, joined.
+    /// Returns the kept lines, joined.
     pub(super) fn text(&self) -> String {
         self.lines.iter().map(String::as_str).collect()
     }

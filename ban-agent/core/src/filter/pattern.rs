@@ -44,7 +44,7 @@ pub(super) struct Pattern {
 pub(super) struct Groups(pub Vec<Option<Range<usize>>>);
 
 impl Groups {
-    /// Where the match lies.
+    /// Returns where the match lies.
     pub(super) fn span(&self) -> Range<usize> {
         self.0.first().cloned().flatten().unwrap_or(0..0)
     }
@@ -93,7 +93,7 @@ impl Pattern {
         })
     }
 
-    /// Whether an address may be followed by `:PORT`, or not.
+    /// Returns whether an address may be followed by `:PORT`, or not.
     pub(super) fn optional_port(&self) -> bool {
         *self.optional_port.get_or_init(|| port::optional(&self.loose))
     }
@@ -103,30 +103,31 @@ impl Pattern {
         self.engine.names()
     }
 
-    /// Whether one of these groups exists.
+    /// Returns whether one of these groups exists.
     pub(super) fn has_any(&self, wanted: &[&str]) -> bool {
         self.names().any(|(_, name)| wanted.contains(&name))
     }
 
-    /// Whether `text` matches.
+    /// Returns whether `text` matches.
     pub(super) fn is_match(&self, text: &str) -> Result<bool, LimitHit> {
         self.engine.is_match(text)
     }
 
-    /// The first match and its groups.
+    /// Returns the first match and its groups.
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         self.engine.captures(text)
     }
 }
 
-/// Whether an address in a pattern may be followed by `:PORT`, or not.
+/// Returns whether an address in a pattern may be followed by `:PORT`, or not.
 pub(super) fn optional_port(source: &str, words: &Words, names: bool, multiline: bool) -> bool {
     let loose = with_signs(source, words, multiline)
         .or_else(|| Some(python::translate(&tags::expand(source, names), multiline).ok()?.loose));
     loose.is_some_and(|loose| port::optional(&loose))
 }
 
-/// The pattern with a sign for each of its lists, as an engine would take it; `None`: it has none.
+/// Returns the pattern with a sign for each of its lists, as an engine would take it; `None`: it
+/// has none.
 fn with_signs(source: &str, words: &Words, multiline: bool) -> Option<String> {
     let marked = words::marked(source, words).filter(|marked| marked != source)?;
     let text = python::translate(&tags::expand(&marked, false), multiline).ok()?;
@@ -192,7 +193,7 @@ impl Engine {
         }
     }
 
-    /// The first match and its groups.
+    /// Returns the first match and its groups.
     pub(super) fn captures(&self, text: &str) -> Result<Option<Groups>, LimitHit> {
         match &self.kind {
             Kind::Linear(linear) => linear.captures(text),
@@ -209,7 +210,7 @@ impl Engine {
     }
 }
 
-/// Whether a text may match what `loose` is looser than.
+/// Returns whether a text may match what `loose` is looser than.
 fn may(loose: Option<&Linear>, text: &str) -> Result<bool, LimitHit> {
     loose.map_or(Ok(true), |loose| loose.is_match(text))
 }

@@ -3,7 +3,8 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Whether a pattern, by its loose text, takes an IPv6 address with a port behind it and without.
+/// Returns whether a pattern, by its loose text, takes an IPv6 address with a port behind it and
+/// without.
 pub(super) fn optional(loose: &str) -> bool {
     regex_syntax::Parser::new().parse(loose).is_ok_and(|hir| within(&hir, &[]))
 }
@@ -37,7 +38,7 @@ enum Colon {
     Empty,
 }
 
-/// How texts of these parts, one after the other, begin.
+/// Returns how texts of these parts, one after the other, begin.
 fn colon(parts: &[&Hir]) -> Colon {
     for (at, part) in parts.iter().enumerate() {
         match first(part, parts.get(at + 1..).unwrap_or_default()) {
@@ -83,7 +84,7 @@ fn first(hir: &Hir, after: &[&Hir]) -> Colon {
     }
 }
 
-/// Whether texts of these parts may begin with a digit.
+/// Returns whether texts of these parts may begin with a digit.
 fn digit(parts: &[&Hir]) -> bool {
     for part in parts {
         let begins = match part.kind() {

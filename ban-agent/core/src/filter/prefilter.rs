@@ -24,7 +24,7 @@ impl Suspects {
     /// None of them.
     pub(super) const NONE: Suspects = Suspects(0);
 
-    /// Whether the pattern at `index` may match.
+    /// Returns whether the pattern at `index` may match.
     pub(super) fn holds(self, index: usize) -> bool {
         self.0 & Suspects::one(index).0 != 0
     }
@@ -54,8 +54,8 @@ pub(super) struct Prefilter {
 }
 
 impl Prefilter {
-    /// The prefilter of patterns that need these texts; `None` if one of them needs no text and
-    /// `prefregex` needs none either.
+    /// Returns the prefilter of patterns that need these texts; `None` if one of them needs no text
+    /// and `prefregex` needs none either.
     pub(super) fn new(
         prefregex: Option<&Required>,
         failregex: &[Option<&Required>],
@@ -86,18 +86,18 @@ impl Prefilter {
         })
     }
 
-    /// The texts, each with the patterns that need it: a line without any of them is none that a
-    /// pattern matches.
+    /// Returns the texts, each with the patterns that need it: a line without any of them is none
+    /// that a pattern matches.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&[u8], Suspects)> {
         self.texts.iter().map(|(text, suspects)| (text.as_slice(), *suspects))
     }
 
-    /// Whether ASCII case is disregarded.
+    /// Returns whether ASCII case is disregarded.
     pub(super) fn folds(&self) -> bool {
         self.fold
     }
 
-    /// A place in the first line, at or after `from`, that holds a text.
+    /// Returns a place in the first line, at or after `from`, that holds a text.
     pub(super) fn next(&self, buffer: &[u8], from: usize) -> Option<usize> {
         let packed = self.packed.get_or_init(|| {
             let texts = self.texts.iter().map(|(text, _)| text);
@@ -116,7 +116,7 @@ impl Prefilter {
         first
     }
 
-    /// The patterns that `line` may match.
+    /// Returns the patterns that `line` may match.
     pub(super) fn suspects(&self, line: &[u8]) -> Suspects {
         let mut suspects = Suspects::NONE;
         let _ = self.finder().each(line, 0, &mut |hit| {

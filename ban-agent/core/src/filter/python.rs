@@ -217,7 +217,8 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// The character of `\141`, of which `first` was read: no back-reference has three digits.
+    /// Returns the character of `\141`, of which `first` was read: no back-reference has three
+    /// digits.
     fn three_octal(&mut self, first: char) -> Option<Result<char, String>> {
         let mut ahead = self.rest.clone();
         let digits: Option<Vec<u32>> =
@@ -227,7 +228,7 @@ impl Translator<'_> {
         Some(octal(value))
     }
 
-    /// What an escape means in a class and outside of it, after its backslash and `c`.
+    /// Returns what an escape means in a class and outside of it, after its backslash and `c`.
     fn escaped(&mut self, c: char) -> Result<Escaped, String> {
         let digits = match c {
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => return Ok(Escaped::Class(c)),
@@ -483,8 +484,8 @@ impl Translator<'_> {
         Some(optional)
     }
 
-    /// The inside of `{2}`, `{2,}`, `{,2}`, `{2,3}`, of which the brace was read; nothing is taken of
-    /// what is none.
+    /// Returns the inside of `{2}`, `{2,}`, `{,2}`, `{2,3}`, of which the brace was read; nothing
+    /// is taken of what is none.
     fn counts(&mut self) -> Option<String> {
         let mut ahead = self.rest.clone();
         let mut body = String::new();
@@ -526,20 +527,21 @@ impl Translator<'_> {
     }
 }
 
-/// The character of an octal escape.
+/// Returns the character of an octal escape.
 fn octal(value: u32) -> Result<char, String> {
     let byte =
         u8::try_from(value).map_err(|_| format!("octal escape \\{value:o} is above \\377"))?;
     Ok(char::from(byte))
 }
 
-/// A character as a member of a class.
+/// Returns a character as a member of a class.
 fn in_class(c: char) -> String {
     if matches!(c, '\\' | '[' | ']' | '^' | '-' | '&' | '~') { format!("\\{c}") } else { c.into() }
 }
 
-/// The members of `\d`, `\s` or `\w`, and of what is outside `\D`, `\S` or `\W`: what Python's
-/// `str.isspace` and `str.isalnum` know is not just what Unicode's own tables of such names hold.
+/// Returns the members of `\d`, `\s` or `\w`, and of what is outside `\D`, `\S` or `\W`: what
+/// Python's `str.isspace` and `str.isalnum` know is not just what Unicode's own tables of such
+/// names hold.
 fn members(class: char, ascii: bool) -> &'static str {
     match (class.to_ascii_lowercase(), ascii) {
         ('d', false) => r"\d",

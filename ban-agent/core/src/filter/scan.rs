@@ -115,19 +115,19 @@ pub struct Scanner {
     buffer: Buffer,
     /// Time of the last line that had one.
     last: Option<Timestamp>,
-    /// The lines were written before anybody followed the log: none of them is of now.
+    /// The lines were written before the agent followed the log: none of them is of now.
     backlog: bool,
     /// The lines are being written now.
     live: bool,
     /// The time of the line at hand is ours, because its own was of another clock.
     simulated: bool,
     counts: Counts,
-    /// Time that each failregex took so far; empty: nobody asks.
+    /// Time that each failregex took so far; empty: it is not asked for.
     spent: Vec<Duration>,
 }
 
 impl Scanner {
-    /// A scanner that has seen nothing yet.
+    /// Returns a scanner that has seen nothing yet.
     #[must_use]
     pub fn new(filter: Arc<Filter>) -> Scanner {
         Scanner {
@@ -159,17 +159,17 @@ impl Scanner {
         &self.spent
     }
 
-    /// The filter.
+    /// Returns the filter.
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// Says of the lines to come whether they were written before anybody followed their log. Then
-    /// one without a date has the date of the line before, however old that is; else only if that
-    /// is of this minute. `live`: they are being written now, so that a date without a zone that is
-    /// more than a minute off is of a clock in another zone, and the line is of now. `other`: they
-    /// are of another log than the last ones.
+    /// Says of the lines to come whether they were written before the agent followed their log.
+    /// Then one without a date has the date of the line before, however old that is; else only if
+    /// that is of this minute. `live`: they are being written now, so that a date without a zone
+    /// that is more than a minute off is of a clock in another zone, and the line is of now.
+    /// `other`: they are of another log than the last ones.
     pub fn turn_to(&mut self, backlog: bool, live: bool, other: bool) {
         (self.backlog, self.live) = (backlog, live);
         if other {
@@ -199,8 +199,8 @@ impl Scanner {
         self.scan_those(lines, count, stamped, now, &mut next, sink)
     }
 
-    /// The same, of those lines alone that begin at `starts`, as [`SharedPrefilter`] has found them;
-    /// `count`: all lines.
+    /// The same, of those lines alone that begin at `starts`, as [`SharedPrefilter`] has found
+    /// them; `count`: all lines.
     ///
     /// [`SharedPrefilter`]: super::SharedPrefilter
     pub fn scan_at(
@@ -220,8 +220,8 @@ impl Scanner {
         self.scan_those(lines, count, stamped, now, &mut next, sink)
     }
 
-    /// `next`: where the next line begins that may match, at or after an offset, and which patterns,
-    /// if that is known.
+    /// `next`: where the next line begins that may match, at or after an offset, and which
+    /// patterns, if that is known.
     fn scan_those(
         &mut self,
         lines: &[u8],
@@ -270,8 +270,8 @@ impl Scanner {
         outcome
     }
 
-    /// Reads lines of which each is there twice: the text, after `RFC3339 SPACE`, and as a container
-    /// engine wrapped it.
+    /// Reads lines of which each is there twice: the text, after `RFC3339 SPACE`, and as a
+    /// container engine wrapped it.
     pub fn scan_both(
         &mut self,
         lines: &[u8],
@@ -312,7 +312,7 @@ impl Scanner {
         (outcome, raw)
     }
 
-    /// What the last [`Scanner::scan`] or [`Scanner::line`] counted.
+    /// Returns what the last [`Scanner::scan`] or [`Scanner::line`] counted.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts
@@ -422,7 +422,7 @@ impl Scanner {
         Some(search.document(documents, &document))
     }
 
-    /// Learns the date of the last of `lines`, which nobody asked about, that has one.
+    /// Learns the date of the last of `lines`, which were not asked about, that has one.
     fn look_back(&mut self, lines: &[u8], now: Timestamp) {
         for line in lines.rsplit(|byte| *byte == b'\n').take(LOOK_BACK) {
             let text = String::from_utf8_lossy(line.get(..DATED).unwrap_or(line));
@@ -434,7 +434,7 @@ impl Scanner {
         }
     }
 
-    /// What a text says of its time, unless its clock is another one.
+    /// Returns what a text says of its time, unless its clock is another one.
     fn stamp(&mut self, text: &str, now: Timestamp) -> Stamp {
         let mut stamp = self.detector.find(text, now).unwrap_or_default();
         let off = |time: Timestamp| now.duration_since(time).abs() > SAME_CLOCK;
@@ -445,7 +445,8 @@ impl Scanner {
         stamp
     }
 
-    /// The time of the line, and the line as patterns see it: without its date, with a newline.
+    /// Returns the time of the line, and the line as patterns see it: without its date, with a
+    /// newline.
     fn cut_date(&mut self, text: &str, now: Timestamp) -> (Option<Timestamp>, String) {
         let stamp = self.stamp(text, now);
         let recent = self.last.filter(|last| self.backlog || now.duration_since(*last) < STALE);
@@ -457,14 +458,14 @@ impl Scanner {
     }
 }
 
-/// How many lines there are, the last one perhaps without its newline.
+/// Returns how many lines there are, the last one perhaps without its newline.
 pub fn lines_in(lines: &[u8]) -> u64 {
     let newlines = memchr::memchr_iter(b'\n', lines).count();
     let open = usize::from(lines.last().is_some_and(|last| *last != b'\n'));
     u64::try_from(newlines + open).unwrap_or(u64::MAX)
 }
 
-/// The first line of `buffer`, without its newline, and what follows it.
+/// Returns the first line of `buffer`, without its newline, and what follows it.
 fn first_line(buffer: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr::memchr(b'\n', buffer).unwrap_or(buffer.len());
     (buffer.get(..end).unwrap_or_default(), buffer.get(end + 1..).unwrap_or_default())
@@ -512,7 +513,7 @@ impl Search<'_> {
         self.patterns(&before, &text)
     }
 
-    /// What prefregex captured, and the text that it leaves for failregex.
+    /// Returns what prefregex captured, and the text that it leaves for failregex.
     fn prefix<'t>(&mut self, whole: &'t str) -> Option<(Fields, Cow<'t, str>)> {
         let Some(prefregex) = &self.filter.prefregex else {
             return Some((Fields::new(), Cow::Borrowed(whole)));
@@ -603,7 +604,7 @@ impl Search<'_> {
         Outcome::Missed
     }
 
-    /// What a match means; `None` if it names somebody who cannot be.
+    /// Returns what a match means; `None` if it names an address that cannot be.
     fn judge(&mut self, mut fields: Fields, pattern: usize) -> Option<Outcome> {
         let session = fields.get("mlfid").cloned();
         if let Some(id) = &session {

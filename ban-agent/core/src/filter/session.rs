@@ -20,7 +20,7 @@ struct Session {
     began: Timestamp,
     fields: Fields,
     users: BTreeSet<String>,
-    /// A failure was seen, but nobody to hold responsible.
+    /// A failure was seen, but no address to hold responsible.
     pending: bool,
 }
 
@@ -77,7 +77,7 @@ impl Sessions {
         merged
     }
 
-    /// The session's failure waits for a line that names somebody.
+    /// The session's failure waits for a line that names an address.
     pub(super) fn owe(&mut self, id: &str) {
         if let Some(session) = self.known.get_mut(id) {
             session.pending = true;

@@ -39,7 +39,7 @@ pub(super) fn expand(pattern: &str, names: bool) -> String {
     out
 }
 
-/// The inside of the tag that `text` begins with.
+/// Returns the inside of the tag that `text` begins with.
 fn tag_at(text: &str) -> Option<&str> {
     let inside = text.strip_prefix('<')?;
     let (tag, _) = inside.split_once('>')?;
@@ -89,7 +89,7 @@ fn custom(tag: &str, open: &mut BTreeSet<String>) -> Option<String> {
     Some(format!("(?P<{}>", group_name(name)))
 }
 
-/// The group that a tag's text is kept in.
+/// Returns the group that a tag's text is kept in.
 fn group_name(tag: &str) -> String {
     match tag {
         "ID" => "fid".to_owned(),

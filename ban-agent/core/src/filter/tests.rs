@@ -446,7 +446,8 @@ fn in_a_backlog_an_undated_line_is_of_the_last_date() {
     assert_eq!(times(false, false, line, &mut scanner), [""], "an old date says nothing of now");
 }
 
-/// When a failure of this one line is said to have happened, and whether another clock is blamed.
+/// Returns when a failure of this one line is said to have happened, and whether another clock is
+/// blamed.
 fn told(zone: &str, line: &str, now: &str, live: bool) -> (String, u64) {
     let spec = Spec { logtimezone: Some(zone.into()), ..spec(&["bad user from <ADDR>$"]) };
     let mut scanner = scanner(&spec);

@@ -12,7 +12,7 @@ const OPEN: &str = "<LIST:";
 /// Deeper than this the words stand side by side.
 const MAX_DEPTH: usize = 40;
 
-/// The names of the lists that `pattern` refers to.
+/// Returns the names of the lists that `pattern` refers to.
 pub(super) fn named(pattern: &str) -> impl Iterator<Item = &str> {
     pattern.split(OPEN).skip(1).filter_map(|rest| rest.split_once('>').map(|(name, _)| name))
 }
@@ -43,13 +43,13 @@ pub(super) fn marked(pattern: &str, words: &Words) -> Option<String> {
     replace(pattern, sign).ok().map(Cow::into_owned)
 }
 
-/// The words that a text with signs of [`marked`] stands for, if it holds one.
+/// Returns the words that a text with signs of [`marked`] stands for, if it holds one.
 pub(super) fn behind<'w>(text: &[u8], words: &'w Words) -> Option<&'w Arc<[String]>> {
     let text = std::str::from_utf8(text).ok()?;
     words.values().enumerate().find_map(|(at, list)| text.contains(mark(at)?).then_some(list))
 }
 
-/// The sign of a list: of a plane that is for private use.
+/// Returns the sign of a list: of a plane that is for private use.
 fn mark(at: usize) -> Option<char> {
     char::from_u32(0xf_0000 + u32::try_from(at).ok()?)
 }
@@ -73,7 +73,7 @@ fn replace<'p>(
     Ok(Cow::Owned(out))
 }
 
-/// An expression for one of these words, the longest that fits.
+/// Returns an expression for one of these words, the longest that fits.
 fn expression(words: &[String]) -> String {
     let mut words: Vec<&str> = words.iter().map(String::as_str).filter(|w| !w.is_empty()).collect();
     words.sort_unstable();
@@ -114,7 +114,7 @@ fn tree(words: &[&str], depth: usize, out: &mut String) {
     out.push_str(if end { ")?" } else { ")" });
 }
 
-/// What both texts begin with.
+/// Returns what both texts begin with.
 fn common<'t>(a: &'t str, b: &str) -> &'t str {
     let same = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y);
     let end = same.map_or(a.len().min(b.len()), |((at, _), _)| at);

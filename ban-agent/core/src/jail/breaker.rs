@@ -95,7 +95,7 @@ impl Breaker {
         many.then_some(Trip::Clients(clients, connected))
     }
 
-    /// Why the jail is stopped, if it is.
+    /// Returns why the jail is stopped, if it is.
     #[must_use]
     pub fn tripped(&self) -> Option<Trip> {
         self.tripped

@@ -39,13 +39,13 @@ impl Count {
         self.failures
     }
 
-    /// Whether its last failure is `findtime` ago.
+    /// Returns whether its last failure is `findtime` ago.
     pub(super) fn is_over(&self, now: i64, findtime: Duration) -> bool {
         self.last <= now.saturating_sub(millis(findtime))
     }
 }
 
-/// A duration in whole milliseconds; what does not fit is as good as for ever.
+/// Returns a duration in whole milliseconds; what does not fit is as good as for ever.
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -78,7 +78,7 @@ impl Distinct {
         self.values.retain(|value| value.0 != hash);
     }
 
-    /// How many there are, those that are out of date included.
+    /// Returns how many there are, those that are out of date included.
     fn estimate(&self) -> u64 {
         let kept = u64::try_from(self.values.len()).unwrap_or(u64::MAX);
         (kept << 32) / (u64::from(self.ceiling) + 1)

@@ -41,8 +41,8 @@ impl Formula {
 const MAX_DOUBLINGS: u32 = 20;
 
 impl Rules {
-    /// How long a prefix is banned that was banned `former` times before; `None`: permanently.
-    /// `dice` in `0.0..1.0` picks the share of `bantime.rndtime` that is added.
+    /// Returns how long a prefix is banned that was banned `former` times before; `None`:
+    /// permanently. `dice` in `0.0..1.0` picks the share of `bantime.rndtime` that is added.
     #[must_use]
     pub fn bantime_for(&self, former: u32, dice: f64) -> Option<Duration> {
         let bantime = self.bantime?;
@@ -53,8 +53,8 @@ impl Rules {
     }
 }
 
-/// How much a failure of a prefix weighs that was banned `former` times before, as in fail2ban: 1, 2, 3,
-/// 5, 9 …, at most as much as leads to a ban at once.
+/// Returns how much a failure of a prefix weighs that was banned `former` times before, as in
+/// fail2ban: 1, 2, 3, 5, 9 …, at most as much as leads to a ban at once.
 pub(super) fn weight(former: u32, maxretry: u32) -> u32 {
     if former == 0 {
         return 1;

@@ -55,7 +55,8 @@ impl Lines {
         mark
     }
 
-    /// The last lines up to `mark`, at most `limit` of those that are still there, oldest first.
+    /// Returns the last lines up to `mark`, at most `limit` of those that are still there, oldest
+    /// first.
     pub(super) fn last(&self, mut mark: Mark, limit: usize) -> Vec<Box<[u8]>> {
         let mut lines = Vec::new();
         while lines.len() < limit

@@ -15,7 +15,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Whether there is nothing to look up.
+    /// Returns whether there is nothing to look up.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.files.is_empty()
@@ -91,7 +91,7 @@ impl Ignored {
         }
     }
 
-    /// The words of a text or of a file, where `#` begins a comment.
+    /// Returns the words of a text or of a file, where `#` begins a comment.
     pub fn words(text: &str) -> impl Iterator<Item = &str> {
         text.lines()
             .flat_map(|line| {
@@ -101,7 +101,7 @@ impl Ignored {
     }
 }
 
-/// An address, a prefix, or an address with a mask like `192.0.2.0/255.255.255.0`.
+/// Returns an address, a prefix, or an address with a mask like `192.0.2.0/255.255.255.0`.
 fn prefix(text: &str) -> Option<IpNet> {
     let text = text.trim_matches(['[', ']']);
     if let Ok(net) = net::parse_prefix(text) {

@@ -121,7 +121,7 @@ pub struct Widen {
     pub translators: Translators,
 }
 
-/// A jail without extras.
+/// Returns a jail without extras.
 #[cfg(any(test, feature = "test-util"))]
 #[must_use]
 pub fn rules(maxretry: u32, findtime: u64) -> Rules {

@@ -54,14 +54,15 @@ pub enum Decision {
     },
     /// It was the one too many.
     Ban(Offence),
-    /// It was the one too many of those that several addresses share: they are banned, each for itself.
+    /// It was the one too many of those that several addresses share: they are banned, each for
+    /// itself.
     Group(Vec<Offence>),
     /// So it was, of an id: no packet bears that, so that nothing can be dropped.
     Named(Named),
 }
 
 impl Decision {
-    /// Who is to be banned.
+    /// Returns who is to be banned.
     #[must_use]
     pub fn offences(self) -> Vec<Offence> {
         match self {
@@ -121,7 +122,7 @@ pub struct Stats {
     pub ignored: u64,
     /// Failures that came too late to count.
     pub old: u64,
-    /// Failures for which somebody was not remembered because `max_tracked` was reached.
+    /// Failures whose address was not remembered because `max_tracked` was reached.
     pub evicted: u64,
     /// What was forgiven because a user came in.
     pub forgiven: u64,
@@ -145,7 +146,7 @@ pub struct Jail {
 }
 
 impl Jail {
-    /// A jail that has seen nothing yet.
+    /// Returns a jail that has seen nothing yet.
     #[must_use]
     pub fn new(rules: &Rules) -> Jail {
         Jail {
@@ -199,7 +200,7 @@ impl Jail {
         // who failed last is forgotten last
         counts.sort_unstable_by_key(|(_, count)| count.last);
         let newest = counts.split_off(counts.len().saturating_sub(self.rules.max_tracked));
-        // nobody counts the others any more
+        // the others count no more
         counts.iter().for_each(|(prefix, _)| self.suspects.note_gone(*prefix));
         for (prefix, count) in newest {
             let spot = self.suspects.find(Who::Net(*prefix));
@@ -209,25 +210,25 @@ impl Jail {
         }
     }
 
-    /// What counts now for everybody for whom that has changed since this was last asked, for a
-    /// later [`Jail::resume`]; `None`: nothing.
+    /// Returns what counts now for each prefix for which that has changed since this was last
+    /// asked, for a later [`Jail::resume`]; `None`: nothing.
     pub fn take_changes(&mut self) -> Vec<(IpNet, Option<Count>)> {
         self.suspects.take_changes()
     }
 
-    /// What it was made of.
+    /// Returns what it was made of.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// Its counters.
+    /// Returns its counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { failing: self.suspects.len(), ..self.stats }
     }
 
-    /// Whether a failure is of nobody who is counted.
+    /// Returns whether a failure names no address that is counted.
     #[must_use]
     pub fn ignores(&self, failure: &Failure) -> bool {
         self.offender(failure).is_none()
@@ -343,7 +344,8 @@ impl Jail {
         }
     }
 
-    /// A user came in from an address: his failures from there count no more, and nobody else's.
+    /// Notes that a user came in from an address: only this user's failures from there count no
+    /// more.
     fn succeed(&mut self, who: Who, nets: Option<(IpNet, IpNet)>, failure: &Failure) -> Decision {
         let user = failure.fields.get(USER).filter(|user| !user.is_empty());
         let at = self.suspects.find(who).at();
@@ -377,7 +379,7 @@ impl Jail {
         Decision::Forgiven { count }
     }
 
-    /// Forgets what this jail counted for everything inside `prefix`, or for everybody, as an unban does.
+    /// Forgets what this jail counted for everything inside `prefix`, or for all, as an unban does.
     pub fn forgive(&mut self, prefix: Option<IpNet>) {
         let Some(prefix) = prefix else { return self.suspects.clear() };
         if self.rules.count_by.is_some() {
@@ -400,7 +402,7 @@ impl Jail {
         self.suspects.shrink(over, self.rules.max_tracked);
     }
 
-    /// Who failed, unless it is ignored.
+    /// Returns who failed, unless it is ignored.
     fn offender<'f>(&self, failure: &'f Failure) -> Option<Offender<'f>> {
         let id = failure.id.as_deref().filter(|id| !id.is_empty());
         let Some(address) = failure.address else {
@@ -413,7 +415,7 @@ impl Jail {
         Some(Offender { nets: Some(self.nets(net::host(address))?), id: id.map(cut) })
     }
 
-    /// An address and the prefix that it is counted by, unless it is ignored.
+    /// Returns an address and the prefix that it is counted by, unless it is ignored.
     fn nets(&self, address: IpNet) -> Option<(IpNet, IpNet)> {
         if address.prefix_len() < address.max_prefix_len() && self.rules.translators.mixes(address)
         {
@@ -429,8 +431,8 @@ impl Jail {
         Some((address, if mixed { address } else { prefix }))
     }
 
-    /// What a failure counts: more if the prefix was banned before, as in fail2ban. What is from before
-    /// that ban counts once: it led to it.
+    /// Returns what a failure counts: more if the prefix was banned before, as in fail2ban. What is
+    /// from before that ban counts once: it led to it.
     fn weight(&self, prefix: IpNet, time: Timestamp) -> u32 {
         if self.rules.increment.is_none() {
             return 1;
@@ -477,7 +479,7 @@ impl Jail {
     }
 }
 
-/// Whom a jail ignores: `ignoreip`, and what was looked up.
+/// Returns whom a jail ignores: `ignoreip`, and what was looked up.
 fn ignored(rules: &Rules, nets: &[IpNet]) -> PrefixSet {
     rules.translators.expand(rules.ignoreip.iter().chain(nets)).into_iter().collect()
 }
@@ -491,7 +493,7 @@ struct Tried<'f> {
     now_ms: i64,
 }
 
-/// A field by the name of its tag: `<F-PORT>` is kept as fail2ban keeps it.
+/// Returns a field by the name of its tag: `<F-PORT>` is kept as fail2ban keeps it.
 fn field_of<'f>(failure: &'f Failure, field: &str) -> Option<&'f String> {
     failure.fields.get(if field == "port" { "fport" } else { field })
 }
@@ -552,7 +554,7 @@ fn cut(id: &str) -> &str {
     id.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
-/// The prefix that a line names where it names no address; not if it is too wide.
+/// Returns the prefix that a line names where it names no address; not if it is too wide.
 fn named(prefix: IpNet) -> Option<IpNet> {
     let widest = match prefix {
         IpNet::V4(_) => WIDEST_NAMED.0,

@@ -43,7 +43,7 @@ impl Offenders {
         self.book().add(jail, prefix, more);
     }
 
-    /// What a jail has on record of exactly this prefix.
+    /// Returns what a jail has on record of exactly this prefix.
     #[must_use]
     pub fn of(&self, jail: &str, prefix: IpNet) -> Option<Record> {
         let book = self.book();
@@ -51,7 +51,7 @@ impl Offenders {
         book.record(prefix, number)
     }
 
-    /// What all jails together have.
+    /// Returns what all jails together have.
     #[must_use]
     pub fn of_all(&self, prefix: IpNet) -> Option<Record> {
         let book = self.book();

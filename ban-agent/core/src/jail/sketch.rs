@@ -1,7 +1,7 @@
-//! How often those were seen who are not tracked: a count-min sketch with conservative update (Estan,
-//! Varghese, "New Directions in Traffic Measurement and Accounting", 2002), all cells of one in one
-//! cache line, halved as it fills (Einziger, Friedman, Manes, "TinyLFU", 2017). It may say too much,
-//! therefore it bans nobody: it says who is worth a place.
+//! How often those were seen who are not tracked: a count-min sketch with conservative update
+//! (Estan, Varghese, "New Directions in Traffic Measurement and Accounting", 2002), all cells of
+//! one in one cache line, halved as it fills (Einziger, Friedman, Manes, "TinyLFU", 2017). It may
+//! say too much, therefore it decides on no ban: it says which address is worth a place.
 
 /// Bytes of a block: a cache line.
 const BLOCK: usize = 64;
@@ -20,13 +20,13 @@ pub(super) struct Sketch {
 }
 
 impl Sketch {
-    /// An empty one, beside so many who are tracked; `now` in milliseconds.
+    /// Returns an empty one, beside so many who are tracked; `now` in milliseconds.
     pub(super) fn new(tracked: usize, now: i64) -> Sketch {
         let blocks = (tracked * BYTES_EACH / BLOCK).max(64).next_power_of_two();
         Sketch { blocks: vec![[0; BLOCK]; blocks], added: 0, halved: now }
     }
 
-    /// How often, at least; up to 255.
+    /// Returns how often, at least; up to 255.
     pub(super) fn estimate(&mut self, hash: u64) -> u8 {
         self.cells(hash).map(|cell| *cell).min().unwrap_or(0)
     }

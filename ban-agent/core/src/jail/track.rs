@@ -1,10 +1,11 @@
-//! The addresses and ids that a jail counts: at most so many, 72 bytes each beside the index. Constant
-//! time per failure, whoever chooses the addresses.
+//! The addresses and ids that a jail counts: at most so many, 72 bytes each beside the index.
+//! Constant time per failure, even if an attacker chooses the addresses.
 //!
-//! When there is no room, whoever came more often stays: one who came once yields to one who came
-//! again, and those who are not tracked are estimated ([`Sketch`]). So no order of failures has
-//! everybody forgotten before anybody is counted. IPv4 has half of the room if it needs it, the rest
-//! the other half; and in place of a stranger, one of a crowd out of one network goes.
+//! When there is no room, the address that failed more often stays: one who came once yields to one
+//! who came again, and those who are not tracked are estimated ([`Sketch`]). So no order of
+//! failures has everybody forgotten before anybody is counted. IPv4 has half of the room if it
+//! needs it, the rest the other half; and in place of a stranger, one of a crowd out of one network
+//! goes.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -26,7 +27,7 @@ use crate::net::IpNet;
 const NONE: u32 = u32::MAX;
 /// Bytes of evidence for each one who can be tracked, and at least so many.
 const EVIDENCE: (usize, usize) = (48, 1 << 20);
-/// The highest rank that somebody who is not tracked can beat.
+/// The highest rank that an address which is not tracked can beat.
 const HIGHEST: u32 = 253;
 /// Networks that are told apart, by hash, when there is no room.
 const NETWORKS: usize = 1 << 12;
@@ -92,7 +93,8 @@ impl Key {
         self.length < Key::V6
     }
 
-    /// What one attacker may own more of than anybody can count: a /16, or a /32 of IPv6.
+    /// Returns what one attacker may own more of than there is room to count: a /16, or a /32 of
+    /// IPv6.
     fn network(self) -> [u8; 5] {
         let [a, b, c, d, ..] = self.bytes;
         if self.is_v4() { [0, a, b, 0, 0] } else { [1, a, b, c, d] }
@@ -142,7 +144,7 @@ pub(super) struct Suspect {
 }
 
 impl Suspect {
-    /// Its failures.
+    /// Returns its failures.
     pub(super) fn count(&self) -> Count {
         Count { failures: self.failures, first: self.first, last: self.last }
     }
@@ -160,7 +162,7 @@ impl Suspect {
         }
     }
 
-    /// What the failures of `user` count, from now on nothing.
+    /// Returns what the failures of `user` count, from now on nothing.
     pub(super) fn take_user(&mut self, user: u32) -> u32 {
         let first = if self.user.0 == user { std::mem::take(&mut self.user.1) } else { 0 };
         first.saturating_add(self.any_more().map_or(0, |more| more.users.take(user)))
@@ -176,7 +178,7 @@ impl Suspect {
         self.more.get_or_insert_default()
     }
 
-    /// The same, if there is any.
+    /// Returns the same, if there is any.
     pub(super) fn any_more(&mut self) -> Option<&mut More> {
         self.more.as_deref_mut()
     }
@@ -187,12 +189,12 @@ impl Suspect {
         (self.evidence, self.more, self.user, self.before) = (0, None, (0, 0), 0);
     }
 
-    /// The list that it is in: whether it is of IPv4, and came again.
+    /// Returns the list that it is in: whether it is of IPv4, and came again.
     fn list(&self) -> (bool, bool) {
         (self.key.is_v4(), self.again)
     }
 
-    /// How often it came, as far as that is known.
+    /// Returns how often it came, as far as that is known.
     fn rank(&self) -> u32 {
         self.failures.saturating_add(self.before.into()).min(HIGHEST)
     }
@@ -218,7 +220,7 @@ impl Family {
         self.once.len + self.again.len
     }
 
-    /// The one that is worth least.
+    /// Returns the one that is worth least.
     fn quietest(&self) -> Option<u32> {
         [self.once.quietest, self.again.quietest].into_iter().find(|at| *at != NONE)
     }
@@ -228,7 +230,7 @@ impl Family {
 #[derive(Debug)]
 struct Lists {
     v4: Family,
-    /// IPv6, and ids: what nobody runs out of.
+    /// IPv6, and ids: what an attacker never runs out of.
     others: Family,
 }
 
@@ -254,7 +256,7 @@ impl Lists {
     }
 }
 
-/// Where somebody is, or would be.
+/// Where a suspect is, or would be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
     key: Key,
@@ -263,7 +265,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// Its number, if it is tracked: until the next removal.
+    /// Returns its number, if it is tracked: until the next removal.
     pub(super) fn at(self) -> Option<u32> {
         self.at
     }
@@ -291,7 +293,7 @@ struct Crowded {
     sketch: Sketch,
     /// How many are tracked of each network, by hash.
     networks: Vec<u32>,
-    /// State of a generator (xorshift) of what nobody can foresee.
+    /// State of a generator (xorshift) of what an attacker cannot foresee.
     dice: u64,
 }
 
@@ -320,7 +322,7 @@ impl Suspects {
         self.slots.len()
     }
 
-    /// Looks for somebody.
+    /// Looks for a suspect.
     pub(super) fn find(&self, who: Who) -> Spot {
         let key = match who {
             Who::Net(net) => Key::of_net(net),
@@ -335,13 +337,13 @@ impl Suspects {
         Spot { key, hash, at: self.index.find(hash, same).copied() }
     }
 
-    /// Whether there is no room within `most` for one more.
+    /// Returns whether there is no room within `most` for one more.
     pub(super) fn is_full(&self, most: usize) -> bool {
         self.slots.len() >= most
     }
 
-    /// Finds room for one more where there is none: whether somebody was forgotten for it. If not,
-    /// it is not worth it yet. `window`: how long anybody is remembered at all, in milliseconds.
+    /// Finds room for one more where there is none: whether another was forgotten for it. If not,
+    /// it is not worth it yet. `window`: how long a suspect is remembered at all, in milliseconds.
     pub(super) fn make_room(&mut self, spot: Spot, most: usize, now: i64, window: i64) -> bool {
         let known = self.crowded.take().filter(|crowded| crowded.most == most);
         let mut crowded = known.unwrap_or_else(|| self.crowd(most, now));
@@ -390,7 +392,7 @@ impl Suspects {
         (u32::from(came) > rank.min(HIGHEST + 1)).then_some(at)
     }
 
-    /// Starts to track somebody who is not.
+    /// Starts to track an address that is not tracked.
     pub(super) fn insert(&mut self, spot: Spot, count: Count) -> Option<u32> {
         let at = u32::try_from(self.slots.len()).ok()?;
         let mut before = 0;
@@ -425,8 +427,8 @@ impl Suspects {
         Some(at)
     }
 
-    /// It failed again: from now on it is the loudest of those who came as often. `restart` says
-    /// from what it starts if what was counted so far is over.
+    /// Notes that it failed again: from now on it is the loudest of those who came as often.
+    /// `restart` says from what it starts if what was counted so far is over.
     pub(super) fn touch(&mut self, at: u32, restart: impl FnOnce(&Count) -> Option<Count>) {
         self.unlink(at);
         if let Some(suspect) = self.slot_mut(at) {
@@ -447,7 +449,7 @@ impl Suspects {
         self.slot_mut(at).into_iter().for_each(|suspect| suspect.evidence = mark);
     }
 
-    /// Its last lines, at most so many, oldest first.
+    /// Returns its last lines, at most so many, oldest first.
     pub(super) fn evidence(&self, at: u32, limit: usize) -> Vec<Box<[u8]>> {
         self.slot(at).map(|suspect| self.lines.last(suspect.evidence, limit)).unwrap_or_default()
     }
@@ -484,7 +486,7 @@ impl Suspects {
         }
     }
 
-    /// Forgets everybody.
+    /// Forgets all suspects.
     pub(super) fn clear(&mut self) {
         while self.evict() {}
     }
@@ -500,17 +502,17 @@ impl Suspects {
         }
     }
 
-    /// The suspect, as quiet as before.
+    /// Returns the suspect, as quiet as before.
     pub(super) fn get(&mut self, at: u32) -> Option<&mut Suspect> {
         self.slot_mut(at)
     }
 
-    /// What only some jails count, of all of them.
+    /// Returns what only some jails count, of all of them.
     pub(super) fn each_more(&mut self) -> impl Iterator<Item = &mut More> {
         self.slots.iter_mut().filter_map(Suspect::any_more)
     }
 
-    /// Forgets somebody; whether there was one.
+    /// Forgets a suspect; returns whether there was one.
     pub(super) fn remove(&mut self, at: u32) -> bool {
         let Some(key) = self.slot(at).map(|suspect| suspect.key) else { return false };
         self.unindex(key, at);
@@ -532,8 +534,8 @@ impl Suspects {
         self.changes.get_or_insert_default();
     }
 
-    /// Who was counted, and how often by now, or forgotten (`None`) since this was last asked: of
-    /// several for one prefix the last holds.
+    /// Returns who was counted, and how often by now, or forgotten (`None`) since this was last
+    /// asked: of several for one prefix the last holds.
     pub(super) fn take_changes(&mut self) -> Vec<(IpNet, Option<Count>)> {
         let changes = self.changes.as_mut().map(std::mem::take).unwrap_or_default();
         let mut all: Vec<_> = changes.gone.into_iter().map(|net| (net, None)).collect();
@@ -556,7 +558,7 @@ impl Suspects {
         }
     }
 
-    /// Nobody counts this one any more.
+    /// Notes that this one counts no more.
     pub(super) fn note_gone(&mut self, net: IpNet) {
         self.changes.iter_mut().for_each(|changes| changes.gone.push(net));
     }
@@ -621,7 +623,7 @@ impl Suspects {
         self.secrets.0.hash_one(value)
     }
 
-    /// The number of a network among [`NETWORKS`].
+    /// Returns the number of a network among [`NETWORKS`].
     fn network(&self, key: Key) -> usize {
         usize::try_from(self.hash(key.network())).unwrap_or(0) % NETWORKS
     }
@@ -636,7 +638,7 @@ impl Suspects {
 }
 
 impl Crowded {
-    /// A number below `end`, if there is one.
+    /// Returns a number below `end`, if there is one.
     fn roll(&mut self, end: usize) -> Option<u32> {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
@@ -644,7 +646,7 @@ impl Crowded {
         u32::try_from(usize::try_from(self.dice).ok()?.checked_rem(end)?).ok()
     }
 
-    /// How many are tracked of a network, by its number.
+    /// Returns how many are tracked of a network, by its number.
     fn held(&mut self, network: usize) -> Option<&mut u32> {
         self.networks.get_mut(network)
     }
@@ -666,7 +668,7 @@ mod tests {
         IpNet::from(if is_v4 { IpAddr::from(v4) } else { IpAddr::from(v6) })
     }
 
-    /// Whether it is tracked after it failed at `now`.
+    /// Returns whether it is tracked after it failed at `now`.
     fn fail(suspects: &mut Suspects, who: Who, now: i64) -> bool {
         let spot = suspects.find(who);
         if let Some(at) = spot.at() {

@@ -21,7 +21,7 @@ impl Users {
         }
     }
 
-    /// What the failures of `user` count, from now on nothing.
+    /// Returns what the failures of `user` count, from now on nothing.
     pub(super) fn take(&mut self, user: u32) -> u32 {
         let at = self.known.iter().position(|known| known.0 == user);
         at.map_or(0, |at| self.known.swap_remove(at).1)

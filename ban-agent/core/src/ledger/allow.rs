@@ -29,7 +29,7 @@ pub enum Protected {
 }
 
 impl Protected {
-    /// How the operator changes that.
+    /// Returns how the operator changes that.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ pub enum Refusal {
     /// A part of it is on the allow list, and no log line may ban the rest with it.
     #[error("it contains {0}, which is on the allow list")]
     Overlaps(IpNet),
-    /// It is, or contains, what would lock somebody out.
+    /// It is, or contains, what would lock an operator out.
     #[error("{0} is {1}")]
     Protected(IpNet, Protected),
     /// A network of this host lies in it, or around it: who is bad there is banned by himself.
@@ -137,7 +137,7 @@ impl Guard {
     }
 
     /// The operator may ban a network around an allowed address, which stays allowed; what would
-    /// lock somebody out only with `force`. A jail may do neither.
+    /// lock an operator out only with `force`. A jail may do neither.
     pub(super) fn refusal(&self, prefix: IpNet, holder: &Holder, force: bool) -> Option<Refusal> {
         if let Some(member) = self.allowed.cover(prefix) {
             return Some(Refusal::Allowed(member));
@@ -159,8 +159,8 @@ impl Guard {
         Some(Refusal::Protected(member, *why))
     }
 
-    /// Whether a live claim has to end because the guard changed: not if it is wider than what is
-    /// guarded, which the kernel passes anyway, and not if the operator forced it.
+    /// Returns whether a live claim has to end because the guard changed: not if it is wider than
+    /// what is guarded, which the kernel passes anyway, and not if the operator forced it.
     pub(super) fn ends(&self, prefix: IpNet, holder: &Holder) -> bool {
         let guarded = || self.protected.covering(prefix).next().is_some();
         let proxy = || self.proxies_of(holder).is_some_and(|set| set.cover(prefix).is_some());

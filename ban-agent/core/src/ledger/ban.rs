@@ -21,22 +21,22 @@ pub(super) struct Packed {
 const DERIVED: u32 = 1 << 31;
 
 impl Packed {
-    /// Whether both are the same claim, whenever they end.
+    /// Returns whether both are the same claim, whenever they end.
     pub(super) fn is(&self, other: &Packed) -> bool {
         self.holder == other.holder && self.ports == other.ports
     }
 
-    /// Whether it follows from claims on members of its prefix.
+    /// Returns whether it follows from claims on members of its prefix.
     pub(super) fn is_derived(&self) -> bool {
         self.ports & DERIVED != 0
     }
 
-    /// The number of its ports.
+    /// Returns the number of its ports.
     fn list(&self) -> u32 {
         self.ports & !DERIVED
     }
 
-    /// The same claim, derived or not.
+    /// Returns the same claim, derived or not.
     pub(super) fn derived(self, derived: bool) -> Packed {
         Packed { ports: self.list() | if derived { DERIVED } else { 0 }, ..self }
     }
@@ -124,7 +124,7 @@ impl Names {
         self.holder_numbers.get(holder).copied()
     }
 
-    /// A claim of these that is not derived, if there ever was one.
+    /// Returns a claim of these that is not derived, if there ever was one.
     pub(super) fn find(&self, holder: &Holder, ports: &Ports) -> Option<Packed> {
         let holder = self.number_of(holder)?;
         let ports = match self.port_numbers.get(ports) {

@@ -59,12 +59,12 @@ impl Ban<'_> {
         self.claims.until()
     }
 
-    /// Its claims, in the order in which they were made.
+    /// Returns its claims, in the order in which they were made.
     pub fn claims(&self) -> impl Iterator<Item = Claim> {
         self.claims.iter().map(|claim| self.names.unpack(self.prefix, claim))
     }
 
-    /// Whether `holder` has a claim.
+    /// Returns whether `holder` has a claim.
     #[must_use]
     pub fn is_held_by(&self, holder: &Holder) -> bool {
         let number = self.names.number_of(holder);
@@ -79,13 +79,13 @@ impl Ban<'_> {
         ends.map(|claim| claim.until).max()
     }
 
-    /// Its claims that follow from others.
+    /// Returns its claims that follow from others.
     pub fn derived(&self) -> impl Iterator<Item = Claim> {
         let derived = self.claims.iter().filter(|claim| claim.is_derived());
         derived.map(|claim| self.names.unpack(self.prefix, claim))
     }
 
-    /// What the kernel has to hold for it.
+    /// Returns what the kernel has to hold for it.
     #[must_use]
     pub fn enforced(&self) -> Enforced {
         self.claims.enforced(self.names)
@@ -93,7 +93,7 @@ impl Ban<'_> {
 }
 
 impl Ledger {
-    /// An empty ledger for at most `max_bans` prefixes of each family.
+    /// Returns an empty ledger for at most `max_bans` prefixes of each family.
     #[must_use]
     pub fn new(max_bans: usize) -> Ledger {
         Ledger {
@@ -128,8 +128,8 @@ impl Ledger {
         self.put(claim, now, plan)
     }
 
-    /// Claims what was claimed in an earlier run. It goes on unless it would have ended in this one:
-    /// what became guarded since then inside a banned network ends no ban of that.
+    /// Claims what was claimed in an earlier run. It goes on unless it would have ended in this
+    /// one: what became guarded since then inside a banned network ends no ban of that.
     pub fn restore(&mut self, claim: &Claim, now: Boot, plan: &mut Plan) -> Change {
         if claim.until <= now {
             return Change::Over;
@@ -188,8 +188,8 @@ impl Ledger {
         prefixes.into_iter().map(|prefix| self.release(prefix, holder, plan)).sum()
     }
 
-    /// The same for the next `most` prefixes behind `after`. The last one that was looked at; `None`:
-    /// there are no more.
+    /// The same for the next `most` prefixes behind `after`. The last one that was looked at;
+    /// `None`: there are no more.
     pub fn release_some(
         &mut self,
         holder: Option<&Holder>,
@@ -243,7 +243,7 @@ impl Ledger {
         due(self).is_some()
     }
 
-    /// When [`Ledger::expire`] has something to do next.
+    /// Returns when [`Ledger::expire`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Boot> {
         self.first_end().map(|(deadline, _)| deadline)
@@ -253,7 +253,7 @@ impl Ledger {
         self.orders.iter().filter_map(Order::first).min()
     }
 
-    /// Whether a claim follows from others.
+    /// Returns whether a claim follows from others.
     pub(super) fn has_derived(&self) -> bool {
         self.derived > 0
     }
@@ -279,18 +279,18 @@ impl Ledger {
         self.end_refused(plan);
     }
 
-    /// The jails that may not ban `prefix` because they trust it to bring others' requests.
+    /// Returns the jails that may not ban `prefix` because they trust it to bring others' requests.
     pub fn trusting(&self, prefix: IpNet) -> impl Iterator<Item = &Arc<str>> {
         self.guard.trusting(prefix.trunc())
     }
 
-    /// Why `holder` may not ban `prefix`, if so.
+    /// Returns why `holder` may not ban `prefix`, if so.
     #[must_use]
     pub fn refusal(&self, prefix: IpNet, holder: &Holder, force: bool) -> Option<Refusal> {
         self.guard.refusal(prefix.trunc(), holder, force)
     }
 
-    /// What the kernel must never drop: the allow list, and the never-ban set as far as the
+    /// Returns what the kernel must never drop: the allow list, and the never-ban set as far as the
     /// operator has not banned it by force.
     #[must_use]
     pub fn never_dropped(&self) -> Vec<IpNet> {
@@ -302,76 +302,76 @@ impl Ledger {
         self.guard.allowed().chain(protected.filter(|prefix| !forced(*prefix))).collect()
     }
 
-    /// Whether what must not be banned lies in or around `prefix`.
+    /// Returns whether what must not be banned lies in or around `prefix`.
     #[must_use]
     pub fn is_protected(&self, prefix: IpNet) -> bool {
         self.guard.is_protected(prefix)
     }
 
-    /// The ban of exactly this prefix.
+    /// Returns the ban of exactly this prefix.
     #[must_use]
     pub fn get(&self, prefix: IpNet) -> Option<Ban<'_>> {
         let prefix = prefix.trunc();
         self.bans.get(prefix).map(|claims| self.ban(prefix, claims))
     }
 
-    /// The bans that cover all of `prefix`, itself included, the widest first.
+    /// Returns the bans that cover all of `prefix`, itself included, the widest first.
     pub fn covering(&self, prefix: IpNet) -> impl Iterator<Item = Ban<'_>> {
         self.bans.covering(prefix).map(|(prefix, claims)| self.ban(prefix, claims))
     }
 
-    /// The bans inside `prefix`, itself included.
+    /// Returns the bans inside `prefix`, itself included.
     pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = Ban<'_>> {
         self.bans.within(prefix).map(|(prefix, claims)| self.ban(prefix, claims))
     }
 
-    /// All bans: IPv4 before IPv6, by address.
+    /// Returns all bans: IPv4 before IPv6, by address.
     pub fn iter(&self) -> impl Iterator<Item = Ban<'_>> {
         self.bans.iter().map(|(prefix, claims)| self.ban(prefix, claims))
     }
 
-    /// The bans behind `last` in the order of [`Ledger::iter`]; all, if it is `None`.
+    /// Returns the bans behind `last` in the order of [`Ledger::iter`]; all, if it is `None`.
     pub fn after(&self, last: Option<IpNet>) -> impl Iterator<Item = Ban<'_>> {
         self.bans.after(last).map(|(prefix, claims)| self.ban(prefix, claims))
     }
 
-    /// How many prefixes are banned.
+    /// Returns how many prefixes are banned.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bans.len()
     }
 
-    /// How many prefixes of IPv4, and of IPv6, are banned.
+    /// Returns how many prefixes of IPv4, and of IPv6, are banned.
     #[must_use]
     pub fn families(&self) -> [usize; 2] {
         self.bans.families()
     }
 
-    /// Everybody who ever had a claim, with the number of live ones on IPv4 and on IPv6. Counted
-    /// along the way: it costs the same however much is banned.
+    /// Returns every holder that ever had a claim, with the number of live ones on IPv4 and on
+    /// IPv6. Counted along the way: it costs the same however much is banned.
     pub fn held(&self) -> impl Iterator<Item = (&Holder, [usize; 2])> {
         self.held.iter().map(|(number, counts)| (self.names.holder(*number), *counts))
     }
 
-    /// Whether nothing is banned.
+    /// Returns whether nothing is banned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bans.is_empty()
     }
 
-    /// How many bans had to make room for others since start.
+    /// Returns how many bans had to make room for others since start.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// How many bans fit, per family.
+    /// Returns how many bans fit, per family.
     #[must_use]
     pub fn max_bans(&self) -> usize {
         self.max_bans
     }
 
-    /// How many bans were not made since start, because none could make room.
+    /// Returns how many bans were not made since start, because none could make room.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused
@@ -422,14 +422,14 @@ impl Ledger {
         self.review(REVIEWED, plan);
     }
 
-    /// Whether something may be claimed that the guard has come to cover.
+    /// Returns whether something may be claimed that the guard has come to cover.
     #[must_use]
     pub fn is_reviewing(&self) -> bool {
         !self.review.guarded.is_empty()
     }
 
-    /// Ends what may not be claimed any more since the guard changed, among the next `most` bans that
-    /// it covers.
+    /// Ends what may not be claimed any more since the guard changed, among the next `most` bans
+    /// that it covers.
     pub fn review(&mut self, most: usize, plan: &mut Plan) {
         let mut left = most;
         while left > 0
@@ -511,7 +511,7 @@ impl Ledger {
         if matches!(prefix, IpNet::V4(_)) { v4 } else { v6 }
     }
 
-    /// How many of the jails' bans each network holds, if it is more than one.
+    /// Returns how many of the jails' bans each network holds, if it is more than one.
     #[cfg(any(test, feature = "test-util"))]
     pub fn weights(&self) -> BTreeMap<IpNet, u32> {
         self.orders.iter().flat_map(Order::weights).collect()

@@ -65,25 +65,25 @@ impl Looks {
         self.plan(ban, Look { due, until, since, packets: None, extended });
     }
 
-    /// Whether a ban is waiting for a look.
+    /// Returns whether a ban is waiting for a look.
     #[must_use]
     pub fn is_watched(&self, ban: &Watched) -> bool {
         self.looks.contains_key(ban)
     }
 
-    /// How often a ban was extended in this run.
+    /// Returns how often a ban was extended in this run.
     #[must_use]
     pub fn extended(&self, ban: &Watched) -> u32 {
         self.looks.get(ban).map_or(0, |look| look.extended)
     }
 
-    /// When [`Looks::due`] has something next.
+    /// Returns when [`Looks::due`] has something next.
     #[must_use]
     pub fn next(&self) -> Option<Boot> {
         self.order.first().map(|(due, _)| *due)
     }
 
-    /// Whose counters are to be read now; each is then [`Looks::seen`].
+    /// Returns whose counters are to be read now; each is then [`Looks::seen`].
     #[must_use]
     pub fn due(&self, now: Boot) -> Vec<Watched> {
         let due = self.order.iter().take_while(|(due, _)| *due <= now);
@@ -105,7 +105,7 @@ impl Looks {
         let look = self.forget(&ban)?;
         let until = until.filter(|until| *until > now.boot)?;
         if until != look.until {
-            // somebody else has moved its end
+            // another claim has moved its end
             let due = before(until, quarter(bantime)).max(now.boot);
             self.plan(ban, Look { due, until, packets: None, ..look });
             return None;
@@ -182,7 +182,8 @@ mod tests {
         looks
     }
 
-    /// What is seen at each look until the ban is let go: the ends that it is given, in seconds.
+    /// Returns what is seen at each look until the ban is let go: the ends that it is given, in
+    /// seconds.
     fn ends(looks: &mut Looks, mut packets: impl FnMut(u64) -> u64) -> Vec<u64> {
         let (mut until, mut ends) = (Boot(400_000), Vec::new());
         while let Some(due) = looks.next() {

@@ -66,7 +66,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The one form of equal claims: host bits clear, ports sorted.
+    /// Returns the one form of equal claims: host bits clear, ports sorted.
     #[must_use]
     pub fn canonical(&self) -> Claim {
         let mut claim = Claim { prefix: self.prefix.trunc(), ..self.clone() };
@@ -152,8 +152,8 @@ pub struct Enforced {
 const TICK_MS: u64 = 10;
 
 impl Enforced {
-    /// Whether the kernel enforces what is `wanted` if it holds this, as far as it can tell ends
-    /// apart: to a tick, and to the noise with which its clock is measured.
+    /// Returns whether the kernel enforces what is `wanted` if it holds this, as far as it can tell
+    /// ends apart: to a tick, and to the noise with which its clock is measured.
     #[must_use]
     pub fn agrees(&self, wanted: &Enforced) -> bool {
         let same = |held: Boot, wanted: Boot| match (held, wanted) {
@@ -163,8 +163,8 @@ impl Enforced {
         same(self.all, wanted.all) && same(self.scoped, wanted.scoped) && self.ports == wanted.ports
     }
 
-    /// Whether what the kernel holds ends later than what is `known`, by more than the tick that it
-    /// is rounded to.
+    /// Returns whether what the kernel holds ends later than what is `known`, by more than the tick
+    /// that it is rounded to.
     #[must_use]
     pub fn outlasts(&self, known: &Enforced) -> bool {
         let later = |held: Boot, known: Boot| known != Boot::NEVER && held > known.plus(TICK_MS);
@@ -182,7 +182,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whose ban it changes.
+    /// Returns whose ban it changes.
     #[must_use]
     pub fn prefix(&self) -> IpNet {
         match self {

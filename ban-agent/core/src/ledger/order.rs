@@ -1,6 +1,6 @@
 //! In which order the bans of one family end, and which of them make room for another.
 //!
-//! A ban is the jails', or it is one by hand: if somebody claims it by hand. Among the jails' bans
+//! A ban is the jails', or it is one by hand: if an operator claims it. Among the jails' bans
 //! those of a crowd go first: of the network that holds most of them. Networks with one ban cost
 //! nothing here; the rest a few bytes.
 
@@ -101,24 +101,24 @@ impl Order {
         if manual { &mut self.manual } else { &mut self.jails }
     }
 
-    /// The claim that ends first, if one does: its end and its prefix.
+    /// Returns the claim that ends first, if one does: its end and its prefix.
     pub(super) fn first(&self) -> Option<(Boot, IpNet)> {
         let firsts = [&self.earlier, &self.jails, &self.manual].map(BTreeSet::first);
         firsts.into_iter().flatten().min().copied().filter(|(end, _)| *end != Boot::NEVER)
     }
 
-    /// How many bans are by hand.
+    /// Returns how many bans are by hand.
     pub(super) fn by_hand(&self) -> usize {
         self.manual.len()
     }
 
-    /// The ban by hand that makes room first.
+    /// Returns the ban by hand that makes room first.
     pub(super) fn yielding_by_hand(&self) -> Option<IpNet> {
         self.manual.first().map(|(_, prefix)| *prefix)
     }
 
-    /// The jails' ban that makes room first: one that is over; else in the fullest network the one
-    /// that ends soonest; else the one that ends soonest anywhere, if one does.
+    /// Returns the jails' ban that makes room first: one that is over; else in the fullest network
+    /// the one that ends soonest; else the one that ends soonest anywhere, if one does.
     pub(super) fn yielding(
         &self,
         now: Boot,
@@ -138,14 +138,14 @@ impl Order {
         crowd.or(soonest.map(|(_, prefix)| *prefix))
     }
 
-    /// How many of the jails' bans each network holds, if it is more than one.
+    /// Returns how many of the jails' bans each network holds, if it is more than one.
     #[cfg(any(test, feature = "test-util"))]
     pub(super) fn weights(&self) -> BTreeMap<IpNet, u32> {
         self.crowds.weights()
     }
 }
 
-/// The jails' bans in a network, as far as one looks.
+/// Returns the jails' bans in a network, as far as one looks.
 fn jails_of<'a>(
     network: IpNet,
     bans: &'a PrefixMap<Claims>,
@@ -249,7 +249,7 @@ impl Crowds {
         IpNet::new(address, length).ok()
     }
 
-    /// The networks with their weights.
+    /// Returns the networks with their weights.
     #[cfg(any(test, feature = "test-util"))]
     fn weights(&self) -> BTreeMap<IpNet, u32> {
         let levels = [Some((self.wide.length, &self.wide.weights))].into_iter();
@@ -290,7 +290,7 @@ fn lighter(weights: &mut BTreeMap<Bits, u32>, network: Bits) -> Option<(u32, Opt
     Some((old, new))
 }
 
-/// The network of this length that `prefix` lies in.
+/// Returns the network of this length that `prefix` lies in.
 fn network(prefix: IpNet, length: u8) -> Option<IpNet> {
     if prefix.prefix_len() < length {
         return None;
@@ -298,7 +298,7 @@ fn network(prefix: IpNet, length: u8) -> Option<IpNet> {
     IpNet::new(prefix.addr(), length).ok().map(|net| net.trunc())
 }
 
-/// Its first bits.
+/// Returns its first bits.
 fn bits(prefix: IpNet, length: u8) -> Option<Bits> {
     Some(match network(prefix, length)?.addr() {
         IpAddr::V4(address) => u64::from(u32::from(address)) << 32,

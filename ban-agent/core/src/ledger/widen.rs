@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Ledger {
-    /// The wider claim that follows from `claim`, which was just made. Make that one, too, and
-    /// ask again: a /128 may lead to a /64, and that to a /48.
+    /// Returns the wider claim that follows from `claim`, which was just made. Make that one, too,
+    /// and ask again: a /128 may lead to a /64, and that to a /48.
     #[must_use]
     pub fn widened(&self, claim: &Claim, rule: &Widen, onlink: &PrefixSet) -> Option<Claim> {
         let (prefix, members) = step(rule, claim.prefix)?;
@@ -25,11 +25,12 @@ impl Ledger {
         Some(Claim { prefix, until, derived: true, ..claim.clone() })
     }
 
-    /// Takes back what followed from claims in `plan` that were lifted, or must not be any more: the
-    /// wider claims end, too, or earlier if enough members are left. Each is looked at once, after
-    /// all that has ended; those that now end earlier are returned. `rule`: how a holder widens.
+    /// Takes back what followed from claims in `plan` that were lifted, or must not be any more:
+    /// the wider claims end, too, or earlier if enough members are left. Each is looked at once,
+    /// after all that has ended; those that now end earlier are returned. `rule`: how a holder
+    /// widens.
     ///
-    /// What made room for another still counts for its network: nobody is let go of because
+    /// What made room for another still counts for its network: no ban ends because
     /// others came.
     pub fn narrow(
         &mut self,
@@ -63,7 +64,7 @@ impl Ledger {
         shorter
     }
 
-    /// The claims around `claim` that may follow from it.
+    /// Returns the claims around `claim` that may follow from it.
     fn derived_from(&self, claim: &Claim) -> Vec<Claim> {
         let around = self.covering(claim.prefix).flat_map(|ban| ban.derived().collect::<Vec<_>>());
         let same = |wider: &Claim| wider.holder == claim.holder && wider.ports == claim.ports;
@@ -79,13 +80,14 @@ impl Ledger {
     }
 }
 
-/// Until when there are `count` members, if there are.
+/// Returns until when there are `count` members, if there are.
 fn nth(mut ends: Vec<Boot>, count: usize) -> Option<Boot> {
     ends.sort_unstable_by(|a, b| b.cmp(a));
     ends.get(count.checked_sub(1)?).copied()
 }
 
-/// How many members `network` takes, and of which lengths. Where the rule is gone, at least two.
+/// Returns how many members `network` takes, and of which lengths. Where the rule is gone, at least
+/// two.
 fn members(rule: Option<&Widen>, network: IpNet) -> (usize, RangeInclusive<u8>) {
     let lengths = rule.map(|rule| lengths(rule, network)).unwrap_or_default();
     let narrower = lengths.iter().copied().filter(|length| *length > network.prefix_len()).min();
@@ -94,7 +96,7 @@ fn members(rule: Option<&Widen>, network: IpNet) -> (usize, RangeInclusive<u8>) 
     (count, network.prefix_len().saturating_add(1)..=longest)
 }
 
-/// The lengths that a ban of `prefix` is widened to, the longest first.
+/// Returns the lengths that a ban of `prefix` is widened to, the longest first.
 fn lengths(rule: &Widen, prefix: IpNet) -> Vec<u8> {
     match prefix {
         IpNet::V4(_) => rule.v4.clone(),
@@ -104,7 +106,8 @@ fn lengths(rule: &Widen, prefix: IpNet) -> Vec<u8> {
     }
 }
 
-/// The network that `prefix` would be widened to, and the lengths of that network's members.
+/// Returns the network that `prefix` would be widened to, and the lengths of that network's
+/// members.
 fn step(rule: &Widen, prefix: IpNet) -> Option<(IpNet, RangeInclusive<u8>)> {
     let translators = rule.translators.lengths(prefix, &rule.v4);
     let mut narrower = prefix.max_prefix_len();

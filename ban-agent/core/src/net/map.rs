@@ -26,37 +26,37 @@ impl<V> Default for PrefixMap<V> {
 }
 
 impl<V> PrefixMap<V> {
-    /// How many prefixes there are.
+    /// Returns how many prefixes there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many prefixes of IPv4, and of IPv6, there are.
+    /// Returns how many prefixes of IPv4, and of IPv6, there are.
     #[must_use]
     pub fn families(&self) -> [usize; 2] {
         [self.v4, self.len() - self.v4]
     }
 
-    /// How many prefixes of the family of `like` there are.
+    /// Returns how many prefixes of the family of `like` there are.
     #[must_use]
     pub fn len_of_family(&self, like: IpNet) -> usize {
         if matches!(like, IpNet::V4(_)) { self.v4 } else { self.len() - self.v4 }
     }
 
-    /// The value of exactly this prefix.
+    /// Returns the value of exactly this prefix.
     #[must_use]
     pub fn get(&self, prefix: IpNet) -> Option<&V> {
         self.entries.get(&prefix)
     }
 
-    /// The value of exactly this prefix, to be changed.
+    /// Returns the value of exactly this prefix, to be changed.
     pub fn get_mut(&mut self, prefix: IpNet) -> Option<&mut V> {
         self.entries.get_mut(&prefix)
     }
@@ -81,18 +81,18 @@ impl<V> PrefixMap<V> {
         old
     }
 
-    /// All of them: IPv4 before IPv6, by address, the wider before the narrower.
+    /// Returns all of them: IPv4 before IPv6, by address, the wider before the narrower.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (IpNet, &V)> {
         self.entries.iter().map(|(&prefix, value)| (prefix, value))
     }
 
-    /// Those behind `last` in the order of [`PrefixMap::iter`]; all, if it is `None`.
+    /// Returns those behind `last` in the order of [`PrefixMap::iter`]; all, if it is `None`.
     pub fn after(&self, last: Option<IpNet>) -> impl Iterator<Item = (IpNet, &V)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         self.entries.range((from, Bound::Unbounded)).map(|(&prefix, value)| (prefix, value))
     }
 
-    /// Those that cover all of `prefix`, itself included, the widest first.
+    /// Returns those that cover all of `prefix`, itself included, the widest first.
     pub fn covering(&self, prefix: IpNet) -> impl Iterator<Item = (IpNet, &V)> {
         let lengths = self.lengths_of(prefix).iter().zip(0u8..);
         lengths.take_while(move |(_, length)| *length <= prefix.prefix_len()).filter_map(
@@ -106,12 +106,12 @@ impl<V> PrefixMap<V> {
         )
     }
 
-    /// Those that lie inside `prefix`, itself included.
+    /// Returns those that lie inside `prefix`, itself included.
     pub fn within(&self, prefix: IpNet) -> impl Iterator<Item = (IpNet, &V)> {
         self.within_after(prefix, None)
     }
 
-    /// Those of them behind `after`, in the order of [`PrefixMap::iter`].
+    /// Returns those of them behind `after`, in the order of [`PrefixMap::iter`].
     pub fn within_after(
         &self,
         prefix: IpNet,
@@ -141,19 +141,19 @@ impl<V> PrefixMap<V> {
 pub struct PrefixSet(PrefixMap<()>);
 
 impl PrefixSet {
-    /// The member that covers all of `prefix`, the widest if several do.
+    /// Returns the member that covers all of `prefix`, the widest if several do.
     #[must_use]
     pub fn cover(&self, prefix: IpNet) -> Option<IpNet> {
         self.0.covering(prefix).next().map(|(member, ())| member)
     }
 
-    /// A member that has an address in common with `prefix`.
+    /// Returns a member that has an address in common with `prefix`.
     #[must_use]
     pub fn overlap(&self, prefix: IpNet) -> Option<IpNet> {
         self.cover(prefix).or_else(|| self.0.within(prefix).next().map(|(member, ())| member))
     }
 
-    /// The members.
+    /// Returns the members.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
         self.0.iter().map(|(prefix, ())| prefix)
     }

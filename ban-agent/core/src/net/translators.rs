@@ -67,8 +67,8 @@ impl Translators {
         }
     }
 
-    /// The network that `address` is counted and banned by, where IPv4 hosts are by their first
-    /// `v4` bits; `None` if it is an ordinary address, or one of IPv4.
+    /// Returns the network that `address` is counted and banned by, where IPv4 hosts are by their
+    /// first `v4` bits; `None` if it is an ordinary address, or one of IPv4.
     #[must_use]
     pub fn unit(&self, address: IpAddr, v4: u8) -> Option<IpNet> {
         let IpAddr::V6(address) = address else { return None };
@@ -81,8 +81,8 @@ impl Translators {
         Some(IpNet::new(address.into(), length).ok()?.trunc())
     }
 
-    /// The lengths that bans of addresses like `net` are widened to, of those of IPv4; `None` if
-    /// it is an ordinary network.
+    /// Returns the lengths that bans of addresses like `net` are widened to, of those of IPv4;
+    /// `None` if it is an ordinary network.
     #[must_use]
     pub fn lengths(&self, net: IpNet, v4: &[u8]) -> Option<Vec<u8>> {
         let IpNet::V6(net) = net else { return None };
@@ -92,7 +92,7 @@ impl Translators {
         }
     }
 
-    /// Whether `net` holds hosts that have nothing in common: no line of a log bans it.
+    /// Returns whether `net` holds hosts that have nothing in common: no line of a log bans it.
     #[must_use]
     pub fn mixes(&self, net: IpNet) -> bool {
         let IpNet::V6(net) = net else { return false };
@@ -125,15 +125,15 @@ impl Translators {
         v4.chain(OTHERS)
     }
 
-    /// The narrowest one that holds `net`.
+    /// Returns the narrowest one that holds `net`.
     fn region(&self, net: Ipv6Net) -> Option<(Ipv6Net, Meaning)> {
         let around = self.regions().filter(|(prefix, _)| prefix.contains(&net));
         around.max_by_key(|(prefix, _)| prefix.prefix_len())
     }
 }
 
-/// The length of the prefix with `v4` bits of an IPv4 address behind it. Bits 64 to 71 are none
-/// of the address's (RFC 6052, section 2.2).
+/// Returns the length of the prefix with `v4` bits of an IPv4 address behind it. Bits 64 to 71 are
+/// none of the address's (RFC 6052, section 2.2).
 fn behind(prefix: Ipv6Net, v4: u8) -> u8 {
     let length = prefix.prefix_len() + v4.min(32);
     if prefix.prefix_len() < 96 && length > 64 { length + 8 } else { length }

@@ -78,7 +78,7 @@ pub(super) enum Whose {
     None,
 }
 
-/// Whose the ban of `call` is; `banactions` are what the jail itself calls its banactions.
+/// Returns whose the ban of `call` is; `banactions` are what the jail itself calls its banactions.
 pub(super) fn whose(dir: &Path, call: &Call, banactions: &[String]) -> Result<Whose, Error> {
     let begins = |names: &[&str]| names.iter().any(|name| call.name.starts_with(name));
     if begins(RUNS) {
@@ -105,8 +105,8 @@ pub(super) fn whose(dir: &Path, call: &Call, banactions: &[String]) -> Result<Wh
     Ok(if here { Whose::Ours } else { Whose::Both })
 }
 
-/// The chain of a banning action that sees packets once their ports were translated: what a rule
-/// names there need not be what is on the wire.
+/// Returns the chain of a banning action that sees packets once their ports were translated: what a
+/// rule names there need not be what is on the wire.
 pub(super) fn translated(dir: &Path, call: &Call) -> Result<Option<String>, Error> {
     let key = if call.name.starts_with("nftables") { "chain_hook" } else { "chain" };
     let named = |text: &String| !text.contains('<') && !text.trim().is_empty();
@@ -125,7 +125,7 @@ pub(super) fn translated(dir: &Path, call: &Call) -> Result<Option<String>, Erro
     Ok(chain.filter(|chain| !untouched(chain)))
 }
 
-/// The option that makes a firewall action let addresses in.
+/// Returns the option that makes a firewall action let addresses in.
 pub(super) fn inverts(call: &Call) -> Option<String> {
     let get =
         |key: &'static str| call.options.get(key).map(|text| (key, text.trim().to_uppercase()));
@@ -263,7 +263,7 @@ fn bad(definition: &Definition, key: &str, what: String) -> Error {
     Error::Value { place, section, key: key.to_owned(), what }
 }
 
-/// The ports that a banning action is limited to; empty: all traffic.
+/// Returns the ports that a banning action is limited to; empty: all traffic.
 ///
 /// # Errors
 /// What is wrong with its `port` or `protocol`.

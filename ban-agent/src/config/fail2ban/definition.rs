@@ -65,20 +65,20 @@ impl Definition {
         }
     }
 
-    /// The words that the file and the options define.
+    /// Returns the words that the file and the options define.
     pub(super) fn words(&self) -> BTreeSet<String> {
         let own = ["Definition", "DEFAULT"].into_iter().flat_map(|name| self.config.keys(name));
         own.chain(self.given.keys().map(String::as_str)).map(str::to_lowercase).collect()
     }
 
-    /// Where a word stands; the file, if it does not.
+    /// Returns where a word stands; the file, if it does not.
     pub(super) fn place(&self, word: &str) -> Place {
         let value = self.config.raw("Definition", word).or_else(|| self.config.raw("Init", word));
         let file = || Place { file: self.file.clone().into(), line: 0 };
         value.map_or_else(file, |value| value.place.clone())
     }
 
-    /// What means nothing in the file, and among the options of the jail; `known` words do.
+    /// Returns what means nothing in the file, and among the options of the jail; `known` words do.
     pub(super) fn unused(&self, call: &Call, known: &[&str]) -> Vec<(Option<Place>, String)> {
         let references = References::of(&self.config, call.options.values().map(String::as_str));
         let mut found: Vec<(Option<Place>, String)> = ["Definition", "Init"]
@@ -94,7 +94,7 @@ impl Definition {
         found
     }
 
-    /// Whether something depends on the family of the address.
+    /// Returns whether something depends on the family of the address.
     pub(super) fn has_families(&self) -> bool {
         ["Definition", "Init"]
             .into_iter()
@@ -102,7 +102,7 @@ impl Definition {
             .any(|key| key.contains("?family="))
     }
 
-    /// A word, resolved; `family` (`inet4`, `inet6`) decides where the file has conditions.
+    /// Returns a word, resolved; `family` (`inet4`, `inet6`) decides where the file has conditions.
     pub(super) fn get(&self, word: &str, family: Option<&str>) -> Result<Option<String>, Error> {
         let Some(text) = self.value(word, family)? else { return Ok(None) };
         let mut find = |tag: &str| match family {

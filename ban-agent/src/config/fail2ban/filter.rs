@@ -89,7 +89,7 @@ pub(super) fn none(jail: &str, place: Place) -> Resolved {
     }
 }
 
-/// A filter of `dir` by its name with options, as in `sshd[mode=aggressive]`.
+/// Returns a filter of `dir` by its name with options, as in `sshd[mode=aggressive]`.
 ///
 /// # Errors
 /// If it does not exist or cannot be resolved, with file and line.
@@ -99,7 +99,7 @@ pub fn filter(dir: &Path, call: &str) -> Result<Spec, Error> {
     spec(&read(dir, &parsed, false)?, None)
 }
 
-/// The filter in our words.
+/// Returns the filter in our words.
 pub(super) fn spec(resolved: &Resolved, logtimezone: Option<String>) -> Result<Spec, Error> {
     let get = |word: &str| resolved.words.get(word).map(String::as_str);
     let lines = |word: &str| -> Vec<String> {

@@ -11,7 +11,7 @@ use crate::{
 const MAX_ANSWERS: usize = 100_000;
 
 impl Reader<'_> {
-    /// The addresses of `ignoreip`, and what has to be looked up.
+    /// Returns the addresses of `ignoreip`, and what has to be looked up.
     pub(super) fn ignoreip(&mut self, words: &Words<'_>) -> Result<(Vec<IpNet>, Lookup), Error> {
         let text = words.text("ignoreip")?.unwrap_or_default();
         let (mut nets, mut lookup) = (Vec::new(), Lookup::default());
@@ -27,7 +27,7 @@ impl Reader<'_> {
         Ok((nets, lookup))
     }
 
-    /// What is asked before a ban.
+    /// Returns what is asked before a ban.
     pub(super) fn ignorecommand(
         &mut self,
         words: &Words<'_>,

@@ -7,7 +7,7 @@ use crate::{
     jail::{Formula, Increment},
 };
 
-/// The increment that a jail asks for.
+/// Returns the increment that a jail asks for.
 ///
 /// # Errors
 /// A value that is none, or a formula that cannot be evaluated.

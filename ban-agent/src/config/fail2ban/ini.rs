@@ -117,7 +117,7 @@ impl Reader {
     }
 }
 
-/// The line without its comment: `#` or `;` at its beginning, `;` also after white space.
+/// Returns the line without its comment: `#` or `;` at its beginning, `;` also after white space.
 fn without_comment(line: &str) -> &str {
     if line.trim_start().starts_with(['#', ';']) {
         return "";

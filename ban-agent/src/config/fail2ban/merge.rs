@@ -110,13 +110,13 @@ impl Config {
         self.sections.keys().map(String::as_str)
     }
 
-    /// All values as they were written, the replaced ones, too.
+    /// Returns all values as they were written, the replaced ones, too.
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
         let sections = self.sections.values().chain(self.known.values());
         sections.flat_map(Section::values).map(|value| value.text.as_str())
     }
 
-    /// The keys that a section itself has.
+    /// Returns the keys that a section itself has.
     pub(super) fn keys(&self, section: &str) -> impl Iterator<Item = &str> {
         self.sections
             .get(section)
@@ -129,13 +129,13 @@ impl Config {
         self.sections.entry(section.to_owned()).or_default().entry(key.to_owned()).or_insert(value);
     }
 
-    /// A value as written, of the section or of `[DEFAULT]`.
+    /// Returns a value as written, of the section or of `[DEFAULT]`.
     pub(super) fn raw(&self, section: &str, key: &str) -> Option<&Value> {
         let get = |name: &str| self.sections.get(name).and_then(|section| section.get(key));
         get(section).or_else(|| get("DEFAULT"))
     }
 
-    /// A resolved value; `None` if there is none.
+    /// Returns a resolved value; `None` if there is none.
     pub(super) fn get(
         &self,
         section: &str,
@@ -151,7 +151,7 @@ impl Config {
         Ok(Some(Value { text, place: value.place.clone() }))
     }
 
-    /// The value that a `<section/key>` or `<key>` tag of a definition names.
+    /// Returns the value that a `<section/key>` or `<key>` tag of a definition names.
     pub(super) fn tag(&self, name: &str, vars: &Vars) -> Result<Option<String>, Error> {
         let section = "Definition";
         if let Some((from, key)) = name.split_once('/') {
@@ -253,7 +253,7 @@ fn suffixed(base: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// The files of a folder with this extension, by name; none if there is no folder.
+/// Returns the files of a folder with this extension, by name; none if there is no folder.
 fn listed(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -29,7 +29,7 @@ pub use ini::Place;
 /// What a fail2ban configuration says.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The jails that are enabled, by name. One whose actions ban nobody is marked so.
+    /// The jails that are enabled, by name. One whose actions ban no address is marked so.
     pub jails: Vec<crate::jail::Spec>,
     /// The jails that are not.
     pub disabled: Vec<String>,
@@ -110,8 +110,8 @@ pub enum Error {
     },
 }
 
-/// The ports of a rule as fail2ban's `protocol/port`: names of services, `8000:8010`; `all`, or all
-/// ports, is no limit.
+/// Returns the ports of a rule as fail2ban's `protocol/port`: names of services, `8000:8010`;
+/// `all`, or all ports, is no limit.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -53,7 +53,7 @@ fn letter(c: char) -> bool {
     word(c) || matches!(c, '-' | '.')
 }
 
-/// The value that `text` begins with, and what follows it.
+/// Returns the value that `text` begins with, and what follows it.
 fn value(text: &str) -> Result<(&str, &str), String> {
     for quote in ['"', '\''] {
         if let Some(tail) = text.strip_prefix(quote) {
@@ -63,7 +63,7 @@ fn value(text: &str) -> Result<(&str, &str), String> {
     Ok(text.split_at(text.find([',', ']']).unwrap_or(text.len())))
 }
 
-/// What stands behind the separator: a comma, or `][`.
+/// Returns what stands behind the separator: a comma, or `][`.
 fn next(text: &str) -> Result<&str, String> {
     let text = text.trim_start();
     if text.is_empty() {

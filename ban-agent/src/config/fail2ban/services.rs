@@ -33,7 +33,7 @@ const USUAL: &[(&str, u16)] = &[
 pub(super) struct Services(BTreeMap<String, u16>);
 
 impl Services {
-    /// The system's list; what it lacks is filled in.
+    /// Returns the system's list; what it lacks is filled in.
     pub(super) fn system() -> Services {
         let text = fs::read_to_string("/etc/services").unwrap_or_default();
         Services::parse(&text)
@@ -56,7 +56,7 @@ impl Services {
         Services(ports)
     }
 
-    /// A number, or the port of a service.
+    /// Returns a number, or the port of a service.
     pub(super) fn port(&self, text: &str) -> Option<u16> {
         text.parse().ok().or_else(|| self.0.get(text).copied())
     }

@@ -37,7 +37,7 @@ pub(super) fn resolve<E>(
     Ok(Ok(text))
 }
 
-/// The next innermost tag at or after `from`, and where it begins.
+/// Returns the next innermost tag at or after `from`, and where it begins.
 fn next_tag(text: &str, from: usize) -> Option<(usize, String)> {
     let mut start = None;
     for (at, c) in text.get(from..)?.char_indices() {

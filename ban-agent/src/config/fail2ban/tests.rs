@@ -471,7 +471,7 @@ fn a_loaded_filter_compiles() {
     assert!(Filter::compile(&spec).unwrap().rejects_early());
 }
 
-/// What is said of the jail `door`, in a folder with one filter.
+/// Returns what is said of the jail `door`, in a folder with one filter.
 fn remarks(loaded: &Loaded) -> Vec<String> {
     loaded.unsupported.iter().map(|note| note.what.clone()).collect()
 }

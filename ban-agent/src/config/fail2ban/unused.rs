@@ -41,7 +41,7 @@ impl References {
         }
     }
 
-    /// Whether something refers to this key.
+    /// Returns whether something refers to this key.
     pub(super) fn has(&self, key: &str) -> bool {
         let key = key.split('?').next().unwrap_or(key);
         self.0.iter().any(|reference| {
@@ -58,7 +58,7 @@ fn innermost(text: &str) -> Vec<String> {
     tags.filter(|tag| !tag.is_empty() && !tag.contains(' ')).map(str::to_owned).collect()
 }
 
-/// Whether `key` is what `pattern` may become.
+/// Returns whether `key` is what `pattern` may become.
 fn fits(pattern: &str, key: &str) -> bool {
     let mut parts = pattern.split(ANY);
     let first = parts.next().unwrap_or_default();
@@ -79,7 +79,7 @@ fn last_part(pattern: &str) -> &str {
     pattern.rsplit(ANY).next().unwrap_or_default()
 }
 
-/// The keys of a section that mean nothing, where they stand, and what was meant perhaps.
+/// Returns the keys of a section that mean nothing, where they stand, and what was meant perhaps.
 pub(super) fn unused(
     config: &Config,
     section: &str,
@@ -98,7 +98,7 @@ pub(super) fn unused(
     found
 }
 
-/// What to say of an unknown word.
+/// Returns what to say of an unknown word.
 pub(super) fn describe(key: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|word| (strsim::damerau_levenshtein(word, key), word)).min();
     let hint = match nearest {

@@ -64,31 +64,31 @@ pub(super) struct Words<'c> {
 }
 
 impl Words<'_> {
-    /// A word as it resolves; `None` if it is missing.
+    /// Returns a word as it resolves; `None` if it is missing.
     pub(super) fn value(&self, key: &str) -> Result<Option<Value>, Error> {
         self.config.get(self.name, key, &Vars::new())
     }
 
-    /// The text of a word; `None` if it is missing or empty.
+    /// Returns the text of a word; `None` if it is missing or empty.
     pub(super) fn text(&self, key: &str) -> Result<Option<String>, Error> {
         let text = self.value(key)?.map(|value| value.text.trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// Where a word stands.
+    /// Returns where a word stands.
     pub(super) fn place(&self, key: &str) -> Place {
         let value = self.config.raw(self.name, key);
         let empty = || Place { file: Path::new("jail.conf").into(), line: 0 };
         value.map_or_else(empty, |value| value.place.clone())
     }
 
-    /// The error that this word makes no sense.
+    /// Returns the error that this word makes no sense.
     pub(super) fn bad(&self, key: &str, what: String) -> Error {
         let (section, key) = (self.name.to_owned(), key.to_owned());
         Error::Value { place: self.place(&key), section, key, what }
     }
 
-    /// A yes or no.
+    /// Returns a yes or no.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, Error> {
         match self.text(key)?.map(|text| text.to_lowercase()).as_deref() {
             None => Ok(default),
@@ -98,7 +98,7 @@ impl Words<'_> {
         }
     }
 
-    /// A duration; `None` is "for ever".
+    /// Returns a duration; `None` is "for ever".
     pub(super) fn duration(
         &self,
         key: &str,
@@ -112,7 +112,7 @@ impl Words<'_> {
         }
     }
 
-    /// A number.
+    /// Returns a number.
     pub(super) fn number<N: std::str::FromStr>(&self, key: &str, default: N) -> Result<N, Error> {
         match self.text(key)? {
             None => Ok(default),

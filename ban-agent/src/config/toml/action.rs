@@ -10,7 +10,7 @@ use super::{
 };
 use crate::action::{Commands, Spec, TIMEOUT};
 
-/// The actions that a jail names.
+/// Returns the actions that a jail names.
 pub(super) fn of_jail(
     layers: &[Layer],
     known: &BTreeMap<String, raw::Action>,
@@ -85,7 +85,7 @@ fn resolve(name: &str, raw: &raw::Action) -> Spec {
     }
 }
 
-/// A table that resolves to this action.
+/// Returns a table that resolves to this action.
 pub(super) fn export(spec: &Spec) -> Table {
     let mut table = commands(&spec.v4, &Commands::default());
     let inet6 = commands(&spec.v6, &spec.v4);
@@ -104,7 +104,7 @@ pub(super) fn export(spec: &Spec) -> Table {
     table
 }
 
-/// The commands that differ from `base`.
+/// Returns the commands that differ from `base`.
 fn commands(own: &Commands, base: &Commands) -> Table {
     let words = [
         ("start", &own.start, &base.start),

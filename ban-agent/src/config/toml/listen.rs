@@ -90,7 +90,7 @@ pub(super) fn events(raw: &Events) -> Resolved {
 /// Shortest time between two messages, and how long one may take, unless a hook says otherwise.
 const DEFAULT: Duration = Duration::from_secs(10);
 
-/// All hooks that make sense, by name.
+/// Returns all hooks that make sense, by name.
 pub(super) fn hooks(
     layers: &[Layer],
     raw: &BTreeMap<String, Hook>,

@@ -71,7 +71,8 @@ fn parse(word: &str) -> Result<Proxy, String> {
     net::parse_prefix(word).map(Proxy::Net).map_err(bad)
 }
 
-/// What the words stand for now, and why each is protected; the files that were read go to `files`.
+/// Returns what the words stand for now, and why each is protected; the files that were read go to
+/// `files`.
 ///
 /// # Errors
 /// The files that cannot be read or hold something else. The rest is there all the same.

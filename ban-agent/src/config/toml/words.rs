@@ -22,7 +22,7 @@ macro_rules! list {
 /// Those inside the binary: name and text.
 const SHIPPED: &[(&str, &str)] = &[list!("probe-paths")];
 
-/// The lists that the patterns of a filter name; files that were read go to `files`.
+/// Returns the lists that the patterns of a filter name; files that were read go to `files`.
 ///
 /// # Errors
 /// The file that cannot be read. A list that is not there is told by its pattern.

@@ -25,7 +25,7 @@ pub struct Status {
     pub alarms: Vec<Alarm>,
     /// What an operator should know, though nothing is wrong.
     pub warnings: Vec<String>,
-    /// A start on trial that nobody has confirmed.
+    /// A start on trial that is not confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
     /// Where the program is attached.
@@ -63,7 +63,7 @@ pub enum Trial {
         /// Its end.
         until: Timestamp,
     },
-    /// Nobody confirmed: nothing is enforced.
+    /// It was not confirmed: nothing is enforced.
     Lapsed {
         /// Since then.
         since: Timestamp,
@@ -131,7 +131,7 @@ pub struct JailStatus {
     pub banned: u64,
     /// Bans that it made since the agent started.
     pub total: u64,
-    /// Why it bans nobody, although it goes on counting.
+    /// Why it bans no address, although it goes on counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
     /// What is run besides.
@@ -190,7 +190,7 @@ pub struct Events {
     pub told: u64,
     /// By kind of listener: those that it did not get.
     pub lost: BTreeMap<String, u64>,
-    /// Sampled drops that were lost before anybody could be told.
+    /// Sampled drops that were lost before a listener could be told.
     pub drops_lost: u64,
 }
 

@@ -22,7 +22,7 @@ pub async fn ask(command: &str, ticket: &Ticket) -> Result<bool, String> {
     }
 }
 
-/// The question that a command asks, as mere text: the same text has the same answer.
+/// Returns the question that a command asks, as mere text: the same text has the same answer.
 #[must_use]
 pub fn question(command: &str, ticket: &Ticket) -> String {
     tags::text(command, ticket.family(), ticket)
@@ -45,13 +45,13 @@ impl Answers {
         Answers { key: key.to_owned(), most, time, known: HashMap::new(), order: VecDeque::new() }
     }
 
-    /// The key of an offence.
+    /// Returns the key of an offence.
     #[must_use]
     pub fn key(&self, ticket: &Ticket) -> String {
         tags::text(&self.key, ticket.family(), ticket)
     }
 
-    /// What was said of this key, if it still counts.
+    /// Returns what was said of this key, if it still counts.
     #[must_use]
     pub fn get(&self, key: &str, now: Instant) -> Option<bool> {
         let (answer, said) = self.known.get(key)?;

@@ -72,7 +72,7 @@ pub struct Commands {
 }
 
 impl Spec {
-    /// What is run for addresses of this family.
+    /// Returns what is run for addresses of this family.
     #[must_use]
     pub fn commands(&self, family: Family) -> &Commands {
         match family {
@@ -81,21 +81,21 @@ impl Spec {
         }
     }
 
-    /// Whether the end of a ban, or a later one, is told with more than whom it is about.
+    /// Returns whether the end of a ban, or a later one, is told with more than whom it is about.
     #[must_use]
     pub fn looks_back(&self) -> bool {
         let commands = [&self.v4, &self.v6].into_iter().flat_map(|all| [&all.prolong, &all.unban]);
         commands.into_iter().any(|command| asks_more(command, &[]))
     }
 
-    /// Whether a command that tells of a ban says why, or which one it is.
+    /// Returns whether a command that tells of a ban says why, or which one it is.
     #[must_use]
     pub fn tells_why(&self) -> bool {
         let rest = ["<time>", "<bantime>", "<restored>"];
         [&self.v4, &self.v6].into_iter().any(|all| asks_more(&all.ban, &rest))
     }
 
-    /// Whether a command that tells of a ban mentions this tag.
+    /// Returns whether a command that tells of a ban mentions this tag.
     #[must_use]
     pub fn mentions(&self, tag: &str) -> bool {
         let tag = format!("<{tag}>");
@@ -106,7 +106,7 @@ impl Spec {
     }
 }
 
-/// Whether a command has other tags than those of whom it is about, and these.
+/// Returns whether a command has other tags than those of whom it is about, and these.
 fn asks_more(command: &str, these: &[&str]) -> bool {
     let whom = ["<ip>", "<fid>", "<F-ID>", "<family>", "<ip-rev>", "<ip-host>"];
     let known = whom.iter().chain(these);
@@ -148,7 +148,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// What is known of an offence before it is a ban.
+    /// Returns what is known of an offence before it is a ban.
     #[must_use]
     pub fn of(offence: &Offence) -> Ticket {
         Ticket {
@@ -162,7 +162,7 @@ impl Ticket {
         }
     }
 
-    /// What is known of a failure before it counts.
+    /// Returns what is known of a failure before it counts.
     #[must_use]
     pub fn of_failure(failure: &Failure, line: &[u8]) -> Ticket {
         let mut fields = failure.fields.clone();
@@ -219,7 +219,7 @@ impl Ticket {
         Ticket { time: Timestamp::now(), ..Ticket::default() }
     }
 
-    /// What is on record of this ban, if an earlier run of the agent made it.
+    /// Returns what is on record of this ban, if an earlier run of the agent made it.
     fn recorded(&self) -> Option<&Evidence> {
         (self.ended || self.restored).then(|| self.past.of(Of::Jail).last()).flatten()
     }
@@ -230,13 +230,13 @@ impl Ticket {
         before.fold(self.failures, u32::saturating_add)
     }
 
-    /// Their lines.
+    /// Returns their lines.
     fn lines(&self, of: Of) -> impl Iterator<Item = &[u8]> {
         let before = self.past.of(of).flat_map(|evidence| &evidence.lines).map(Vec::as_slice);
         before.chain(self.matches.iter().map(|line| &**line))
     }
 
-    /// The family of its address.
+    /// Returns the family of its address.
     #[must_use]
     pub fn family(&self) -> Family {
         match self.prefix.map(|prefix| prefix.addr()) {

@@ -1,5 +1,5 @@
-//! The way to an action: what it can be told, its bounded queue, what became of it. Whoever tells
-//! waits for nothing.
+//! The way to an action: what it can be told, its bounded queue, what became of it. To tell it
+//! takes no waiting.
 
 use std::sync::Arc;
 
@@ -98,19 +98,19 @@ impl Action {
         Action { spec, title, queue, stats, task }
     }
 
-    /// What it is called where others are, too.
+    /// Returns what it is called where others are, too.
     #[must_use]
     pub fn title(&self) -> &Arc<str> {
         &self.title
     }
 
-    /// What it was made of.
+    /// Returns what it was made of.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// What became of its commands.
+    /// Returns what became of its commands.
     #[must_use]
     pub fn stats(&self) -> &Deliveries {
         &self.stats
@@ -122,7 +122,7 @@ impl Action {
         Arc::clone(&self.stats)
     }
 
-    /// What it is to be told, when the time has come.
+    /// Returns what it is to be told, when the time has come.
     #[must_use]
     pub fn order(&self, job: Job) -> Order {
         Order {

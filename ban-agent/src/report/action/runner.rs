@@ -180,7 +180,7 @@ impl Runner {
         self.is_started(family) && self.command(Step::Check, family, &nobody).await
     }
 
-    /// Whether a command ended well; there being none is as good.
+    /// Returns whether a command ended well; there being none is as good.
     async fn command(&self, step: Step, family: Family, ticket: &Ticket) -> bool {
         let command = step.of(self.spec.commands(family));
         if command.trim().is_empty() {

@@ -95,7 +95,7 @@ fn is_plain(character: char) -> bool {
     !SPECIAL.contains(character) && (character == '\t' || !character.is_control())
 }
 
-/// The end of a value that is too long.
+/// Returns the end of a value that is too long.
 fn tail(value: &str) -> &str {
     let from = value.len().saturating_sub(LONGEST);
     (from..=value.len()).find_map(|from| value.get(from..)).unwrap_or_default()
@@ -165,7 +165,7 @@ fn joined<'t>(lines: impl Iterator<Item = &'t [u8]>) -> String {
     String::from_utf8_lossy(&lines.collect::<Vec<_>>().join(&b'\n')).into_owned()
 }
 
-/// The beginning of a name in a reverse zone, with its last dot.
+/// Returns the beginning of a name in a reverse zone, with its last dot.
 fn reversed(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
@@ -187,7 +187,7 @@ static HOST: LazyLock<(String, String)> = LazyLock::new(|| {
     (full_name(&node, &hosts), short)
 });
 
-/// The name with a domain, if the list of hosts knows one.
+/// Returns the name with a domain, if the list of hosts knows one.
 fn full_name(node: &str, hosts: &str) -> String {
     if node.contains('.') {
         return node.to_owned();

@@ -61,7 +61,7 @@ impl Default for Bus {
 }
 
 impl Bus {
-    /// A bus of what `observer` sees.
+    /// Returns a bus of what `observer` sees.
     #[must_use]
     pub fn new(observer: Observer) -> Bus {
         let (parts, _) = broadcast::channel(BACKLOG);
@@ -71,7 +71,7 @@ impl Bus {
         Bus(Arc::new(Shared { observer, state, tallies, failures, drops }))
     }
 
-    /// Who sees what happens.
+    /// Returns who sees what happens.
     #[must_use]
     pub fn observer(&self) -> &Observer {
         &self.0.observer
@@ -117,19 +117,19 @@ impl Bus {
         Interest { bus: self.clone(), wanted }
     }
 
-    /// Whether anybody wants each failure: they are many.
+    /// Returns whether a listener wants each failure: they are many.
     #[must_use]
     pub fn wants_failures(&self) -> bool {
         self.0.failures.load(Ordering::Relaxed) > 0
     }
 
-    /// How many want dropped packets, now and whenever it changes.
+    /// Returns how many want dropped packets, now and whenever it changes.
     #[must_use]
     pub fn wants_drops(&self) -> watch::Receiver<u64> {
         self.0.drops.subscribe()
     }
 
-    /// What listeners of this kind did not get.
+    /// Returns what listeners of this kind did not get.
     fn tally(&self, kind: &'static str) -> Tally {
         let mut tallies = lock(&self.0.tallies);
         if let Some((_, tally)) = tallies.iter().find(|(known, _)| *known == kind) {
@@ -140,7 +140,7 @@ impl Bus {
         tally
     }
 
-    /// How many events each kind of listener did not get.
+    /// Returns how many events each kind of listener did not get.
     #[must_use]
     pub fn lost(&self) -> Vec<(&'static str, u64)> {
         lock(&self.0.tallies)
@@ -149,7 +149,7 @@ impl Bus {
             .collect()
     }
 
-    /// How many events there were.
+    /// Returns how many events there were.
     #[must_use]
     pub fn published(&self) -> u64 {
         lock(&self.0.state).next
@@ -189,7 +189,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The next events, and how many were lost before them; `None`: the bus is closed.
+    /// Returns the next events, and how many were lost before them; `None`: the bus is closed.
     pub async fn next(&mut self) -> Option<(u64, Part)> {
         loop {
             match self.parts.as_mut()?.recv().await {

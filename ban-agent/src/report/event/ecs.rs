@@ -25,20 +25,20 @@ impl Observer {
         Observer { hostname: escape(hostname.as_bytes()), geo }
     }
 
-    /// Where others are.
+    /// Returns where others are.
     #[must_use]
     pub fn geo(&self) -> &Geo {
         &self.geo
     }
 
-    /// The name of this host, escaped.
+    /// Returns the name of this host, escaped.
     #[must_use]
     pub fn hostname(&self) -> &str {
         &self.hostname
     }
 }
 
-/// The document of one event; `number`: its number since the agent started.
+/// Returns the document of one event; `number`: its number since the agent started.
 #[must_use]
 pub fn document(event: &Event, number: u64, observer: &Observer) -> Value {
     let shape = shape(&event.what);
@@ -53,7 +53,7 @@ pub fn document(event: &Event, number: u64, observer: &Observer) -> Value {
     document
 }
 
-/// A document that says how many events its reader did not get.
+/// Returns a document that says how many events its reader did not get.
 #[must_use]
 pub fn lost(count: u64, observer: &Observer) -> Value {
     let message = format!("{count} events were lost: they came faster than they were taken");
@@ -68,7 +68,7 @@ pub fn lost(count: u64, observer: &Observer) -> Value {
     document
 }
 
-/// What every document has.
+/// Returns what every document has.
 fn frame(at: Timestamp, message: String, shape: &Shape, observer: &Observer) -> Value {
     json!({
         "@timestamp": format!("{at:.3}"),

@@ -30,7 +30,7 @@ impl Sink for Fail2banLog {
     }
 }
 
-/// What fail2ban would say of it, if anything.
+/// Returns what fail2ban would say of it, if anything.
 fn line(event: &Event, zone: &TimeZone) -> Option<String> {
     let (logger, level, jail, said) = match &event.what {
         What::Ban(Ban { action, holder, prefix, .. }) => {

@@ -22,7 +22,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// What happened to `claim`.
+    /// Returns what happened to `claim`.
     #[must_use]
     pub fn of(action: Action, claim: &Claim, now: Now) -> Event {
         let what = What::Ban(Ban {
@@ -124,7 +124,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// What the world is told of a change; `None`: nothing changed.
+    /// Returns what the world is told of a change; `None`: nothing changed.
     #[must_use]
     pub fn of(change: &Change) -> Option<Action> {
         match change {
@@ -161,7 +161,7 @@ pub struct Dropped {
 }
 
 impl What {
-    /// Whom it is about, if it is about an address.
+    /// Returns whom it is about, if it is about an address.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match self {
             What::Ban(Ban { prefix, .. }) | What::Refused { prefix, .. } => Some(prefix.addr()),

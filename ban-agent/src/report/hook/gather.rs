@@ -27,7 +27,7 @@ impl Gathered {
         self.events.is_empty()
     }
 
-    /// How many events there are.
+    /// Returns how many events there are.
     pub(super) fn count(&self) -> u64 {
         self.events.len() as u64 + self.more
     }

@@ -13,7 +13,7 @@ use crate::{
 /// Lines in a text for people.
 const LINES: usize = 15;
 
-/// The message as JSON.
+/// Returns the message as JSON.
 pub(super) fn body(gathered: &Gathered, format: Format, observer: &Observer) -> Value {
     match format {
         // mrkdwn: without it asterisks and the like would act
@@ -31,7 +31,7 @@ pub(super) fn body(gathered: &Gathered, format: Format, observer: &Observer) -> 
     }
 }
 
-/// What Slack and its like would act upon
+/// Returns what Slack and its like would act upon
 /// (<https://docs.slack.dev/messaging/formatting-message-text>).
 fn plain(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")

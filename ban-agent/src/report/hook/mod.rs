@@ -1,6 +1,6 @@
 //! Messages to people and programs elsewhere: a webhook, or a command with JSON on its standard
 //! input. Many events become one message, messages come no faster than configured, and whatever a
-//! receiver does, nobody waits for it.
+//! receiver does, nothing waits for it.
 
 mod deliver;
 mod gather;
@@ -100,7 +100,7 @@ impl Tell {
 }
 
 impl Spec {
-    /// Whether it is told of this.
+    /// Returns whether it is told of this.
     #[must_use]
     pub fn wants(&self, what: &What) -> bool {
         let jail = match what {

@@ -37,7 +37,7 @@ pub fn start(spec: Spec, bus: &Bus) -> Running {
 }
 
 impl Running {
-    /// Its name and what it counted.
+    /// Returns its name and what it counted.
     #[must_use]
     pub fn stats(&self) -> (Arc<str>, Arc<Deliveries>) {
         (Arc::clone(&self.name), Arc::clone(&self.stats))

@@ -23,7 +23,7 @@ use crate::source::{Batch, Limits, Position, Start, Stats};
 pub(super) struct Files {
     target: Target,
     start: Start,
-    /// Nothing was looked at before: what is found was written before anybody followed it.
+    /// Nothing was looked at before: what is found was written before the agent followed it.
     first: bool,
     /// The glob has matched a file.
     matched: bool,
@@ -67,7 +67,8 @@ impl Files {
         }
     }
 
-    /// What an earlier run followed: logs of a glob that do not come back are forgotten after a time.
+    /// What an earlier run followed: logs of a glob that do not come back are forgotten after a
+    /// time.
     pub(super) fn expect(&mut self, origins: Vec<Arc<str>>, now: Instant) {
         if self.is_glob() {
             (self.missed, self.missed_since) = (origins.into_iter().collect(), now);
@@ -78,7 +79,7 @@ impl Files {
         self.target.literal().is_none()
     }
 
-    /// What the path names now.
+    /// Returns what the path names now.
     pub(super) fn resolve(&self) -> Resolved {
         self.target.resolve()
     }
@@ -124,7 +125,7 @@ impl Files {
         self.first = false;
     }
 
-    /// The next lines of any file that is ready; `None` if all were read to their ends.
+    /// Returns the next lines of any file that is ready; `None` if all were read to their ends.
     pub(super) fn next(&mut self, now: Instant) -> Option<Batch> {
         if let Some(origin) = self.gone.pop_front() {
             return Some(Follower::farewell(origin));
@@ -184,7 +185,7 @@ impl Files {
         paths.iter().for_each(|path| self.touch(path));
     }
 
-    /// When [`Files::touch_due`] has to be called for files that went away.
+    /// Returns when [`Files::touch_due`] has to be called for files that went away.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let is_glob = self.is_glob();
         let ends = |follower: &Follower| follower.ends(&self.limits).filter(|_| is_glob);
@@ -195,7 +196,7 @@ impl Files {
         times.chain([missed]).flatten().min()
     }
 
-    /// All open files, with the path under which to [`Files::touch`] them.
+    /// Returns all open files, with the path under which to [`Files::touch`] them.
     pub(super) fn tails(&mut self) -> impl Iterator<Item = (&PathBuf, &mut Tail)> {
         self.followers
             .iter_mut()

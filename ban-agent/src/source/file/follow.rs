@@ -52,8 +52,8 @@ enum Beside {
 enum Copying {
     /// Lines of its own.
     No,
-    /// It is being filled with what the log holds, or was, and the log was not cut yet: its lines are
-    /// read there.
+    /// It is being filled with what the log holds, or was, and the log was not cut yet: its lines
+    /// are read there.
     UnderWay,
     /// The log was cut, and has not been looked at since.
     Over,
@@ -76,7 +76,7 @@ const MAX_OLD: usize = 4;
 pub(super) enum Begin {
     /// It is new to us.
     New(Start),
-    /// The same, and what it holds was written before anybody followed it.
+    /// The same, and what it holds was written before the agent followed it.
     Backlog,
     /// An earlier run followed its path, up to here.
     Resumed(Vec<Checkpoint>),
@@ -126,15 +126,15 @@ impl Follower {
         }
     }
 
-    /// The file that bears the name.
+    /// Returns the file that bears the name.
     pub(super) fn current(&self) -> Option<FileId> {
         self.tails.back().filter(|_| self.attached).map(|tail| tail.id)
     }
 
-    /// Looks at the path and beside it, and takes over what is there: the log, what was rotated away
-    /// before it and not read, and at the first look what an earlier run left. `held` gives the log if
-    /// another path had it; `others` are the files that have a name which is followed by itself.
-    /// False, and nothing changes, while names change too fast.
+    /// Looks at the path and beside it, and takes over what is there: the log, what was rotated
+    /// away before it and not read, and at the first look what an earlier run left. `held` gives
+    /// the log if another path had it; `others` are the files that have a name which is followed by
+    /// itself. False, and nothing changes, while names change too fast.
     pub(super) fn look(
         &mut self,
         real: &Path,
@@ -251,15 +251,15 @@ impl Follower {
         self.attached = true;
     }
 
-    /// What is beside the log now; `None` while names change too fast.
+    /// Returns what is beside the log now; `None` while names change too fast.
     fn siblings(&mut self, around: &Around<'_>) -> Option<Siblings> {
         let found = Siblings::open(&self.real, around.shelf, around.limits.line, around.now);
         self.unsettled = found.is_none();
         found
     }
 
-    /// If nothing is there to go on from but a log of which nothing was read, or none, remembers the
-    /// newest rotation: those that come after it were not read.
+    /// If nothing is there to go on from but a log of which nothing was read, or none, remembers
+    /// the newest rotation: those that come after it were not read.
     fn note_rotations(&mut self, siblings: &mut Siblings) {
         if self.tails.len() > usize::from(self.attached) {
             return;
@@ -283,7 +283,7 @@ impl Follower {
         self.attached = false;
     }
 
-    /// The next lines, if any are there.
+    /// Returns the next lines, if any are there.
     pub(super) fn next(&mut self, buffer: &mut [u8], around: &Around<'_>) -> Option<Batch> {
         let stats = around.stats;
         let mut index = 0;
@@ -356,8 +356,8 @@ impl Follower {
         self.dirty.then(|| self.batch(index, Bytes::new(), stats))
     }
 
-    /// A rotation may have been found before a byte was in it: as the log that it was, or as a copy of
-    /// the log that is about to be made.
+    /// A rotation may have been found before a byte was in it: as the log that it was, or as a copy
+    /// of the log that is about to be made.
     fn copying(&mut self, index: usize) -> Copying {
         let (true, Some(at)) = (self.attached, self.tails.len().checked_sub(1)) else {
             return Copying::No;
@@ -389,8 +389,8 @@ impl Follower {
         }
     }
 
-    /// Of the rotations of which nothing was read, the one that holds what was read of the log before
-    /// it was cut, at the place where that ended.
+    /// Of the rotations of which nothing was read, the one that holds what was read of the log
+    /// before it was cut, at the place where that ended.
     fn take_shadow(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
         if checkpoint.head_len == 0 {
             return None;
@@ -421,7 +421,8 @@ impl Follower {
         self.tails.remove(at)
     }
 
-    /// When a file that is at its end has to be looked at again, though nothing happened to it.
+    /// Returns when a file that is at its end has to be looked at again, though nothing happened to
+    /// it.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
         let old = self.tails.len() - usize::from(self.attached);
         let waiting =
@@ -440,7 +441,7 @@ impl Follower {
         !self.attached && !self.due && !self.refused && self.tails.iter().all(over)
     }
 
-    /// When that will be so, if it ever will.
+    /// Returns when that will be so, if it ever will.
     pub(super) fn ends(&self, limits: &Limits) -> Option<Instant> {
         let last = self.tails.iter().filter(|tail| !tail.copy).map(|tail| tail.active).max();
         let ends = last.filter(|_| !self.attached && !self.refused);
@@ -463,8 +464,8 @@ impl Follower {
         }
     }
 
-    /// The first bytes of a log count if a look after them shows nothing older that was not read: the
-    /// log may have been filled, copied and cut since the last look, even more than once.
+    /// The first bytes of a log count if a look after them shows nothing older that was not read:
+    /// the log may have been filled, copied and cut since the last look, even more than once.
     fn look_beside(&mut self, around: &Around<'_>) -> Beside {
         let Some(mut siblings) = self.siblings(around) else { return Beside::Unsettled };
         let (count, Some(log)) = (self.tails.len(), self.tails.back()) else {
@@ -524,7 +525,7 @@ impl Follower {
         self.tails.extend(later);
     }
 
-    /// The log is rotated by copy and cut: nobody writes to what was rotated away.
+    /// The log is rotated by copy and cut: no program writes to what was rotated away.
     fn are_copies(&mut self, siblings: &Siblings) {
         let copies = self.tails.iter_mut().filter(|tail| !siblings.is_log(tail.id));
         copies.for_each(|tail| tail.copy = true);
@@ -540,7 +541,7 @@ impl Follower {
         self.tails.extend(later);
     }
 
-    /// A file at its end that nobody will write to, or whose last line will not be finished.
+    /// A file at its end that no program will write to, or whose last line will not be finished.
     fn is_done(&self, index: usize, limits: &Limits, now: Instant) -> bool {
         let old = self.tails.len() - usize::from(self.attached);
         let Some(tail) = self.tails.get(index).filter(|_| index < old) else { return false };

@@ -97,7 +97,7 @@ pub(super) async fn run(
     }
 }
 
-/// Whether the path or glob names a file now.
+/// Returns whether the path or glob names a file now.
 pub(super) fn is_there(path: &Path) -> bool {
     Target::new(path).is_ok_and(|target| !target.resolve().files.is_empty())
 }
@@ -139,7 +139,7 @@ impl Looker {
         self.due = false;
     }
 
-    /// When to look again though nothing is heard.
+    /// Returns when to look again though nothing is heard.
     fn timer(&self, files: &Files) -> Option<Instant> {
         let polling = self.watch.polling;
         let poll = polling.then(|| self.ended + self.rest.max(files.limits().poll));

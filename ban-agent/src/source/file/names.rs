@@ -30,7 +30,7 @@ impl Age {
     }
 }
 
-/// The age of `name` if it is a readable rotation of `base`: `base.1`, `base-20261120`,
+/// Returns the age of `name` if it is a readable rotation of `base`: `base.1`, `base-20261120`,
 /// `stem.1.ext`, `stem-20261120.ext`.
 pub(super) fn age(base: &str, name: &str) -> Option<Age> {
     if let Some(suffix) = name.strip_prefix(base) {

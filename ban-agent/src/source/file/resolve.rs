@@ -55,7 +55,7 @@ impl Target {
         Ok(Target { steps })
     }
 
-    /// The path itself, if it is no glob: it is waited for, even when nothing is there.
+    /// Returns the path itself, if it is no glob: it is waited for, even when nothing is there.
     pub(super) fn literal(&self) -> Option<PathBuf> {
         let mut path = PathBuf::from("/");
         for step in &self.steps {

@@ -41,9 +41,10 @@ struct Name {
 }
 
 impl Siblings {
-    /// Looks beside the log `path`; `None` if names change faster than they can be read. A directory
-    /// is no snapshot: what is renamed while it is listed may be in the list twice, or not at all.
-    /// But what two lists in a row say, and what the opened files are, was so between them.
+    /// Looks beside the log `path`; `None` if names change faster than they can be read. A
+    /// directory is no snapshot: what is renamed while it is listed may be in the list twice, or
+    /// not at all. But what two lists in a row say, and what the opened files are, was so between
+    /// them.
     pub(super) fn open(
         path: &Path,
         shelf: &Shelf,
@@ -81,17 +82,17 @@ impl Siblings {
         None
     }
 
-    /// The file that bears the log's name.
+    /// Returns the file that bears the log's name.
     pub(super) fn log(&self) -> Option<FileId> {
         self.names.iter().find(|name| name.age.is_none()).map(|name| name.id)
     }
 
-    /// Why the log itself could not be opened, if it is there and could not.
+    /// Returns why the log itself could not be opened, if it is there and could not.
     pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
         self.refusal.take()
     }
 
-    /// The log itself, at its beginning; `None` if it cannot be opened.
+    /// Returns the log itself, at its beginning; `None` if it cannot be opened.
     pub(super) fn take_log(&mut self) -> Option<Tail> {
         let log = self.log()?;
         let at = self.tails.iter().position(|tail| tail.id == log)?;
@@ -131,13 +132,13 @@ impl Siblings {
         self.names.iter().any(|name| name.id.1 == ino && name.age.is_none())
     }
 
-    /// The file that `checkpoint` means, or a copy of it, at the checkpoint's offset.
+    /// Returns the file that `checkpoint` means, or a copy of it, at the checkpoint's offset.
     pub(super) fn take(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
         self.take_where(checkpoint, |id, _| id.1 == checkpoint.ino)
             .or_else(|| self.take_copy(checkpoint))
     }
 
-    /// A copy with more than `checkpoint` saw, made before the file itself was cut.
+    /// Returns a copy with more than `checkpoint` saw, made before the file itself was cut.
     pub(super) fn take_copy(&mut self, checkpoint: &Checkpoint) -> Option<Tail> {
         if checkpoint.head_len == 0 {
             return None;
@@ -154,24 +155,24 @@ impl Siblings {
         self.rotations(copy, |other| other.compare(&age) == Some(Ordering::Greater))
     }
 
-    /// All rotations, oldest first.
+    /// Returns all rotations, oldest first.
     pub(super) fn all(&mut self, copy: bool) -> Vec<Tail> {
         self.rotations(copy, |_| true)
     }
 
-    /// The newest rotation, at its end.
+    /// Returns the newest rotation, at its end.
     pub(super) fn newest(&mut self) -> Option<Tail> {
         let mut newest = self.all(true).pop()?;
         newest.skip().ok()?;
         Some(newest)
     }
 
-    /// The age that the name of `id` tells.
+    /// Returns the age that the name of `id` tells.
     pub(super) fn age(&self, id: FileId) -> Option<&Age> {
         self.names.iter().find(|name| name.id == id)?.age.as_ref()
     }
 
-    /// Which of two came first, as their names tell; the log itself is the newest.
+    /// Returns which of two came first, as their names tell; the log itself is the newest.
     pub(super) fn order(&self, a: FileId, b: FileId) -> Ordering {
         match (self.age(a), self.age(b)) {
             (Some(a), Some(b)) => a.order(b),
@@ -241,17 +242,17 @@ struct Listing {
 /// Device, inode, and when it changed last.
 type Stamp = (FileId, SystemTime);
 
-/// A change that comes so soon after another may leave the time of the directory as it is: the kernel's
-/// clock for files stands still for a tick of at most 10 ms, that of some file systems for up to two
-/// seconds, of which they keep no fractions.
+/// A change that comes so soon after another may leave the time of the directory as it is: the
+/// kernel's clock for files stands still for a tick of at most 10 ms, that of some file systems for
+/// up to two seconds, of which they keep no fractions.
 const SETTLED: Duration = Duration::from_millis(100);
 const SETTLED_IN_SECONDS: Duration = Duration::from_secs(2);
 /// Directories that are remembered.
 const SHELVES: usize = 16;
 
 impl Shelf {
-    /// The log `path` and its rotations, by name; `None` if a name went away meanwhile, for then its
-    /// file has another, which may not be in the list.
+    /// Returns the log `path` and its rotations, by name; `None` if a name went away meanwhile, for
+    /// then its file has another, which may not be in the list.
     fn list(&self, path: &Path) -> Option<Vec<Name>> {
         let (Some(dir), Some(base)) = (path.parent(), path.file_name()) else {
             return Some(Vec::new());
@@ -321,7 +322,7 @@ fn stamp(dir: &Path) -> Option<Stamp> {
     Some(((meta.dev(), meta.ino()), meta.modified().ok()?))
 }
 
-/// A change since `then` would show; where other machines write, nobody knows.
+/// A change since `then` would show; where other machines write, it may not.
 fn is_settled(dir: &Path, then: Stamp) -> bool {
     let since = then.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let settled = if since.subsec_nanos() == 0 { SETTLED_IN_SECONDS } else { SETTLED };

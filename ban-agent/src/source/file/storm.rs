@@ -53,7 +53,7 @@ impl Reader {
         (lines, tokio::spawn(async move { run.await.unwrap() }))
     }
 
-    /// The next lines; false if none came.
+    /// Returns the next lines; false if none came.
     async fn read(&mut self) -> bool {
         let Ok(batch) = timeout(patience(), self.lines.recv()).await else { return false };
         let batch = batch.expect("the source ended");
@@ -75,7 +75,7 @@ impl Reader {
     }
 }
 
-/// What of one storm went wrong.
+/// Returns what of one storm went wrong.
 async fn blow(scheme: Scheme, seed: u64) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(seed);
@@ -116,7 +116,7 @@ async fn blow(scheme: Scheme, seed: u64) -> Result<(), String> {
     Err(format!("{scheme:?}, seed {seed}: of {lines} lines (line, times): {wrong:?}\n{told}"))
 }
 
-/// How many storms of each kind.
+/// Returns how many storms of each kind.
 fn rounds() -> u64 {
     std::env::var("BAN_TEST_STORMS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }

@@ -38,7 +38,7 @@ pub(super) enum Read {
 }
 
 impl Checkpoint {
-    /// The same file, of which nothing is known.
+    /// Returns the same file, of which nothing is known.
     pub(super) fn of_nothing(self) -> Checkpoint {
         Checkpoint {
             offset: 0,
@@ -59,7 +59,7 @@ pub(super) struct Tail {
     pub(super) lines: Lines,
     /// The next byte to read.
     offset: u64,
-    /// Up to here its lines were written before anybody followed it.
+    /// Up to here its lines were written before the agent followed it.
     backlog: u64,
     /// The file's first bytes, as far as they are known.
     head: Vec<u8>,
@@ -69,7 +69,7 @@ pub(super) struct Tail {
     last: Vec<u8>,
     /// When it last grew, or lost its name.
     pub(super) active: Instant,
-    /// A copy that was made before the file itself was cut: nobody writes to it.
+    /// A copy that was made before the file itself was cut: no program writes to it.
     pub(super) copy: bool,
     /// Nothing was read of it, and it held what the log held when it was looked at last.
     pub(super) shadow: bool,
@@ -107,7 +107,8 @@ impl Tail {
         Ok(tail)
     }
 
-    /// Goes to where `checkpoint` says; false, and nothing changes, if this is not the file it means.
+    /// Goes to where `checkpoint` says; false, and nothing changes, if this is not the file it
+    /// means.
     pub(super) fn resume(&mut self, checkpoint: &Checkpoint) -> io::Result<bool> {
         if !self.is(checkpoint)? {
             return Ok(false);
@@ -124,7 +125,7 @@ impl Tail {
         Ok(true)
     }
 
-    /// Whether it holds what `checkpoint` saw.
+    /// Returns whether it holds what `checkpoint` saw.
     pub(super) fn is(&mut self, checkpoint: &Checkpoint) -> io::Result<bool> {
         seam();
         let size = self.file.metadata()?.len();
@@ -196,13 +197,13 @@ impl Tail {
         Ok(())
     }
 
-    /// What is in the file now was written before anybody followed it.
+    /// Marks what is in the file now as written before the agent followed it.
     pub(super) fn mark_backlog(&mut self) -> io::Result<()> {
         self.backlog = self.file.metadata()?.len();
         Ok(())
     }
 
-    /// Whether the lines read last were.
+    /// Returns whether the lines read last were.
     pub(super) fn in_backlog(&self) -> bool {
         self.backlog > 0 && self.offset <= self.backlog
     }
@@ -265,8 +266,9 @@ impl Tail {
         line
     }
 
-    /// Whether `log` holds now what this file holds: it is a copy, whole or not yet, and the log was
-    /// not cut since. What we have read of the log does not count, for that may have been cut.
+    /// Returns whether `log` holds now what this file holds: it is a copy, whole or not yet, and
+    /// the log was not cut since. What we have read of the log does not count, for that may have
+    /// been cut.
     pub(super) fn is_copy_of(&mut self, log: &Tail) -> io::Result<bool> {
         Ok(self.compare(log)? == Some(true))
     }
@@ -278,7 +280,7 @@ impl Tail {
         Ok((self.end()? == end).then_some(copy))
     }
 
-    /// Whether these bytes are in the file now, whatever was known of it.
+    /// Returns whether these bytes are in the file now, whatever was known of it.
     fn holds(&self, checkpoint: &Checkpoint) -> io::Result<bool> {
         let length = usize::try_from(checkpoint.head_len).unwrap_or(usize::MAX).min(PRINT);
         let head = self.before(checkpoint.head_len, length)?;
@@ -289,7 +291,7 @@ impl Tail {
             && self.goes_on_like(checkpoint)?)
     }
 
-    /// The checkpoint of its end as it is now.
+    /// Returns the checkpoint of its end as it is now.
     fn end(&mut self) -> io::Result<Checkpoint> {
         self.learn_head()?;
         seam();
@@ -299,7 +301,7 @@ impl Tail {
         Ok(Checkpoint { offset, last: fnv1a(&last), last_len, ..self.checkpoint() })
     }
 
-    /// What a restart needs to go on behind the last line that was delivered.
+    /// Returns what a restart needs to go on behind the last line that was delivered.
     pub(super) fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             dev: self.id.0,
@@ -374,7 +376,7 @@ impl Tail {
     }
 }
 
-/// The last bytes of `before` and `chunk`, which follow each other.
+/// Returns the last bytes of `before` and `chunk`, which follow each other.
 fn print(before: &[u8], chunk: &[u8]) -> Vec<u8> {
     let kept = before.len().min(PRINT.saturating_sub(chunk.len()));
     let mut bytes = before.get(before.len() - kept..).unwrap_or_default().to_vec();

@@ -57,7 +57,7 @@ impl Message<'_> {
     }
 }
 
-/// What follows `<PRI>`.
+/// Returns what follows `<PRI>`.
 fn priority(text: &[u8]) -> Option<&[u8]> {
     let (number, rest) = split(text.strip_prefix(b"<")?, b'>')?;
     ((1..=3).contains(&number.len()) && number.iter().all(u8::is_ascii_digit)).then_some(rest)
@@ -77,7 +77,7 @@ fn rfc5424(text: &[u8]) -> Option<Message<'_>> {
     Some(Message { time: rfc3339(time), host, ident, pid, text })
 }
 
-/// What follows the structured data: `-`, or `[id name="value" …]…` where `\` escapes.
+/// Returns what follows the structured data: `-`, or `[id name="value" …]…` where `\` escapes.
 fn after_data(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text;
     if let Some(after) = rest.strip_prefix(b"-") {

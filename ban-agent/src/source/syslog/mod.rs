@@ -163,7 +163,7 @@ fn not_an_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// Where a unix socket lies.
+/// Returns where a unix socket lies.
 pub(super) fn path(listen: &str) -> Option<&Path> {
     place(listen.strip_prefix("unix://")?).ok().map(|(path, _)| Path::new(path))
 }
@@ -201,8 +201,8 @@ mod tests {
     use super::*;
     use crate::patience::patience;
 
-    /// What comes of a datagram that is sent until one arrives: nothing tells a sender when the
-    /// source listens.
+    /// Returns what comes of a datagram that is sent until one arrives: nothing tells a sender when
+    /// the source listens.
     async fn lines(listen: String, send: impl AsyncFn()) -> String {
         let (out, mut batches) = mpsc::channel(1);
         let looked = mpsc::channel(1).0;

@@ -35,7 +35,7 @@ const HEADER: &str = r#"(?x)^
     )
 $"#;
 
-/// The document's first byte.
+/// Returns the document's first byte.
 pub(super) fn start(line: &str, form: Form) -> Option<usize> {
     match form {
         Form::Json => {

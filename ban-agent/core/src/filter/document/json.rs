@@ -10,7 +10,7 @@ use super::{
 /// A document that is nested deeper is none.
 const MAX_DEPTH: usize = 64;
 
-/// The texts at `paths` of a text that holds one document and nothing after it.
+/// Returns the texts at `paths` of a text that holds one document and nothing after it.
 pub(super) fn read(text: &str, paths: &Paths) -> Result<Values, Bad> {
     let mut reader = Reader {
         text,
@@ -168,7 +168,7 @@ impl<'t> Reader<'t> {
         self.take(b']')
     }
 
-    /// The inside of a string, and whether it holds escapes.
+    /// Returns the inside of a string, and whether it holds escapes.
     fn string(&mut self) -> Result<(&'t str, bool), Bad> {
         self.take(b'"')?;
         let (start, mut escaped) = (self.at, false);
@@ -220,7 +220,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A string's text. Half of a surrogate pair becomes U+FFFD.
+/// Returns a string's text. Half of a surrogate pair becomes U+FFFD.
 fn decode(inside: &str, escaped: bool) -> Cow<'_, str> {
     if !escaped {
         return Cow::Borrowed(inside);

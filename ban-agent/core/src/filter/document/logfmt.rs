@@ -5,7 +5,7 @@ use super::{
     paths::{Paths, ROOT},
 };
 
-/// The texts at `paths` of a line.
+/// Returns the texts at `paths` of a line.
 pub(super) fn read(text: &str, paths: &Paths) -> Result<Values, Bad> {
     let mut values: Values = vec![None; paths.len()];
     let mut rest = text.trim_matches([' ', '\t', '\n', '\r']);
@@ -44,7 +44,7 @@ pub(super) fn read(text: &str, paths: &Paths) -> Result<Values, Bad> {
     Ok(values)
 }
 
-/// The value of a text that begins with a quote, and what follows it.
+/// Returns the value of a text that begins with a quote, and what follows it.
 fn unquote(text: &str) -> Result<(String, &str), Bad> {
     let mut value = String::new();
     let mut signs = text.char_indices().skip(1);

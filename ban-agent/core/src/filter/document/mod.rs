@@ -61,20 +61,20 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether the chain of proxies is among the fields.
+    /// Returns whether the chain of proxies is among the fields.
     pub(super) fn asks_proxies(&self) -> bool {
         [client::XFF, client::FORWARDED].iter().any(|name| self.fields.contains_key(*name))
     }
 }
 
 impl Spec {
-    /// The patterns of all conditions.
+    /// Returns the patterns of all conditions.
     pub(super) fn all_patterns(&self) -> impl Iterator<Item = &String> {
         let excuses = self.unless.iter().flat_map(BTreeMap::values).flatten();
         self.patterns().chain(excuses.filter_map(Wanted::pattern))
     }
 
-    /// The patterns of what is wanted.
+    /// Returns the patterns of what is wanted.
     pub(super) fn patterns(&self) -> impl Iterator<Item = &String> {
         let all = self.wanted.iter().flat_map(BTreeMap::values).flatten();
         all.filter_map(Wanted::pattern)
@@ -114,7 +114,7 @@ pub(super) enum Bad {
 /// Texts of the wanted paths, by their number.
 pub(super) type Values = Vec<Option<String>>;
 
-/// The texts at these paths of one JSON document; `None`: it is no evidence.
+/// Returns the texts at these paths of one JSON document; `None`: it is no evidence.
 pub(super) fn texts(document: &str, paths: &[&str]) -> Option<Values> {
     let mut all = Paths::new(Form::Json);
     let places: Vec<_> = paths.iter().map(|path| all.add(path)).collect();
@@ -189,7 +189,7 @@ impl Documents {
         Ok(Documents { form: spec.form, paths, address, time, fields, wanted, unless })
     }
 
-    /// Whether a line may hold a document: false without the sign that each has.
+    /// Returns whether a line may hold a document: false without the sign that each has.
     pub(super) fn may_stand_in(&self, line: &[u8]) -> bool {
         line.contains(match self.form {
             Form::Json => &b'{',
@@ -197,8 +197,8 @@ impl Documents {
         })
     }
 
-    /// Where the document of a line begins: at the line's start, or after what syslog or a container's
-    /// engine puts before it.
+    /// Returns where the document of a line begins: at the line's start, or after what syslog or a
+    /// container's engine puts before it.
     pub(super) fn start(&self, line: &str) -> Option<usize> {
         envelope::start(line, self.form)
     }
@@ -212,12 +212,12 @@ impl Documents {
         Ok(Read { values })
     }
 
-    /// The text of its time.
+    /// Returns the text of its time.
     pub(super) fn time<'d>(&self, document: &'d Read) -> Option<&'d str> {
         document.first(&self.time)
     }
 
-    /// What a failure by these conditions is told with; `None`: they do not hold.
+    /// Returns what a failure by these conditions is told with; `None`: they do not hold.
     pub(super) fn meets(&self, document: &Read, rule: &Rule) -> Result<Option<Fields>, LimitHit> {
         let mut fields = Fields::new();
         for condition in &rule.conditions {
@@ -245,7 +245,7 @@ impl Documents {
         Ok(Some(fields))
     }
 
-    /// Whether the document is no failure after all.
+    /// Returns whether the document is no failure after all.
     pub(super) fn excuses(&self, document: &Read) -> Result<bool, LimitHit> {
         for rule in &self.unless {
             let mut all = true;
@@ -306,7 +306,7 @@ impl Rule {
 }
 
 impl Condition {
-    /// What the first pattern that fits captures.
+    /// Returns what the first pattern that fits captures.
     fn found(&self, value: &str) -> Result<Option<Fields>, LimitHit> {
         for pattern in &self.patterns {
             if let Some(found) = pattern.captures(value)? {
@@ -360,12 +360,13 @@ fn literal(exactly: &[Box<str>], patterns: &[Pattern], form: Form) -> Option<Req
     (!texts.is_empty()).then_some(Required { texts, fold, score })
 }
 
-/// Whether a value may stand without quotes in JSON.
+/// Returns whether a value may stand without quotes in JSON.
 fn bare(value: &str) -> bool {
     matches!(value, "true" | "false" | "null") || value.parse::<f64>().is_ok()
 }
 
-/// The longest piece that no writer escapes: some do so with `/ < > & = ' +`, and all beyond ASCII.
+/// Returns the longest piece that no writer escapes: some do so with `/ < > & = ' +`, and all
+/// beyond ASCII.
 fn plain(text: &[u8]) -> &[u8] {
     let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b" _-.,:;()[]{}!*@#%?".contains(byte);
     text.split(|byte| !safe(byte)).max_by_key(|piece| piece.len()).unwrap_or_default()

@@ -21,7 +21,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Whether a path goes on from here.
+    /// Returns whether a path goes on from here.
     pub(super) fn inner(&self) -> bool {
         !self.children.is_empty()
     }
@@ -32,17 +32,17 @@ impl Paths {
         Paths { form, nodes: vec![Node::default()], known: Vec::new() }
     }
 
-    /// How many there are.
+    /// Returns how many there are.
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// How many places the tree has.
+    /// Returns how many places the tree has.
     pub(super) fn places(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The number of `path`, which is added if it is new.
+    /// Returns the number of `path`, which is added if it is new.
     pub(super) fn add(&mut self, path: &str) -> usize {
         if let Some(number) = self.known.iter().position(|known| **known == *path) {
             return number;
@@ -88,7 +88,7 @@ impl Paths {
         self.nodes.get(at)
     }
 
-    /// Where `key` leads from `at`.
+    /// Returns where `key` leads from `at`.
     pub(super) fn child(&self, at: usize, key: &str) -> Option<usize> {
         let children = &self.nodes.get(at)?.children;
         children.iter().find(|(known, _)| **known == *key).map(|(_, child)| *child)

@@ -80,7 +80,7 @@ impl Fields {
         Some(())
     }
 
-    /// The instant; what is missing is guessed so that it lies in the past of `now`.
+    /// Returns the instant; what is missing is guessed so that it lies in the past of `now`.
     pub(super) fn instant(&self, local: &TimeZone, now: Timestamp) -> Option<Timestamp> {
         let today = now.to_zoned(local.clone()).date();
         let clock = Time::new(self.clock_hour()?, self.minute, self.second, 0).ok()?;
@@ -112,7 +112,8 @@ impl Fields {
         })
     }
 
-    /// The day in `year`; `None` if the fields name no day, `Some(None)` if it does not exist.
+    /// Returns the day in `year`; `None` if the fields name no day, `Some(None)` if it does not
+    /// exist.
     fn date(&self, year: i16) -> Option<Option<Date>> {
         if let (Some(month), Some(day)) = (self.month, self.day) {
             let exact = Date::new(year, month, day).ok();

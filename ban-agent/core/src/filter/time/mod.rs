@@ -116,7 +116,7 @@ const DEFAULTS: &[&str] = &[
     "TAI64N",
 ];
 
-/// The default patterns: first those that hold a line's beginning, then anywhere.
+/// Returns the default patterns: first those that hold a line's beginning, then anywhere.
 fn defaults() -> &'static [Arc<Template>] {
     static DEFAULT: OnceLock<Vec<Arc<Template>>> = OnceLock::new();
     DEFAULT.get_or_init(|| {
@@ -176,7 +176,7 @@ impl Detector {
         }
     }
 
-    /// The date of `line`; `None` if it has none.
+    /// Returns the date of `line`; `None` if it has none.
     pub(super) fn find(&mut self, line: &str, now: Timestamp) -> Option<Stamp> {
         let (index, found) = self.search(line, now)?;
         self.span = found.span.clone();
@@ -242,8 +242,8 @@ impl Detector {
     }
 }
 
-/// A time as a number since 1970: of seconds, or of milli-, micro- or nanoseconds, by its size.
-/// `None`: the text is no number, or none of a time in 1973 to 5138.
+/// Returns a time as a number since 1970: of seconds, or of milli-, micro- or nanoseconds, by its
+/// size. `None`: the text is no number, or none of a time in 1973 to 5138.
 pub(super) fn number(text: &str) -> Option<Timestamp> {
     if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || b"eE+".contains(&byte)) {
         return None;

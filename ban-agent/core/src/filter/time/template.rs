@@ -91,7 +91,7 @@ impl Template {
         }
     }
 
-    /// A pattern with `%` fields or `{EPOCH}`.
+    /// Returns a pattern with `%` fields or `{EPOCH}`.
     fn written(pattern: &str) -> Result<Template, String> {
         let mut kind = Kind::Fields;
         let source = pattern.trim();
@@ -137,7 +137,7 @@ impl Template {
         })
     }
 
-    /// The compiled pattern.
+    /// Returns the compiled pattern.
     pub(super) fn engine(&self) -> Result<&Engine, String> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
@@ -146,7 +146,7 @@ impl Template {
         Ok(self.engine.get_or_init(|| engine))
     }
 
-    /// The first date in `line`.
+    /// Returns the first date in `line`.
     pub(super) fn find(&self, line: &str, local: &TimeZone, now: Timestamp) -> Option<Found> {
         let engine = self.engine().ok()?;
         let groups = engine.captures(line).ok()??;
@@ -266,13 +266,14 @@ static EDGES: LazyLock<Edges> = LazyLock::new(|| {
     }
 });
 
-/// The pattern without the stars that only switch a boundary off.
+/// Returns the pattern without the stars that only switch a boundary off.
 fn unstarred(body: &str) -> String {
     let body = EDGES.stars_before.replace(body, "$1");
     EDGES.stars_behind.replace(&body, "$1$2").into_owned()
 }
 
-/// The pattern with a first group around what is to be cut, unless it has a group of its own.
+/// Returns the pattern with a first group around what is to be cut, unless it has a group of its
+/// own.
 fn grouped(source: &str) -> String {
     if has_group(source) {
         return source.to_owned();
@@ -288,7 +289,7 @@ fn grouped(source: &str) -> String {
     format!("{caret}({body}){dollar}")
 }
 
-/// Whether there is a plain group `(…)`.
+/// Returns whether there is a plain group `(…)`.
 fn has_group(source: &str) -> bool {
     let bytes = source.as_bytes();
     bytes.iter().enumerate().any(|(at, byte)| {

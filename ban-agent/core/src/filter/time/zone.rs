@@ -60,7 +60,7 @@ fn named(name: &str) -> Option<i32> {
     ABBREVIATIONS.iter().find(|row| row.1.contains(&name)).map(|row| row.0)
 }
 
-/// The one-letter zones: A to M (without J) east, N to Y west, Z is UTC.
+/// Returns the one-letter zones: A to M (without J) east, N to Y west, Z is UTC.
 fn military(letter: u8) -> Option<i32> {
     let hours = |from: u8| i32::from(letter - from);
     Some(
@@ -74,7 +74,7 @@ fn military(letter: u8) -> Option<i32> {
     )
 }
 
-/// The zone that `logtimezone` names: an offset, an abbreviation or an IANA name.
+/// Returns the zone that `logtimezone` names: an offset, an abbreviation or an IANA name.
 pub(super) fn parse(text: &str) -> Option<TimeZone> {
     match offset(text) {
         Some(minutes) => Offset::from_seconds(minutes * 60).ok().map(TimeZone::fixed),
