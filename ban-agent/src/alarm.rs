@@ -69,6 +69,9 @@ names! {
     /// A jail, filter, action or hook makes no sense, and was left out at the start.
     PartRefused = "part_refused",
         "mend what `ban-agent check` names, then `ban-agent reload`";
+    /// A jail counts lines that strangers may have written.
+    RawLog = "raw_log",
+        "`ban-agent check` names the better source: read that, and take raw_log out";
     /// A jail's breaker tripped.
     JailStopped = "jail_stopped",
         "find out why with `ban-agent show` and `ban-agent test`, then `ban-agent resume`";

@@ -13,6 +13,8 @@ pub struct Spec {
     pub rules: Rules,
     /// What it reads.
     pub sources: Vec<source::Spec>,
+    /// Strangers can write whole lines there, and the operator takes that.
+    pub raw_log: bool,
     /// What is run besides, when it bans or lets go.
     pub actions: Vec<Arc<action::Spec>>,
 }

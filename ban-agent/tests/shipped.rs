@@ -586,6 +586,9 @@ fn rows(prose: &BTreeMap<&str, &str>) -> String {
             if [jail, &filter].iter().any(|it| it.contains_key("journalmatch")) {
                 reads.push("the journal".into());
             }
+            if filter.get("raw").is_some() {
+                reads.push("with [`raw_log`](#who-writes-a-log-line)".into());
+            }
             if jail.get("bans").is_some() {
                 reads.push("the agent's own bans".into());
             }

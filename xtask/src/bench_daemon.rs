@@ -101,7 +101,8 @@ fn measure(jails: &[&str], folder: &Path, log: &Path, lines: u64) -> Result<Figu
         pins.path().display()
     );
     for jail in jails {
-        config += &format!("[jails.{jail}]\nlogpath = \"{}\"\n", followed.display());
+        config +=
+            &format!("[jails.{jail}]\nraw_log = true\nlogpath = \"{}\"\n", followed.display());
     }
     let path = run_folder.join("config.toml");
     fs::write(&path, config).context("cannot write the configuration")?;

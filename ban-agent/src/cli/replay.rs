@@ -269,7 +269,8 @@ mod tests {
         };
         let rules =
             Rules { name: name.into(), filter: Arc::new(filter), ..jail::rules(maxretry, 600) };
-        Replayed::new(&Spec { rules, sources: Vec::new(), actions: Vec::new() }).unwrap()
+        Replayed::new(&Spec { rules, sources: Vec::new(), raw_log: false, actions: Vec::new() })
+            .unwrap()
     }
 
     #[test]
@@ -315,7 +316,7 @@ mod tests {
             increment: Some(increment),
             ..jail::rules(5, 600)
         };
-        let spec = Spec { rules, sources: Vec::new(), actions: Vec::new() };
+        let spec = Spec { rules, sources: Vec::new(), raw_log: false, actions: Vec::new() };
         let mut replayed = Replayed::new(&spec).unwrap();
         let start: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
         let line = |second: i64| {

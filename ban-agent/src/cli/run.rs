@@ -32,6 +32,9 @@ pub(super) fn run(cli: &Cli, args: &Run) -> Result<ExitCode, Failure> {
     for fault in &faults {
         log::error!("{}", chain(fault));
     }
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     if config.jails.is_empty()
         && let Some(fault) = faults.into_iter().next()
     {

@@ -1,6 +1,6 @@
 //! Logs and filters by which a stranger can have somebody else banned: one table, and the remark
-//! that `check` and `status` make about a jail that trusts one of them. Forbids nothing: the
-//! operator may know that nobody but his own hosts can write there.
+//! that `check` and `status` make about a jail that trusts one of them. Refuses nothing: that is
+//! for who resolves the jail, as the operator may know that only hosts of his own can write there.
 
 use std::{fs, path::Path};
 
@@ -99,37 +99,23 @@ const LOGS: &[Log] = &[
 /// shipped jail of each bears its name.
 const TRUSTING: &[&str] = &["authelia", "mealie", "navidrome"];
 
-/// Shipped filters whose service writes a user name (File Browser: a path) as it was sent, as far as
-/// its source and its log's formatter tell: from a file or a container's output they take whole lines
-/// that a stranger wrote. PHP splits what it gives to syslog at line feeds as well (main/php_syslog.c).
-const RAW: &[&str] = &[
-    "audiobookshelf",
-    "calibre-web",
-    "couchdb",
-    "filebrowser",
-    "firefly-iii",
-    "gitea",
-    "gitea-ssh",
+/// Filters of fail2ban's for the log of a service whose shipped filter says that it is raw.
+const SAME: &[&str] = &[
+    "asterisk",
+    "bitwarden",
+    "freeswitch",
     "guacamole",
-    "jellyfin",
-    "matrix-synapse",
-    "opensearch",
-    "paperless-ngx",
-    "phpmyadmin",
-    "qbittorrent",
-    "servarr",
-    "sogo",
-    "technitium",
-    "uptime-kuma",
-    "vaultwarden",
-    "vaultwarden-admin",
-    "zimbra",
+    "horde",
+    "mssql-auth",
+    "mysqld-auth",
+    "phpmyadmin-syslog",
+    "roundcube-auth",
+    "sogo-auth",
     "zoneminder",
 ];
 
 /// Filters of fail2ban's that take an address out of what the client wrote.
 const BLAMING: &[(&str, &str)] = &[
-    ("asterisk", "the shipped jails asterisk and asterisk-security, pinned to whole lines"),
     ("courier-auth", "the shipped jail courier, pinned to the end of the line"),
     ("nginx-botsearch", "a filter of your own over nginx's access log, pinned to its beginning"),
     ("nginx-http-auth", "the shipped jail nginx-http-auth, which reads nginx's access log"),
@@ -137,13 +123,26 @@ const BLAMING: &[(&str, &str)] = &[
     ("vsftpd", "the shipped jail vsftpd, pinned to the end of the line"),
 ];
 
-/// What is to be said of `jail`; `theirs`: it is one of fail2ban's. At most one remark a jail.
-pub(super) fn remark(jail: &jail::Spec, theirs: bool) -> Option<String> {
-    remark_on(Path::new("/"), jail, theirs)
+/// Why what a jail reads is no evidence.
+pub(super) struct Raw {
+    /// What the log holds, in a sentence without its jail.
+    pub(super) what: String,
+    /// What to read instead.
+    pub(super) better: &'static str,
+}
+
+/// Whether strangers can write whole lines into what `jail` reads. `filter`: its filter says so.
+pub(super) fn raw(jail: &jail::Spec, filter: bool) -> Option<Raw> {
+    raw_below(Path::new("/"), jail, filter)
+}
+
+/// The same of one of fail2ban's jails.
+pub(super) fn raw_of_fail2bans(jail: &jail::Spec) -> Option<Raw> {
+    raw(jail, SAME.contains(&&*jail.rules.filter.name))
 }
 
 /// The same of the host whose files are below `root`.
-fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
+fn raw_below(root: &Path, jail: &jail::Spec, filter: bool) -> Option<Raw> {
     let paths: Vec<&Path> = jail.sources.iter().filter_map(file).collect();
     let patterns = || jail.rules.filter.failregex.iter().chain(&jail.rules.filter.prefregex);
     let log = LOGS.iter().find(|log| {
@@ -151,24 +150,37 @@ fn remark_on(root: &Path, jail: &jail::Spec, theirs: bool) -> Option<String> {
             || (!paths.is_empty() && patterns().any(|pattern| pattern.contains(log.mark)));
         meant && (log.here)(root)
     });
+    let told = |who: &str, better| {
+        let what = format!(
+            "{who} what clients sent as it came, line feeds included: a stranger can write whole lines \
+             there and get any address banned"
+        );
+        Raw { what, better }
+    };
+    log.map(|log| told(&format!("{} holds", log.name), log.better)).or_else(|| {
+        let who = "as far as its source tells, the service writes into its log";
+        filter.then(|| told(who, LOGIN_PAGE))
+    })
+}
+
+/// What to read instead of a log of the service itself.
+const LOGIN_PAGE: &str =
+    "count its login page in the access log of the web server in front of it, if it has one";
+
+/// What is to be said of `jail`, which reads such a log if it has one; `theirs`: it is one of
+/// fail2ban's. At most one remark a jail.
+pub(super) fn remark(jail: &jail::Spec, raw: Option<Raw>, theirs: bool) -> Option<String> {
     let name = &jail.rules.name;
-    if let Some(Log { name: log, better, .. }) = log {
-        return Some(format!(
-            "jail {name}: {log} holds what clients sent as it came, line feeds included: a stranger can write whole lines there and get any address banned; {better}"
-        ));
+    if let Some(Raw { what, better }) = raw {
+        return Some(format!("jail {name}: {what}; better: {better}"));
     }
-    if !theirs && RAW.contains(&&*jail.rules.filter.name) {
-        return Some(format!(
-            "jail {name}: by its source, the service writes what clients sent into its log as it came, line feeds included: a stranger can write whole lines there and get any address banned; better: count its login page in the access log of the web server in front of it"
-        ));
-    }
-    if !theirs && TRUSTING.contains(&&*jail.rules.filter.name) {
+    let filter = &*jail.rules.filter.name;
+    if !theirs && TRUSTING.contains(&filter) {
         return Some(format!(
             "jail {name}: the address is the one that X-Forwarded-For or X-Real-IP claims: whoever reaches the service past your proxy gets any address banned; let nobody but the proxy reach it, and have the proxy overwrite the header"
         ));
     }
-    let (filter, better) =
-        BLAMING.iter().find(|(filter, _)| theirs && *filter == jail.rules.filter.name)?;
+    let (filter, better) = BLAMING.iter().find(|(known, _)| theirs && *known == filter)?;
     Some(format!(
         "jail {name}: fail2ban's filter {filter} lets a client's own text choose the address that is banned; better: {better}"
     ))
@@ -208,7 +220,7 @@ mod tests {
         };
         let file = source::Spec::File { path: path.into(), start: Start::End };
         let rules = jail::Rules { filter: Arc::new(spec), ..jail::rules(5, 600) };
-        jail::Spec { rules, sources: vec![file], actions: Vec::new() }
+        jail::Spec { rules, sources: vec![file], raw_log: false, actions: Vec::new() }
     }
 
     #[test]
@@ -236,12 +248,12 @@ mod tests {
             ("/srv/shop/log/production.log", false),
         ] {
             let nowhere = Path::new("/nonexistent");
-            let remark = remark_on(nowhere, &jail("own", "^<ADDR> ", path), false);
-            assert_eq!(remark.is_some(), told, "{path}: {remark:?}");
+            let raw = raw_below(nowhere, &jail("own", "^<ADDR> ", path), false);
+            assert_eq!(raw.is_some(), told, "{path}");
         }
         // wherever the log lies, its patterns are told by what they spell
         let by_pattern = jail("own", r"^ \[error\] \d+#\d+: .* client: <HOST>", "/srv/web.log");
-        let text = remark(&by_pattern, false).unwrap();
+        let text = remark(&by_pattern, raw(&by_pattern, false), true).unwrap();
         assert!(text.contains("nginx's error log") && text.contains("access log"), "{text}");
     }
 
@@ -252,7 +264,7 @@ mod tests {
         let theirs = jail("apache", r"^\[\S+ \S+ .*\] \[client <HOST>", "/srv/web.log");
         let mut ours = jail("own", "^<ADDR> ", "/var/log/httpd/error_log");
         ours.rules.filter = shipped.filters["apache-auth"].clone();
-        let told = || [&theirs, &ours].map(|jail| remark_on(root.path(), jail, false).is_some());
+        let told = || [&theirs, &ours].map(|jail| raw_below(root.path(), jail, false).is_some());
         assert_eq!(told(), [false, false]);
         for (file, text, expected) in [
             ("etc/httpd/conf.modules.d/01-cgi.conf", "#LoadModule cgid_module x\n", false),
@@ -265,42 +277,138 @@ mod tests {
             fs::write(file, text).unwrap();
             assert_eq!(told(), [expected, expected], "{text}");
         }
-        let text = remark_on(root.path(), &ours, false).unwrap();
-        assert!(text.contains("apache-http-auth"), "{text}");
+        let better = raw_below(root.path(), &ours, false).unwrap().better;
+        assert!(better.contains("apache-http-auth"), "{better}");
         let mut access = ours.clone();
         access.rules.filter = shipped.filters["apache-http-auth"].clone();
         access.sources = jail("x", "x", "/var/log/apache2/access.log").sources;
-        assert_eq!(remark_on(root.path(), &access, false), None);
+        assert!(raw_below(root.path(), &access, false).is_none());
     }
 
     #[test]
     fn filters_that_blame_the_victim_are_told_by_name() {
         for (filter, _) in BLAMING {
-            let text = remark(&jail(filter, "^<HOST>$", "/srv/a.log"), true).unwrap();
+            let text = remark(&jail(filter, "^<HOST>$", "/srv/a.log"), None, true).unwrap();
             assert!(text.contains(filter), "{text}");
             // one of ours by that name is another filter
-            assert_eq!(remark(&jail(filter, "^<HOST>$", "/srv/a.log"), false), None);
+            assert_eq!(remark(&jail(filter, "^<HOST>$", "/srv/a.log"), None, false), None);
         }
-        assert_eq!(remark(&jail("sshd", "^<HOST>$", "/srv/a.log"), true), None);
+        assert_eq!(remark(&jail("sshd", "^<HOST>$", "/srv/a.log"), None, true), None);
+    }
+
+    /// The configuration of this text, and what is wrong with it.
+    fn load(text: &str) -> (config::Config, Vec<config::Error>) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("config.toml");
+        fs::write(&path, text).unwrap();
+        config::load_sound(&path).unwrap()
     }
 
     #[test]
-    fn shipped_jails_that_trust_such_a_log_are_told() {
-        let names = config::shipped().unwrap().disabled;
-        let all: String = names.iter().map(|name| format!("[jails.{name}]\n")).collect();
+    fn a_jail_over_a_raw_log_is_refused_unless_it_says_so() {
+        let path = "/var/lib/gitea/log/gitea.log";
+        let text = format!("[jails.sshd]\n[jails.gitea]\nlogpath = \"{path}\"\n");
+        let (config, faults) = load(&text);
+        let names: Vec<&str> = config.jails.iter().map(|jail| &*jail.rules.name).collect();
+        assert_eq!(names, ["sshd"], "the others are protected");
+        assert_eq!(config.refused[0].part, "jail gitea");
+        let [config::Error::Invalid { line: 2, message, hint: Some(hint), .. }] = &*faults else {
+            panic!("{faults:?}")
+        };
+        assert!(
+            message.starts_with("jail 'gitea': ") && message.contains("line feeds"),
+            "{message}"
+        );
+        assert!(hint.contains("access log") && hint.contains("raw_log = true"), "{hint}");
+
+        let (config, faults) = load(&format!("{text}raw_log = true\n"));
+        assert!(faults.is_empty(), "{faults:?}");
+        let accepted: Vec<_> =
+            config.jails.iter().map(|jail| (&*jail.rules.name, jail.raw_log)).collect();
+        assert_eq!(accepted, [("gitea", true), ("sshd", false)]);
+        assert!(config.warnings.iter().any(|told| told.starts_with("jail gitea: ")));
+        let (again, faults) = load(&config::export(&config));
+        assert!(faults.is_empty() && again.jails.len() == 2, "{faults:?}");
+
+        // one by its path, and one whose own filter says so
+        let own = "failregex = '^x <ADDR>$'\n";
+        let nginx = format!("[filters.a]\n{own}[jails.a]\nlogpath = '/var/log/nginx/error.log'\n");
+        let raw = format!("[filters.a]\nraw = true\n{own}[jails.a]\nlogpath = '/srv/a.log'\n");
+        for text in [nginx, raw] {
+            assert_eq!(load(&text).1.len(), 1, "{text}");
+            assert_eq!(load(&format!("{text}raw_log = true\n")).1.len(), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_service_of_fail2bans_names_is_a_raw_one_here() {
+        let shipped = config::catalogue().unwrap();
+        let jails = shipped.iter().flat_map(|service| &service.jails);
+        let raw: Vec<&str> =
+            jails.filter(|jail| jail.raw_log).map(|jail| &*jail.rules.filter.name).collect();
+        for name in SAME {
+            let ours =
+                ["-auth", "-syslog"].iter().fold(*name, |name, end| name.trim_end_matches(end));
+            assert!(
+                raw.contains(&ours.trim_end_matches('d')) || raw.contains(&ours),
+                "{name}: {raw:?}"
+            );
+        }
+    }
+
+    /// What PostgreSQL 15 wrote with Debian's `log_line_prefix` for a database named
+    /// `x`, a line feed, `2026-11-28 12:00:00.000 UTC [1] 198.51.100.66`.
+    #[test]
+    fn what_a_database_is_called_can_be_a_line() {
+        let log = b"2026-11-28 09:01:32.720 UTC [27562] postgres@x\n\
+            2026-11-28 12:00:00.000 UTC [1] 198.51.100.66 FATAL:  password authentication failed for user \"postgres\"\n";
+        let shipped = config::shipped().unwrap();
+        let filter = filter::Filter::compile(&shipped.filters["postgresql"]).unwrap();
+        let mut named = Vec::new();
+        let now = "2026-11-28T12:00:00Z".parse().unwrap();
+        filter::Scanner::new(Arc::new(filter)).scan(log, false, now, &mut |failure, _| {
+            named.extend(failure.address);
+        });
+        assert_eq!(named, ["198.51.100.66".parse::<std::net::IpAddr>().unwrap()]);
+        let (_, faults) = load("[jails.postgresql]\n");
+        assert_eq!(faults.len(), 1, "and so its jail is refused");
+    }
+
+    #[test]
+    fn nobody_takes_every_raw_log_at_once() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("config.toml");
-        fs::write(&path, all).unwrap();
-        let config = config::load(&path).unwrap();
-        assert_eq!(config.jails.len(), names.len());
-        let nowhere = Path::new("/nonexistent");
-        for jail in &config.jails {
-            let (name, remark) = (&jail.rules.name, remark_on(nowhere, jail, false));
-            let (trusting, raw) = (TRUSTING.contains(&&**name), RAW.contains(&&**name));
-            assert_eq!(remark.is_some(), trusting || raw, "{name}: {remark:?}");
-            let text = remark.unwrap_or_default();
-            assert!(!trusting || text.contains("X-Forwarded-For"), "{text}");
-            assert!(!raw || text.contains("line feeds"), "{text}");
+        fs::write(&path, "[defaults]\nraw_log = true\n").unwrap();
+        let message = config::load(&path).unwrap_err().to_string();
+        assert!(message.contains("config.toml:2: raw_log is the word of a jail"), "{message}");
+    }
+
+    #[test]
+    fn one_of_fail2bans_goes_on_and_is_warned_of() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        fs::create_dir(folder.path().join("filter.d")).unwrap();
+        write("filter.d/x.conf", "[Definition]\nfailregex = ^<HOST> x$\n");
+        let jail = "enabled = true\nbackend = polling\nfilter = x\nlogpath = ";
+        write("jail.conf", &format!("[x]\n{jail}/var/log/nginx/error.log\n"));
+        let (config, faults) = load(&format!("[agent]\nfail2ban = {:?}\n", folder.path()));
+        assert!(faults.is_empty(), "{faults:?}");
+        assert!(config.jails[0].raw_log);
+        assert!(config.warnings.iter().any(|text| text.contains("nginx's error log")));
+        // and so does what export-config makes of it
+        let (again, faults) = load(&config::export(&config));
+        assert!(faults.is_empty() && again.jails[0].raw_log, "{faults:?}");
+    }
+
+    #[test]
+    fn shipped_jails_that_believe_a_header_are_told() {
+        let text: String = TRUSTING.iter().map(|name| format!("[jails.{name}]\n")).collect();
+        let (config, faults) = load(&text);
+        assert!(faults.is_empty(), "{faults:?}");
+        for name in TRUSTING {
+            let start = format!("jail {name}: ");
+            let told = config.warnings.iter().find(|text| text.starts_with(&start)).unwrap();
+            assert!(told.contains("X-Forwarded-For"), "{told}");
         }
     }
 }

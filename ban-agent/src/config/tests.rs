@@ -598,3 +598,40 @@ fn a_jail_of_bans_has_no_patterns_of_its_own() {
         assert!(hint.contains("without ignoreregex"), "{hint}");
     }
 }
+
+#[test]
+fn what_two_files_set_is_told_with_both_places() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    let more = folder.path().join("conf.d");
+    fs::create_dir(&more).unwrap();
+    fs::write(&path, "[agent]\nmax_bans = 2048\nallow = [\"192.0.2.1\"]\n[jails.sshd]\n").unwrap();
+    let text = "[agent]\nmax_bans = 4096\nallow = [\"192.0.2.2\"]\n[jails.sshd]\nmaxretry = 4\n";
+    fs::write(more.join("a.toml"), text).unwrap();
+    let text = "[jails.sshd]\nmaxretry = 9\n[agent]\nmax_bans = 4096\n";
+    fs::write(more.join("b.toml"), text).unwrap();
+    let config = load(&path).unwrap();
+    assert_eq!((config.agent.max_bans, config.agent.allow.len()), (4096, 2));
+    let [bans, retry] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    let place = |file: &str, line: u32| format!("{}:{line}", folder.path().join(file).display());
+    let said =
+        |key: &str, used: &str, not: &str| format!("{key} is set twice: {used} is used, not {not}");
+    let (first, second) = (place("config.toml", 2), place("conf.d/a.toml", 2));
+    assert_eq!(*bans, said("[agent] max_bans", &second, &first), "the same once more says nothing");
+    let (first, second) = (place("conf.d/a.toml", 5), place("conf.d/b.toml", 2));
+    assert_eq!(*retry, said("[jails.sshd] maxretry", &second, &first));
+}
+
+#[test]
+fn a_default_about_lines_is_not_asked_about_bans() {
+    let text = "[defaults]\nignoreregex = ['x']\n[jails.recidive]\n[jails.sshd]\n";
+    let config = load_text(text).1.unwrap();
+    let patterns = |name: &str| {
+        let jail = config.jails.iter().find(|jail| *jail.rules.name == *name).unwrap();
+        jail.rules.filter.ignoreregex.clone()
+    };
+    assert!(patterns("recidive").is_empty());
+    assert!(patterns("sshd").contains(&"x".to_owned()));
+    let own = text.replace("[jails.sshd]", "ignoreregex = ['x']\n");
+    assert!(load_text(&own).1.unwrap_err().to_string().contains("not asked about bans"));
+}

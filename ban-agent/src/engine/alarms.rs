@@ -323,6 +323,13 @@ impl Engine {
                 });
             }
         }
+        for jail in self.config.jails.iter().filter(|jail| jail.raw_log) {
+            let name = &*jail.rules.name;
+            let text = format!(
+                "[{name}] can be told whom to ban: strangers can write whole lines into its log"
+            );
+            look.say(Name::RawLog, name, text);
+        }
         for refused in &self.config.refused {
             let text = format!("{} is left out: {}", refused.part, refused.why);
             look.say(Name::PartRefused, &refused.part, text);

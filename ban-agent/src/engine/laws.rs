@@ -473,7 +473,12 @@ impl<K: Side> World<K> {
                 widen: rule(&Holder::Jail(name.into())),
                 ..jail::rules(1, 600)
             })
-            .map(|rules| jail::Spec { rules, sources: Vec::new(), actions: Vec::new() })
+            .map(|rules| jail::Spec {
+                rules,
+                sources: Vec::new(),
+                raw_log: false,
+                actions: Vec::new(),
+            })
             .collect();
         // none runs, but all are known: an unban that names another jail is refused
         config.disabled = jails().map(|(name, _)| name.to_owned()).into();

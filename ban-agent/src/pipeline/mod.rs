@@ -152,9 +152,10 @@ impl Pipeline {
     ) -> Result<(), filter::Error> {
         let mut compiled = Vec::new();
         for spec in specs {
-            // what is run besides is no matter of the jail's task
+            // what is run besides, and what the operator accepts, is no matter of the jail's task
             let known = self.jails.get(&spec.rules.name).map(|running| jail::Spec {
                 actions: spec.actions.clone(),
+                raw_log: spec.raw_log,
                 ..running.spec.clone()
             });
             if known.as_ref() != Some(spec) {

@@ -101,10 +101,16 @@ pub(crate) fn config() -> &'static Config {
         let path = folder.path().join("config.toml");
         fs::write(&path, "").expect("config.toml");
         fs::create_dir(folder.path().join("conf.d")).expect("conf.d");
+        let mut raw = String::new();
         for (name, file) in files() {
             let copy = folder.path().join(format!("conf.d/{}.toml", name.replace('/', "-")));
             fs::copy(&file, copy).expect(&name);
+            let text = fs::read_to_string(&file).expect(&name);
+            let table: toml::Table = text.parse().expect(&name);
+            let names = table.get("jails").and_then(toml::Value::as_table).expect(&name).keys();
+            raw.extend(names.map(|name| format!("[jails.{name}]\nraw_log = true\n")));
         }
+        fs::write(folder.path().join("conf.d/raw.toml"), raw).expect("raw.toml");
         config::load(&path).unwrap_or_else(|error| panic!("{error:?}"))
     });
     &LOADED

@@ -136,6 +136,8 @@ enum State {
     Off,
     /// There is nothing that it could read: `logpath` has to be set.
     Blind,
+    /// It is off, and what it would read is no evidence: `raw_log` has to be set.
+    Raw,
 }
 
 /// A program that others can reach and that no shipped filter is for.
@@ -294,6 +296,7 @@ fn covering(
     let state = match found {
         _ if enabled.contains(&name) => State::On,
         None if !counts_bans => State::Blind,
+        _ if spec.raw_log => State::Raw,
         _ => State::Off,
     };
     let (last_day, error) = match found.map(|found| last_day(spec, found, now)).transpose() {
@@ -358,6 +361,7 @@ fn human(report: &Report) -> String {
                 State::On => "on",
                 State::Off => "off",
                 State::Blind => "set logpath",
+                State::Raw => "raw log",
             };
             let last_day = match (&jail.error, &jail.reads) {
                 (Some(error), _) => error.clone(),
@@ -430,10 +434,22 @@ fn toml(report: &Report) -> String {
                 let _ = writeln!(text, "#[jails.{}]\n#logpath = \"/\"", jail.jail);
                 continue;
             };
-            let _ = writeln!(text, "[jails.{}]", jail.jail);
+            let off = if jail.state == State::Raw {
+                text.push_str(
+                    "# no evidence: strangers can write whole lines into this log, and have any address\n\
+                     # banned. If you trust all who can reach the service, take off the '#'\n",
+                );
+                "#"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "{off}[jails.{}]", jail.jail);
+            if jail.state == State::Raw {
+                text.push_str("#raw_log = true\n");
+            }
             if let Some(path) = &jail.logpath {
                 let path = toml::Value::String(path.display().to_string());
-                let _ = writeln!(text, "logpath = {path}");
+                let _ = writeln!(text, "{off}logpath = {path}");
             }
             let banned = addresses(&jail.last_day);
             let _ = writeln!(

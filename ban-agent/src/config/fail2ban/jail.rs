@@ -157,7 +157,7 @@ impl Reader<'_> {
             limits: Limits::default(),
         };
         self.rest(&words)?;
-        Ok(Spec { rules, sources, actions })
+        Ok(Spec { rules, sources, raw_log: false, actions })
     }
 
     /// The jail that reads fail2ban's own log counts our bans: nobody writes that log any more.

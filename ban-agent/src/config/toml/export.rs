@@ -124,6 +124,9 @@ fn jail(spec: &jail::Spec) -> Table {
             table.insert("ignorecache".into(), kept.into());
         }
     }
+    if spec.raw_log {
+        table.insert("raw_log".into(), true.into());
+    }
     if !spec.rules.bans {
         table.insert("ban".into(), false.into());
     }

@@ -53,11 +53,17 @@ impl Layer {
         let jails = self.table.get("jails").and_then(Value::as_table);
         jails.map(|jails| jails.keys().cloned().collect()).unwrap_or_default()
     }
+
+    /// Whether it says of a filter that its service's log is no evidence.
+    pub(super) fn says_raw(&self, filter: &str) -> bool {
+        let filter = self.table.get("filters").and_then(|filters| filters.get(filter));
+        filter.and_then(|filter| filter.get("raw")).and_then(Value::as_bool) == Some(true)
+    }
 }
 
-/// A layer that names these jails, as a file of the operator's would.
+/// A layer that names these jails and takes whatever they read, as a file of the operator's would.
 pub(super) fn naming<'a>(jails: impl Iterator<Item = &'a String>) -> Result<Layer, Error> {
-    let text = jails.map(|jail| format!("[jails.{jail}]\n")).collect();
+    let text = jails.map(|jail| format!("[jails.{jail}]\nraw_log = true\n")).collect();
     parse(PathBuf::from("<all>"), text, false)
 }
 
@@ -189,6 +195,56 @@ fn merge<'k>(into: &mut Table, from: &'k Table, path: &mut Vec<&'k str>, adding:
         }
         path.pop();
     }
+}
+
+/// What a file of the operator's sets and another one sets to something else: both places, and which
+/// is used.
+pub(super) fn replaced(layers: &[Layer]) -> Vec<String> {
+    let own: Vec<&Layer> = layers.iter().filter(|layer| !layer.builtin).collect();
+    let place = |layer: &Layer, keys: &[&str]| {
+        let line = offset_of(&layer.text, keys).map_or(1, |offset| line_of(&layer.text, offset));
+        format!("{}:{line}", layer.path.display())
+    };
+    let mut told = Vec::new();
+    for (index, layer) in own.iter().enumerate() {
+        each_value(&layer.table, &mut Vec::new(), &mut |keys, value| {
+            let mut earlier = own.iter().take(index).rev();
+            let other = earlier.find_map(|other| Some((other, value_at(&other.table, keys)?)));
+            let Some((other, former)) = other else { return };
+            let Some((key, section)) = keys.split_last() else { return };
+            if former == value || adds_up(keys, value) {
+                return;
+            }
+            told.push(format!(
+                "[{}] {key} is set twice: {} is used, not {}",
+                section.join("."),
+                place(layer, keys),
+                place(other, keys)
+            ));
+        });
+    }
+    told
+}
+
+fn each_value<'k>(
+    table: &'k Table,
+    path: &mut Vec<&'k str>,
+    tell: &mut impl FnMut(&[&str], &Value),
+) {
+    for (key, value) in table {
+        path.push(key);
+        match value {
+            Value::Table(inner) => each_value(inner, path, tell),
+            value => tell(path, value),
+        }
+        path.pop();
+    }
+}
+
+fn value_at<'t>(table: &'t Table, keys: &[&str]) -> Option<&'t Value> {
+    let (last, sections) = keys.split_last()?;
+    let section = sections.iter().try_fold(table, |table, key| table.get(*key)?.as_table())?;
+    section.get(*last)
 }
 
 /// Whether a list at this place adds up: every list of `[agent]`, and whom a jail never bans. A file

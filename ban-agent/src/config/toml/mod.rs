@@ -49,7 +49,7 @@ pub struct Service {
     pub kind: String,
     /// Its name: `sshd`.
     pub name: String,
-    /// Its jails, as if each were on.
+    /// Its jails, as if each were on; `raw_log`: its log is raw, and the operator has to say so.
     pub jails: Vec<jail::Spec>,
     /// Its jails that need a `logpath` first.
     pub unplaced: Vec<String>,
@@ -63,7 +63,12 @@ pub fn catalogue() -> Result<Vec<Service>, Error> {
     let mut layers = layer::shipped()?;
     let names: Vec<Vec<String>> = layers.iter().map(layer::Layer::jails).collect();
     layers.push(layer::naming(names.iter().flatten())?);
-    let (config, _) = resolve::resolve(&mut layers)?;
+    let (mut config, _) = resolve::resolve(&mut layers)?;
+    for jail in &mut config.jails {
+        let filter = &*jail.rules.filter.name;
+        let raw = layers.iter().any(|layer| layer.says_raw(filter));
+        jail.raw_log = evidence::raw(jail, raw).is_some();
+    }
     let of = |jail: &String| config.jails.iter().find(|spec| *spec.rules.name == **jail);
     let service = |((path, _), names): (&(&str, &str), Vec<String>)| {
         let (kind, file) = path.split_once('/').unwrap_or(("", path));

@@ -94,6 +94,8 @@ pub(super) struct Filter {
     pub(super) maxlines: Option<usize>,
     pub(super) logtimezone: Option<String>,
     pub(super) usedns: Option<bool>,
+    /// Its service writes what clients sent as it came: a log of it is no evidence.
+    pub(super) raw: Option<bool>,
     pub(super) format: Option<Format>,
     pub(super) address: Option<OneOrMany>,
     pub(super) time: Option<OneOrMany>,
@@ -223,6 +225,7 @@ pub(super) struct Jail {
     pub(super) journalmatch: Option<OneOrMany>,
     pub(super) syslog: Option<String>,
     pub(super) bans: Option<bool>,
+    pub(super) raw_log: Option<bool>,
     pub(super) ban: Option<bool>,
     pub(super) maxretry: Option<Positive>,
     pub(super) distinct: Option<BTreeMap<String, Positive>>,

@@ -51,6 +51,13 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         layer::invalid(layers, &[], error.message().into(), None)
     })?;
 
+    if raw.defaults.raw_log.is_some() {
+        let message = "raw_log is the word of a jail: for all of them at once nobody can tell";
+        let hint = "set raw_log = true in each [jails.NAME] whose log you trust";
+        let keys = ["defaults", "raw_log"];
+        return Err(layer::invalid(layers, &keys, message.into(), Some(hint.into())));
+    }
+
     let mut files: Vec<_> =
         layers.iter().filter(|layer| !layer.builtin).map(|layer| layer.path.clone()).collect();
     let mut filters = BTreeMap::new();
@@ -84,7 +91,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         jails: Vec::new(),
         filters,
         disabled: Vec::new(),
-        warnings: Vec::new(),
+        warnings: layer::replaced(layers),
         refused: Vec::new(),
         files,
     };
@@ -98,7 +105,8 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
                 let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
                 // without its mail a jail still bans
                 jail.actions = action::of_jail(layers, &raw.actions, name, actions, &mut faults);
-                config.warnings.extend(evidence::remark(&jail, false));
+                let raw = evidence::raw(&jail, is_raw(raw.filters.get(&jail.rules.filter.name)));
+                config.warnings.extend(evidence::remark(&jail, raw, false));
                 config.jails.push(jail);
             }
             Err(error) => faults.push(Fault { kind: "jails", name: name.clone(), error }),
@@ -197,7 +205,10 @@ fn adopt(
             config.warnings.push(format!("jail {name}: ours is used, not the one in {folder}"));
         } else {
             config.disabled.retain(|name| **name != *jail.rules.name);
-            config.warnings.extend(evidence::remark(&jail, true));
+            let raw = evidence::raw_of_fail2bans(&jail);
+            // to refuse what has banned so far would take protection away
+            jail.raw_log = raw.is_some();
+            config.warnings.extend(evidence::remark(&jail, raw, true));
             config.jails.push(jail);
         }
     }
@@ -416,7 +427,8 @@ fn jail(
         layer::invalid(layers, &["jails", name, "filter"], message, nearest)
     })?);
     let ignoreregex = list(get!(ignoreregex));
-    if !ignoreregex.is_empty() {
+    // bans are no lines: a default is about other jails, and one of its own is refused below
+    if !ignoreregex.is_empty() && get!(bans) != Some(&true) {
         Arc::make_mut(&mut filter).ignoreregex.extend(ignoreregex);
     }
     let (ignoreip, lookup) = ignoreip(own, defaults);
@@ -482,8 +494,25 @@ fn jail(
             return Err(layer::invalid(layers, &["jails", name, key], message, Some(hint)));
         }
     }
-    let sources = sources(layers, name, own, defaults, raw.filters.get(filter_name))?;
-    Ok(jail::Spec { rules, sources, actions: Vec::new() })
+    let filter = raw.filters.get(filter_name);
+    let sources = sources(layers, name, own, defaults, filter)?;
+    let raw_log = own.raw_log == Some(true);
+    let jail = jail::Spec { rules, sources, raw_log, actions: Vec::new() };
+    match evidence::raw(&jail, is_raw(filter)) {
+        Some(evidence::Raw { what, better }) if !raw_log => {
+            let message = format!("jail '{name}': {what}");
+            let hint = format!(
+                "{better}; or set raw_log = true in [jails.{name}] if you trust all who can reach it"
+            );
+            Err(layer::invalid(layers, &["jails", name], message, Some(hint)))
+        }
+        _ => Ok(jail),
+    }
+}
+
+/// Whether a filter says of itself that its service's log is no evidence.
+fn is_raw(filter: Option<&raw::Filter>) -> bool {
+    filter.is_some_and(|filter| filter.raw == Some(true))
 }
 
 /// The fields that a jail counts, and the key that names each.

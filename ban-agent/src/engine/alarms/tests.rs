@@ -130,7 +130,12 @@ impl Bench {
             filter::Spec { failregex: vec!["^<ADDR> knocks$".into()], ..filter::Spec::default() };
         let rules =
             jail::Rules { name: name.into(), filter: Arc::new(filter), ..jail::rules(1, 600) };
-        jail::Spec { rules, sources: paths.iter().map(file).collect(), actions: Vec::new() }
+        jail::Spec {
+            rules,
+            sources: paths.iter().map(file).collect(),
+            raw_log: false,
+            actions: Vec::new(),
+        }
     }
 
     fn run(&mut self, jails: &[jail::Spec]) {
