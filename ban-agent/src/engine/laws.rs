@@ -1,6 +1,6 @@
 //! Laws 1 to 3 where good parts meet: batches of messages over a few addresses, jails with ports of
-//! their own, networks that follow from their members, several unbans at once, allow lists, what must
-//! not be banned and networks of this host that come and go, a full table, kernel steps and resizes
+//! their own, networks that follow from their members, several unbans at once, parts of an unban of all with
+//! offences between them, allow lists, what must not be banned and networks of this host that come and go, a full table, kernel steps and resizes
 //! that fail anywhere, several interfaces. The whole core over the real bookkeeping of the maps; a
 //! plain list of claims says what each address has to meet, and the program has to say the same.
 //!
@@ -121,7 +121,9 @@ enum Word {
     /// What must not be banned, and networks of this host, from now on.
     Around(Vec<IpNet>, Vec<IpNet>),
     Unban(Vec<IpNet>, Option<usize>),
-    UnbanAll(Option<usize>),
+    /// All, or as a later part of letting go of all: those behind this place, after whatever came
+    /// between the parts.
+    UnbanAll(Option<usize>, Option<IpNet>),
 }
 
 #[derive(Clone, Debug)]
@@ -146,7 +148,10 @@ fn word(random: &mut Random) -> Word {
             let targets = (0..=random.below(5)).map(|_| prefix(random)).collect();
             Word::Unban(targets, (random.below(3) == 0).then(|| jail(random)))
         }
-        _ => Word::UnbanAll((random.below(2) == 0).then(|| jail(random))),
+        _ => {
+            let jail = (random.below(2) == 0).then(|| jail(random));
+            Word::UnbanAll(jail, (random.below(2) == 0).then(|| prefix(random)))
+        }
     }
 }
 
@@ -649,10 +654,15 @@ impl<K: Side> World<K> {
                     targets.contains(prefix) && holder.as_ref().is_none_or(|holder| of == holder)
                 });
             }
-            Word::UnbanAll(jail) => {
+            Word::UnbanAll(jail, after) => {
                 let holder = jail.map(named);
-                self.model.forgiven.push((None, holder.clone()));
-                self.model.lift(|(_, of, ..)| holder.as_ref().is_none_or(|holder| of == holder));
+                if after.is_none() {
+                    self.model.forgiven.push((None, holder.clone()));
+                }
+                self.model.lift(|(prefix, of, ..)| {
+                    after.is_none_or(|after| *prefix > after)
+                        && holder.as_ref().is_none_or(|holder| of == holder)
+                });
             }
         }
     }
@@ -700,11 +710,12 @@ impl<K: Side> World<K> {
             Word::Unban(targets, jail) => {
                 call(Request::Unban { targets: targets.clone(), all: false, jail: named(jail) })
             }
-            Word::UnbanAll(jail) => {
-                // as long as few are banned, one part is all of it
+            Word::UnbanAll(jail, after) => {
+                // as long as few are banned, one part is all that is left
                 let (reply, answer) = oneshot::channel();
                 self.releases.push(answer);
-                Command::Release(Release { jail: named(jail), after: None, reply, user: None })
+                let (jail, after) = (named(jail), *after);
+                Command::Release(Release { jail, after, reply, user: None })
             }
         }
     }
