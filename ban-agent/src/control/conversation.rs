@@ -17,7 +17,7 @@ use super::{
     Ban, Changes, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request,
     SCHEMA,
     limits::Rank,
-    parts::{Gathered, WINDOW, cut},
+    parts::{Gathered, TOLD, WINDOW, cut},
     watch,
 };
 use crate::{
@@ -42,7 +42,7 @@ const LIFE: Duration = Duration::from_secs(1);
 /// Bans that the core describes at once.
 const PAGE: usize = 256;
 /// Parts of a request that are on their way at once.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 /// Windows of a change that may wait for the disk at once.
 const BEHIND: usize = 2;
 
@@ -57,6 +57,8 @@ pub struct Call {
     pub user: Option<u32>,
     /// More of the same follows: the answer does not wait for the disk.
     pub more: bool,
+    /// So much of the same came before that no target of this is told of any more.
+    pub quiet: bool,
 }
 
 /// Everything that the socket's end asks the core.
@@ -132,6 +134,8 @@ pub struct Release {
     pub reply: oneshot::Sender<Result<Released, Refusal>>,
     /// Who asks: a user id.
     pub user: Option<u32>,
+    /// So many were let go before that of no more is told.
+    pub quiet: bool,
 }
 
 /// Whom one part let go.
@@ -258,7 +262,7 @@ impl Conversation {
 
     async fn call(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, reply, user: Some(self.user), more: false };
+        let call = Call { request, reply, user: Some(self.user), more: false, quiet: false };
         let reply = self.ask(stream, Asked::Call(call), answer).await?;
         Ok(reply.unwrap_or_else(Reply::Error))
     }
@@ -267,9 +271,11 @@ impl Conversation {
     /// one. The last part waits for the disk, and some do in between: what is not written yet is
     /// bounded. Where one is refused, the others are tried all the same, and that is the answer.
     async fn change(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
+        let verb = request.name();
         let mut parts = cut(request).peekable();
         let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
         let (mut gathered, mut refused, mut window) = (Gathered::default(), None, 0);
+        let mut given = 0;
         let mut take = |reply| match reply {
             Some(Reply::Done(Document::Changes(changes))) => gathered.add(changes),
             Some(Reply::Done(_)) => {}
@@ -282,7 +288,9 @@ impl Conversation {
             window += size;
             let more = parts.peek().is_some() && window < WINDOW;
             let (reply, answer) = oneshot::channel();
-            let call = Call { request, reply, user: Some(self.user), more };
+            let quiet = given >= TOLD;
+            given += size;
+            let call = Call { request, reply, user: Some(self.user), more, quiet };
             let sent = attended(stream, self.queue.send(Asked::Call(call))).await?;
             if sent.is_err() {
                 take(None);
@@ -304,17 +312,19 @@ impl Conversation {
         for answer in ahead.into_iter().chain(behind) {
             take(attended(stream, answer).await?.ok());
         }
+        tell_of_many(verb, given);
         Ok(refused.map_or_else(|| Reply::Done(Document::Changes(gathered.finish())), Reply::Error))
     }
 
     /// Has the core let go of everybody, in parts, and waits for the disk at the end.
     async fn release(&self, stream: &UnixStream, jail: Option<String>) -> io::Result<Reply> {
         let (mut gathered, mut after, mut window) = (Gathered::default(), None, 0);
-        let (mut refused, mut pulse) = (None, Pulse::new());
+        let (mut refused, mut pulse, mut given) = (None, Pulse::new(), 0);
         loop {
             pulse.beat(stream)?;
             let (reply, answer) = oneshot::channel();
-            let release = Release { jail: jail.clone(), after, reply, user: Some(self.user) };
+            let (jail, quiet) = (jail.clone(), given >= TOLD);
+            let release = Release { jail, after, reply, user: Some(self.user), quiet };
             let released = self.ask(stream, Asked::Release(release), answer).await?;
             let Released { changes, last, trouble } = match released.and_then(|released| released) {
                 Ok(released) => released,
@@ -322,6 +332,7 @@ impl Conversation {
             };
             refused = refused.or(trouble);
             window += changes.changes.len();
+            given += changes.changes.len();
             gathered.add(changes);
             after = last;
             if after.is_none() || window >= WINDOW {
@@ -334,6 +345,7 @@ impl Conversation {
                 }
             }
             if after.is_none() {
+                tell_of_many("unban", given);
                 let done = || Reply::Done(Document::Changes(gathered.finish()));
                 return Ok(refused.map_or_else(done, Reply::Error));
             }
@@ -553,6 +565,15 @@ async fn read(
     match timeout(patience, reader.read_until(b'\n', line)).await {
         Ok(read) => read.map(|_| true),
         Err(_) => Ok(false),
+    }
+}
+
+/// One line for the log, in place of those that were not written.
+fn tell_of_many(verb: &str, targets: usize) {
+    if targets > TOLD {
+        log::info!(
+            "{verb}: {targets} targets, of which the first {TOLD} or so are told one by one"
+        );
     }
 }
 

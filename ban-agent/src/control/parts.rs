@@ -12,6 +12,9 @@ pub(super) const PART: usize = 256;
 pub(super) const WINDOW: usize = 128 * PART;
 /// Changes of each kind that the answer shows one by one; of more, only the number is.
 pub(super) const SHOWN: u64 = 10_000;
+/// Targets of a request that are reported and put on record one by one; of more, only the claims are
+/// recorded and the number is told.
+pub(super) const TOLD: usize = 10_000;
 
 /// The parts of `request`, each with the number of its targets; itself, if it is short. In the order
 /// of the addresses, in which the store's pages and the ledger's lie beside each other.

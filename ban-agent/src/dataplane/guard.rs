@@ -82,6 +82,7 @@ impl Xdp {
     /// # Errors
     /// If the kernel does not answer, or all of it was detached by force ([`Error::Detached`]).
     pub fn look(&mut self) -> Result<Vec<String>, Error> {
+        self.maps.rest();
         self.must_be_wanted()?;
         self.guard.looks = self.guard.looks.wrapping_add(1);
         let mut changes = Vec::new();

@@ -311,12 +311,11 @@ impl<G: Backend> Maps<G> {
     pub(super) fn apply(&mut self, ops: &[Op], now: Now) -> Result<(), Error> {
         self.gate_v4.prepare(ops.len());
         self.gate_v6.prepare(ops.len());
-        let applied = self.apply_all(ops, now);
-        self.rest();
-        applied
+        self.apply_all(ops, now)
     }
 
-    fn rest(&mut self) {
+    /// Gives back what much work has taken: parts of it may follow each other for seconds.
+    pub(super) fn rest(&mut self) {
         self.gate_v4.rest();
         self.gate_v6.rest();
     }
@@ -609,7 +608,8 @@ fn last_of_each(ops: &[Op]) -> Vec<(IpNet, &Enforced)> {
         Op::Set(prefix, enforced) => Some((*prefix, enforced)),
         Op::Clear(_) => None,
     });
-    if ops.len() < 2 {
+    // as the parts of a list come
+    if ops.is_sorted_by(|a, b| a.prefix() < b.prefix()) {
         return sets.collect();
     }
     let mut at = HashMap::with_capacity(ops.len());

@@ -40,7 +40,9 @@ impl Bench {
         let machine = Arc::new(Mutex::new(Double::new(1, max_bans, folder.path().to_owned())));
         let card = Box::new(Wire::to(&machine));
         let now = Now::read();
-        let agent = Agent::new(config, path, card, Trial::Over, Bus::default(), now);
+        let mut agent = Agent::new(config, path, card, Trial::Over, Bus::default(), now);
+        // part by part
+        agent.core.holds.slice = Duration::ZERO;
         Bench { folder, agent, machine }
     }
 
@@ -67,14 +69,14 @@ impl Bench {
             reason: None,
             force: false,
         };
-        let call = Call { request, reply, user: None, more: false };
+        let call = Call { request, reply, user: None, more: false, quiet: false };
         self.agent.core.handle(std::iter::once(Command::Call(call)));
         answer
     }
 
     fn release(&mut self, after: Option<IpNet>) -> Result<Released, Refusal> {
         let (reply, mut answer) = oneshot::channel();
-        let release = Release { jail: None, after, reply, user: None };
+        let release = Release { jail: None, after, reply, user: None, quiet: false };
         self.agent.core.handle(std::iter::once(Command::Release(release)));
         answer.try_recv().unwrap()
     }
@@ -200,7 +202,7 @@ async fn a_part_is_answered_before_the_disk_has_it_and_the_last_one_after() {
     let mut bench = Bench::new(64);
     let (reply, mut answer) = oneshot::channel();
     let request = Request::Unban { targets: vec![host(1)], all: false, jail: None };
-    let call = Call { request, reply, user: None, more: true };
+    let call = Call { request, reply, user: None, more: true, quiet: false };
     bench.agent.core.handle(std::iter::once(Command::Call(call)));
     assert!(matches!(answer.try_recv(), Ok(Reply::Done(_))));
     let mut last = bench.ban(&[2], None, 60);

@@ -331,6 +331,7 @@ impl World {
                 reply,
                 user: None,
                 more: false,
+                quiet: false,
             })));
             Some(answer)
         };
@@ -369,7 +370,7 @@ impl World {
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),
             Step::UnbanAll => {
                 let (reply, answer) = oneshot::channel();
-                let release = Release { jail: None, after: None, reply, user: None };
+                let release = Release { jail: None, after: None, reply, user: None, quiet: false };
                 core.handle(std::iter::once(Command::Release(release)));
                 drop(answer);
                 call(core, unban(Vec::new(), false))

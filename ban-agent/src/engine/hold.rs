@@ -8,11 +8,33 @@ use crate::{control::Hold, metrics::Histogram};
 /// What holds the core for longer than this is logged.
 const LONG: Duration = Duration::from_millis(20);
 
+/// What consists of parts goes on for so long, if nothing else is to be done.
+const SLICE: Duration = Duration::from_millis(1);
+
 /// Measures every hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Holds {
     histogram: Histogram,
+    /// As long as a [`Slice`] is; in tests each is one part.
+    pub(super) slice: Duration,
     longest: (Duration, &'static str),
+}
+
+impl Default for Holds {
+    fn default() -> Holds {
+        Holds { histogram: Histogram::default(), slice: SLICE, longest: Default::default() }
+    }
+}
+
+/// Time for parts of what is long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slice(Instant);
+
+impl Slice {
+    /// Whether somebody else has his turn.
+    pub(super) fn is_over(self) -> bool {
+        Instant::now() >= self.0
+    }
 }
 
 impl Holds {
@@ -28,6 +50,11 @@ impl Holds {
 }
 
 impl Engine {
+    /// Begins now.
+    pub(super) fn slice(&self) -> Slice {
+        Slice(Instant::now() + self.holds.slice)
+    }
+
     /// Does `work`, and notes how long it has taken.
     pub(super) fn held(&mut self, what: &'static str, work: impl FnOnce(&mut Engine)) {
         let begun = Instant::now();

@@ -673,7 +673,7 @@ impl<K: Side> World<K> {
         let mut call = |request| {
             let (reply, answer) = oneshot::channel();
             answers.push(answer);
-            Command::Call(Call { request, reply, user: None, more: false })
+            Command::Call(Call { request, reply, user: None, more: false, quiet: false })
         };
         let named = |jail: &Option<usize>| jail.map(|at| jails()[at].0.to_owned());
         match word {
@@ -715,7 +715,7 @@ impl<K: Side> World<K> {
                 let (reply, answer) = oneshot::channel();
                 self.releases.push(answer);
                 let (jail, after) = (named(jail), *after);
-                Command::Release(Release { jail, after, reply, user: None })
+                Command::Release(Release { jail, after, reply, user: None, quiet: false })
             }
         }
     }

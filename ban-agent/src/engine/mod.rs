@@ -153,6 +153,8 @@ pub(crate) struct Engine {
     flush: bool,
     /// It is answered before the disk has it.
     early: bool,
+    /// It is one of so many that nobody is told of it alone.
+    quiet: bool,
     /// What is wrong.
     alarms: Alarms,
     trouble: Arc<Notify>,
@@ -219,6 +221,7 @@ impl Engine {
             asker: None,
             flush: false,
             early: false,
+            quiet: false,
             alarms: Alarms::new(disk),
             trouble,
             unban_marks: UnbanMarks::default(),
@@ -325,7 +328,14 @@ impl Engine {
                     self.one_chore();
                 }
                 Some(asked) = requests.recv() => {
+                    let slice = self.slice();
                     self.request(asked);
+                    // further parts, until an offence waits
+                    while messages.is_empty() && !slice.is_over()
+                        && let Ok(asked) = requests.try_recv()
+                    {
+                        self.request(asked);
+                    }
                     self.one_chore();
                 }
                 Some(asked) = questions.recv() => {
@@ -480,7 +490,13 @@ impl Engine {
     /// One part of what is to be done for all bans, if anything is.
     fn one_chore(&mut self) {
         if self.has_chores() {
-            self.held("chores", |engine| engine.chore(Now::read()));
+            self.held("chores", |engine| {
+                let slice = engine.slice();
+                engine.chore(Now::read());
+                while engine.has_chores() && !slice.is_over() {
+                    engine.chore(Now::read());
+                }
+            });
         }
     }
 
@@ -529,15 +545,21 @@ impl Engine {
     ) -> bool {
         self.narrow(&mut plan, now);
         let flush = std::mem::take(&mut self.flush);
+        if !plan.ended.is_empty() {
+            self.store.release_all(plan.ended.iter().map(|ended| &ended.claim));
+        }
         for ended in &plan.ended {
-            self.store.release(&ended.claim);
-            self.reasons.remove(&(ended.claim.prefix, ended.claim.holder.clone()));
+            if !self.reasons.is_empty() {
+                self.reasons.remove(&(ended.claim.prefix, ended.claim.holder.clone()));
+            }
             if ended.cause == Cause::Evicted {
                 let prefix = ended.claim.prefix;
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
             self.tell_unbanned(&ended.claim, flush, now);
-            events.push(Event::of(Action::Unban(ended.cause), &ended.claim, now));
+            if !(self.quiet && ended.cause == Cause::Released) {
+                events.push(Event::of(Action::Unban(ended.cause), &ended.claim, now));
+            }
         }
         // what was banned by force, and must not be, is not dropped any more
         let forced = plan.ended.iter().any(|Ended { claim, .. }| {

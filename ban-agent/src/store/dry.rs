@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
-    Error,
+    Error, lists,
     schema::{Database, is_corrupt},
 };
 
@@ -64,8 +64,12 @@ pub fn separate(path: &Path, dry: bool) -> Result<bool, Error> {
 fn change(db: &Connection, dry: bool) -> rusqlite::Result<bool> {
     let was = db.query_row(KNOWN, [], |_| Ok(())).optional()?.is_some();
     match (was, dry) {
-        (false, true) => db.execute_batch(REMEMBER)?,
+        (false, true) => {
+            unfold(db)?;
+            db.execute_batch(REMEMBER)?;
+        }
         (true, false) => {
+            unfold(db)?;
             let count = |db: &Connection| {
                 db.query_row("SELECT count(*) FROM claims", [], |row| row.get::<_, i64>(0))
             };
@@ -77,6 +81,13 @@ fn change(db: &Connection, dry: bool) -> rusqlite::Result<bool> {
         _ => {}
     }
     Ok(was)
+}
+
+/// What is compared by row has one.
+fn unfold(db: &Connection) -> rusqlite::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    lists::unfold(&transaction)?;
+    transaction.commit()
 }
 
 #[cfg(test)]
@@ -138,6 +149,37 @@ mod tests {
         // by the wall clock, in milliseconds
         assert!(left[0].1.abs_diff(hour) <= 1, "{left:?}, not {hour}");
         assert!(!separate(&path, false).unwrap(), "once");
+    }
+
+    #[test]
+    fn a_list_of_a_dry_run_does_not_become_real() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.sqlite");
+        let now = Now::read();
+        let list = |net: &str| -> Vec<Claim> {
+            (0..200).map(|host| claim(&format!("{net}.{host}/32"), u64::MAX)).collect()
+        };
+        let record = |claims: &[Claim], gone: &[Claim]| {
+            let mut store = Store::open(&path).unwrap();
+            store.claims(&mut claims.to_vec(), now);
+            store.release_all(gone.iter());
+            store.close();
+        };
+        let prefixes = |claims: &[Claim]| {
+            let mut prefixes: Vec<String> =
+                claims.iter().map(|claim| claim.prefix.to_string()).collect();
+            prefixes.sort();
+            prefixes
+        };
+        let left = || loaded(&path, now).into_iter().map(|(prefix, _)| prefix).collect::<Vec<_>>();
+        let (real, lifted, dry) = (list("192.0.2"), list("198.51.100"), list("203.0.113"));
+        record(&[real.clone(), lifted.clone()].concat(), &[]);
+        assert_eq!(left().len(), 400);
+        separate(&path, true).unwrap();
+        record(&dry, &lifted);
+        assert_eq!(left(), prefixes(&[real.clone(), dry].concat()));
+        separate(&path, false).unwrap();
+        assert_eq!(left(), prefixes(&real));
     }
 
     /// A ban that nobody was meant to enforce makes no later one longer.

@@ -7,6 +7,7 @@
 
 mod dry;
 pub mod import;
+mod lists;
 mod pending;
 mod positions;
 mod read;
@@ -410,6 +411,19 @@ impl Store {
         });
     }
 
+    /// Records claims, and nothing else of them: neither evidence nor history.
+    pub fn claims(&mut self, claims: &mut Vec<Claim>, now: Now) {
+        if claims.is_empty() {
+            return;
+        }
+        self.record(|pending| {
+            for claim in claims.drain(..) {
+                let span = Span::of(&claim, now);
+                pending.claim(Key::from(claim), Some(span));
+            }
+        });
+    }
+
     /// Records the operator's claim, and why.
     pub fn manual(&mut self, claim: &Claim, reason: Option<&str>, now: Now) {
         self.remember(claim, 1, now.wall);
@@ -451,6 +465,11 @@ impl Store {
     pub fn release(&mut self, claim: &Claim) {
         let key = Key::of(claim);
         self.record(|pending| pending.claim(key, None));
+    }
+
+    /// The same of many.
+    pub fn release_all<'c>(&mut self, claims: impl Iterator<Item = &'c Claim>) {
+        self.record(|pending| claims.for_each(|claim| pending.claim(Key::of(claim), None)));
     }
 
     /// How far each source was read and handled.

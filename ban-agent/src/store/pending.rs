@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Counted, Past, Unbanned, read,
+    Counted, Past, Unbanned, lists, read,
     row::{Key, Span, holder_text, ports_text},
 };
 use crate::{ledger::Holder, net::IpNet, source::Position};
@@ -256,6 +256,11 @@ impl Pending {
             && !self.whole
     }
 
+    /// Whether somebody waits for it to be written.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.barriers.is_empty() || !self.asks.is_empty() || self.whole
+    }
+
     #[cfg(test)]
     pub(super) fn set_max_claims(&mut self, most: usize) {
         self.max_claims = most;
@@ -336,7 +341,8 @@ impl Pending {
             let _ = past.set(read::evidence(&transaction, *prefix)?);
         }
         if self.whole {
-            transaction.execute_batch("DELETE FROM claims; DELETE FROM positions;")?;
+            transaction
+                .execute_batch("DELETE FROM claims; DELETE FROM lists; DELETE FROM positions;")?;
         }
         self.write_claims(&transaction, boot, each)?;
         self.write_history(&transaction, each)?;
@@ -365,9 +371,13 @@ impl Pending {
         let mut remove = db.prepare_cached(
             "DELETE FROM claims WHERE prefix = ?1 AND holder = ?2 AND ports = ?3",
         )?;
-        let mut claims: Vec<_> = self
-            .claims
-            .iter()
+        let (by_hand, mut others): (Vec<_>, Vec<_>) =
+            self.claims.iter().partition(|(key, _)| lists::may_hold(key));
+        if !by_hand.is_empty() {
+            others.extend(lists::write(db, by_hand, boot, each)?);
+        }
+        let mut claims: Vec<_> = others
+            .into_iter()
             .map(|(Key { prefix, holder, ports, derived }, span)| {
                 (prefix.to_string(), holder_text(holder), ports_text(ports, *derived), span)
             })

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::{
-    Counts, Evidence, UnbanMarks,
+    Counts, Evidence, UnbanMarks, lists,
     row::{Key, Span, holder_of, holder_text, key_of},
     schema::boot_id,
 };
@@ -26,6 +26,10 @@ pub(super) fn claims(
     mut each: impl FnMut(Claim),
 ) -> rusqlite::Result<u64> {
     let this_boot = this_boot(db)?;
+    lists::read(db, |prefix, span, boot| {
+        let Key { prefix, holder, ports, derived } = lists::key(prefix);
+        each(Claim { prefix, holder, until: span.end(boot == this_boot, now), ports, derived });
+    })?;
     let mut statement =
         db.prepare("SELECT prefix, holder, ports, since, until, boot_until, boot FROM claims")?;
     let mut rows = statement.query([])?;

@@ -30,8 +30,16 @@ pub(super) struct Span {
 
 impl Key {
     pub(super) fn of(claim: &Claim) -> Key {
-        let Claim { prefix, holder, ports, derived, .. } = claim.canonical();
-        Key { prefix, holder, ports, derived }
+        Key::from(claim.clone())
+    }
+}
+
+impl From<Claim> for Key {
+    fn from(claim: Claim) -> Key {
+        let Claim { prefix, holder, mut ports, derived, .. } = claim;
+        ports.sort_unstable();
+        ports.dedup();
+        Key { prefix: prefix.trunc(), holder, ports, derived }
     }
 }
 

@@ -21,7 +21,7 @@ const WAL_LIMIT: i64 = 16 << 20;
 /// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
 /// released: add another. Each makes or changes a table: a number that the tables do not bear out
 /// is taken for damage.
-const MIGRATIONS: &[&str] = &[FIRST, COUNTS, GROUNDS];
+const MIGRATIONS: &[&str] = &[FIRST, COUNTS, GROUNDS, LISTS];
 
 const FIRST: &str = "
     CREATE TABLE boots (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE);
@@ -69,6 +69,16 @@ const GROUNDS: &str = "
     -- failure as the attacker wrote them: a JSON object.
     ALTER TABLE evidence ADD COLUMN bantime INTEGER;
     ALTER TABLE evidence ADD COLUMN fields TEXT NOT NULL DEFAULT '{}';
+";
+
+const LISTS: &str = "
+    -- Claims by hand, on all ports, that were made together and end together: as in `claims`, where
+    -- none of them is. prefixes: in order from first to last, packed (store/lists.rs).
+    CREATE TABLE lists (
+        id INTEGER PRIMARY KEY, first TEXT NOT NULL, last TEXT NOT NULL,
+        since INTEGER NOT NULL, until INTEGER, boot INTEGER NOT NULL, boot_until INTEGER,
+        prefixes BLOB NOT NULL
+    );
 ";
 
 /// An open database that is ours and up to date.

@@ -25,6 +25,8 @@ use crate::clock::Now;
 
 /// How long a failed commit waits for its next try, and how long positions may wait alone.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long changes gather that nobody waits for: many of them cost little more than one.
+const GATHER: Duration = Duration::from_millis(50);
 /// How often what is old is removed, if anything is written at all.
 const PURGE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -41,6 +43,8 @@ struct Inbox {
     pending: Pending,
     /// When the oldest pending position came.
     lazy: Option<Instant>,
+    /// When the oldest pending change came that is no position.
+    eager: Option<Instant>,
     /// While degraded: when to try again.
     retry: Option<Instant>,
     /// The reader found the file corrupt.
@@ -65,12 +69,18 @@ impl Queue {
     /// Records something; says whether too much waits, so that all claims have to be given again.
     pub(super) fn record(&self, change: impl FnOnce(&mut Pending)) -> bool {
         let mut inbox = self.lock();
-        let before = inbox.pending.is_overflowed();
+        let (before, was_awaited) = (inbox.pending.is_overflowed(), inbox.pending.is_awaited());
         change(&mut inbox.pending);
-        if !(inbox.pending.is_lazy() || inbox.pending.is_empty()) {
-            self.wake.notify_one();
-        } else if inbox.lazy.is_none() && !inbox.pending.is_empty() {
-            inbox.lazy = Some(Instant::now());
+        let is_eager = !inbox.pending.is_lazy();
+        let first = (is_eager && inbox.eager.is_none())
+            || (inbox.lazy.is_none() && !inbox.pending.is_empty());
+        if first {
+            let now = Instant::now();
+            inbox.lazy.get_or_insert(now);
+            inbox.eager = inbox.eager.or(is_eager.then_some(now));
+        }
+        // to wake somebody is a system call: once for all that gathers
+        if first || (inbox.pending.is_awaited() && !was_awaited) {
             self.wake.notify_one();
         }
         inbox.pending.is_overflowed() && !before
@@ -123,7 +133,7 @@ impl Queue {
             inbox = match inbox.due(now) {
                 None => self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
                 Some(due) if due <= now => {
-                    inbox.lazy = None;
+                    (inbox.lazy, inbox.eager) = (None, None);
                     return Some(Work::Commit(Box::new(inbox.pending.take())));
                 }
                 Some(due) => {
@@ -167,10 +177,11 @@ impl Inbox {
     fn due(&self, now: Instant) -> Option<Instant> {
         if self.retry.is_some() {
             self.retry
-        } else if !self.pending.is_lazy() {
+        } else if self.pending.is_awaited() {
             Some(now)
         } else {
-            self.lazy.map(|since| since + PATIENCE)
+            let eager = self.eager.map(|since| since + GATHER);
+            eager.or(self.lazy.map(|since| since + PATIENCE))
         }
     }
 }
@@ -437,7 +448,8 @@ pub(super) fn set_aside(path: &Path) -> Result<(), Error> {
 /// their pages back to the file system.
 fn purge(db: &Connection, before: i64) -> rusqlite::Result<()> {
     let unclaimed = "NOT EXISTS (SELECT 1 FROM claims c
-         WHERE c.prefix = old.prefix AND c.holder = old.holder)";
+         WHERE c.prefix = old.prefix AND c.holder = old.holder)
+         AND NOT (old.holder = 'manual' AND EXISTS (SELECT 1 FROM lists))";
     db.execute(&format!("DELETE FROM history AS old WHERE last < ?1 AND {unclaimed}"), [before])?;
     db.execute(&format!("DELETE FROM evidence AS old WHERE at < ?1 AND {unclaimed}"), [before])?;
     db.execute("DELETE FROM counts WHERE last < ?1", [before])?;

@@ -30,8 +30,15 @@ impl Engine {
             (None, jail) => self.bantime(jail, now),
         };
         let reason: Option<Arc<str>> = terms.reason.as_deref().map(Into::into);
-        let (mut plan, mut events, mut changes) = (Plan::default(), Vec::new(), Vec::new());
+        let (mut plan, mut events) = (Plan::default(), Vec::new());
+        let mut changes = Vec::with_capacity(targets.len());
+        // a reason is kept, of however many
+        let (quiet, mut claims) = (self.quiet && reason.is_none(), Vec::new());
         for prefix in targets {
+            if !plan.ended.is_empty() {
+                // what has to make room for another is recorded before it is let go
+                self.store.claims(&mut claims, now);
+            }
             self.end_before(*prefix, &mut plan, &mut events, now);
             if !terms.force && is_wide(*prefix) {
                 changes.push(too_wide(*prefix));
@@ -45,23 +52,31 @@ impl Engine {
                 derived: false,
             };
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
-            if let Some(action) = Action::of(&change) {
+            let action = Action::of(&change);
+            if let Some(action) = action {
                 self.tell_banned(&claim, &change, None, now);
                 self.count_ban(&claim, &change, now);
-                if change == Change::Extended && reason.is_none() {
-                    // what was said of it still holds
-                    self.store.claim(&claim, None, now);
-                } else {
-                    self.store.manual(&claim, reason.as_deref(), now);
+                if !quiet {
+                    if change == Change::Extended && reason.is_none() {
+                        // what was said of it still holds
+                        self.store.claim(&claim, None, now);
+                    } else {
+                        self.store.manual(&claim, reason.as_deref(), now);
+                    }
+                    let mut event = Event::of(action, &claim, now);
+                    if let What::Ban(ban) = &mut event.what {
+                        ban.reason = self.reason(&claim, reason.as_ref());
+                    }
+                    events.push(event);
                 }
-                let mut event = Event::of(action, &claim, now);
-                if let What::Ban(ban) = &mut event.what {
-                    ban.reason = self.reason(&claim, reason.as_ref());
-                }
-                events.push(event);
             }
+            let banned = action.is_some();
             changes.push(self.changed(&claim, &change, now));
+            if quiet && banned {
+                claims.push(claim);
+            }
         }
+        self.store.claims(&mut claims, now);
         if terms.force {
             self.allow();
         }
@@ -92,7 +107,10 @@ impl Engine {
             }
             Change::Refused(refusal) => (Outcome::Refused, Some(refusal.to_string())),
         };
-        let until = self.ledger.get(claim.prefix).and_then(|ban| now.wall_of(ban.until()));
+        let until = match change {
+            Change::New => now.wall_of(claim.until),
+            _ => self.ledger.get(claim.prefix).and_then(|ban| now.wall_of(ban.until())),
+        };
         control::Change { prefix: claim.prefix, result, until, reason }
     }
 

@@ -12,7 +12,14 @@ use crate::{
 impl Engine {
     /// One part of the comparison; it changes nothing but what is known of drift, at its end.
     pub(in crate::engine) fn compare_maps(&mut self, round: Round) -> Result<Round, Refusal> {
-        self.compare_some(round).map_err(|error| Refusal {
+        let (slice, mut compared) = (self.slice(), self.compare_some(round));
+        while let Ok(round) = compared
+            && round.stage.is_some()
+            && !slice.is_over()
+        {
+            compared = self.compare_some(round);
+        }
+        compared.map_err(|error| Refusal {
             code: 2,
             message: format!("cannot read the maps: {error:#}"),
             hint: None,

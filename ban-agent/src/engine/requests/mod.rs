@@ -30,10 +30,10 @@ const NEAR: usize = 3;
 impl Engine {
     /// Answers one request; changes are answered once the store has them.
     pub(in crate::engine) fn answer(&mut self, call: Call, now: Now) {
-        let Call { request, reply, user, more } = call;
-        (self.asker, self.early) = (user, more);
+        let Call { request, reply, user, more, quiet } = call;
+        (self.asker, self.early, self.quiet) = (user, more, quiet);
         self.reply(request, reply, now);
-        (self.asker, self.early) = (None, false);
+        (self.asker, self.early, self.quiet) = (None, false, false);
     }
 
     fn reply(&mut self, request: Request, reply: oneshot::Sender<Reply>, now: Now) {

@@ -35,7 +35,7 @@ impl Engine {
 
     /// One part of letting go of everybody.
     pub(in crate::engine) fn release(&mut self, release: Release, now: Now) {
-        let Release { jail, after, reply, user } = release;
+        let Release { jail, mut after, reply, user, quiet } = release;
         if let Some(jail) = &jail
             && let Err(refusal) = self.known_holder(jail)
         {
@@ -47,15 +47,24 @@ impl Engine {
             self.mark_unban(vec![None], holder.as_ref(), now);
             self.actions.begin_flush();
         }
-        let mut plan = Plan::default();
-        (self.asker, self.flush) = (user, true);
-        let last = self.ledger.release_some(holder.as_ref(), after, PART, &mut plan);
-        self.narrow(&mut plan, now);
-        let mut prefixes: Vec<IpNet> = plan.ended.iter().map(|ended| ended.claim.prefix).collect();
-        prefixes.dedup();
-        let changes = prefixes.iter().map(|prefix| self.released(*prefix, 1, now)).collect();
-        let stuck = self.commit(plan, Vec::new(), None, now);
-        self.asker = None;
+        (self.asker, self.quiet) = (user, quiet);
+        let (slice, mut changes, mut stuck) = (self.slice(), Vec::new(), false);
+        let last = loop {
+            let mut plan = Plan::default();
+            let last = self.ledger.release_some(holder.as_ref(), after, PART, &mut plan);
+            self.narrow(&mut plan, now);
+            let mut prefixes: Vec<IpNet> =
+                plan.ended.iter().map(|ended| ended.claim.prefix).collect();
+            prefixes.dedup();
+            changes.extend(prefixes.iter().map(|prefix| self.released(*prefix, 1, now)));
+            self.flush = true;
+            stuck |= self.commit(plan, Vec::new(), None, now);
+            if last.is_none() || slice.is_over() {
+                break last;
+            }
+            after = last;
+        };
+        (self.asker, self.quiet) = (None, false);
         if last.is_none() {
             self.actions.end_flush();
         }
