@@ -24,6 +24,8 @@ const FILES: Duration = Duration::from_secs(10);
 const NAMES: u32 = 30;
 /// How long a name server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may at a start, for all names: lines wait for it.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// `None` before the first look.
 pub(crate) type Nets = Option<Arc<[IpNet]>>;
@@ -59,10 +61,12 @@ pub(crate) fn start(
     };
     tokio::spawn(async move {
         let mut tick = time::interval(FILES);
+        let mut late = false;
         for round in 0_u32.. {
             tokio::select! {
-                _ = tick.tick() => {}
+                _ = tick.tick(), if !late => {}
                 () = sender.closed() => return,
+                () = std::future::ready(()), if late => {}
             }
             // a list may lie on a file system that does not answer
             let looking = tokio::task::spawn_blocking(move || {
@@ -71,7 +75,10 @@ pub(crate) fn start(
             });
             let Ok((back, changed)) = looking.await else { return };
             keeper = back;
-            keeper.look_up_names(changed || round % NAMES == 0).await;
+            let looking = keeper.look_up_names(changed || round % NAMES == 0);
+            let patience = if round == 0 { FIRST } else { Duration::MAX };
+            // who is not known by then comes in the next round, which begins at once
+            late = time::timeout(patience, looking).await.is_err();
             let nets: Nets = Some(keeper.nets().into());
             sender.send_if_modified(|current| {
                 let differ = *current != nets;
@@ -123,13 +130,13 @@ impl Keeper {
         changed
     }
 
-    /// All names, or those alone that could not be looked up the last time.
+    /// All names, or those alone that are not known, or could not be looked up the last time.
     async fn look_up_names(&mut self, all: bool) {
         let named = self.files.values().flat_map(|content| content.names.clone());
         let names: BTreeSet<String> = self.lookup.names.iter().cloned().chain(named).collect();
         self.names.retain(|name, _| names.contains(name));
         for name in names {
-            if !all && !self.troubles.contains_key(&name) {
+            if !all && self.names.contains_key(&name) && !self.troubles.contains_key(&name) {
                 continue;
             }
             let answer = lookup_host((name.as_str(), 0));

@@ -31,8 +31,9 @@ use crate::{
     store::{Counted, Unbanned},
 };
 
-/// How long the first line waits until names of `ignoreip` are looked up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first line waits until names of `ignoreip` are looked up: a little longer than those who
+/// look take for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often those who went quiet are forgotten.
 const IDLE: Duration = Duration::from_secs(60);
@@ -528,6 +529,20 @@ mod tests {
         assert_eq!(bench.offences(), 1, "the one who was not let go");
         worker.handle(bench.lines(1, 1, later)).await;
         assert_eq!(bench.offences(), 1, "three after it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_server_that_hangs_holds_no_start_up() {
+        let (mut worker, mut bench) = Bench::new();
+        let (_looking, ignored) = watch::channel(None);
+        worker.ignored = Some(ignored);
+        let (deliveries, receiver) = mpsc::channel(1);
+        let (_stop, stopped) = oneshot::channel();
+        deliveries.send(bench.lines(1, 3, Instant::now())).await.unwrap();
+        let begun = time::Instant::now();
+        tokio::spawn(worker.run([receiver, mpsc::channel(1).1], stopped, None));
+        assert!(bench.core.recv().await.is_some());
+        assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
