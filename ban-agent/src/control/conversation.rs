@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Ban, Changes, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request,
+    Changes, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request,
     SCHEMA,
     limits::Rank,
     parts::{Gathered, TOLD, WINDOW, cut},
@@ -539,7 +539,7 @@ impl Conversation {
                 if !std::mem::take(&mut first) {
                     text.push(b',');
                 }
-                serde_json::to_writer(&mut text, &Ban::from(ban))?;
+                serde_json::to_writer(&mut text, &ban)?;
             }
             begun = true;
             write(&mut stream, &text).await?;

@@ -31,6 +31,7 @@ pub enum Request {
     /// Bans by hand.
     Ban {
         /// Whom.
+        #[serde(with = "words")]
         targets: Vec<IpNet>,
         /// How long; `None`: the jail's bantime, or for ever.
         duration: Option<Term>,
@@ -46,6 +47,7 @@ pub enum Request {
     /// Ends bans.
     Unban {
         /// Whom.
+        #[serde(with = "words")]
         targets: Vec<IpNet>,
         /// Everybody.
         all: bool,
@@ -124,5 +126,87 @@ impl Request {
                 | Request::Watch { .. }
                 | Request::Drift
         )
+    }
+}
+
+/// Prefixes as one text, a blank between them: of a million of them JSON would make a million values
+/// before the first is read. A list of texts is read as well.
+mod words {
+    use std::fmt::{self, Write as _};
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, SeqAccess, Visitor},
+    };
+
+    use crate::net::{IpNet, parse_prefix};
+
+    /// What the text of one takes, about.
+    const WORD: usize = 16;
+
+    pub(super) fn serialize<S: Serializer>(targets: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(targets.len() * WORD);
+        for target in targets {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            let host = target.prefix_len() == target.max_prefix_len();
+            // nothing fails that writes into a text
+            let _ = match host {
+                true => write!(text, "{}", target.addr()),
+                false => write!(text, "{target}"),
+            };
+        }
+        to.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        from.deserialize_any(Words)
+    }
+
+    struct Words;
+
+    impl<'de> Visitor<'de> for Words {
+        type Value = Vec<IpNet>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("prefixes with blanks between them, or a list of prefixes")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<IpNet>, E> {
+            let mut targets = Vec::with_capacity(text.len() / WORD);
+            for word in text.split_ascii_whitespace() {
+                targets.push(parse_prefix(word).map_err(E::custom)?);
+            }
+            Ok(targets)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<IpNet>, A::Error> {
+            let mut targets = Vec::new();
+            while let Some(target) = list.next_element()? {
+                targets.push(target);
+            }
+            Ok(targets)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_words_or_a_list() {
+        let targets = ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::1/128", "::/0"];
+        let targets = targets.map(|text| text.parse().unwrap()).to_vec();
+        let request = Request::Unban { targets, all: false, jail: None };
+        let text = serde_json::to_string(&request).unwrap();
+        assert!(text.contains("\"192.0.2.1 198.51.100.0/24 2001:db8::1 ::/0\""), "{text}");
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        let list = "[\"192.0.2.1/32\",\"198.51.100.0/24\",\"2001:db8::1/128\",\"::/0\"]";
+        let text = text.replace("\"192.0.2.1 198.51.100.0/24 2001:db8::1 ::/0\"", list);
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        let odd = text.replace("::/0", "example.org");
+        assert!(serde_json::from_str::<Request>(&odd).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! `list`: the live bans.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
 use crate::{
     alarm::Alarm,
@@ -57,16 +57,78 @@ pub struct Held {
     pub now: Now,
 }
 
+impl Held {
+    /// The last claim's end.
+    fn until(&self) -> Option<Timestamp> {
+        let until = self.claims.iter().map(|(claim, _)| claim.until).max();
+        self.now.wall_of(until.unwrap_or(Boot::NEVER))
+    }
+
+    /// Its ports, if no claim is on all traffic.
+    fn ports(&self) -> Ports {
+        let claims = || self.claims.iter().map(|(claim, _)| claim);
+        if claims().any(|claim| claim.ports.is_empty()) {
+            return Ports::new();
+        }
+        let mut ports: Ports = claims().flat_map(|claim| claim.ports.iter().copied()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
+/// As a [`Ban`]: there may be a million to write, and a document of each would cost more than its text.
+impl Serialize for Held {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Held { prefix, claims, hits, now } = self;
+        let mut ban = to.serialize_struct("Ban", 8)?;
+        ban.serialize_field("address", &prefix.addr())?;
+        ban.serialize_field("prefix", &prefix.prefix_len())?;
+        ban.serialize_field("family", &if matches!(prefix, IpNet::V4(_)) { 4 } else { 6 })?;
+        ban.serialize_field("holders", &Holders(claims, *now))?;
+        ban.serialize_field("until", &self.until())?;
+        ban.serialize_field("packets", &hits.packets)?;
+        ban.serialize_field("bytes", &hits.bytes)?;
+        ban.serialize_field("ports", &self.ports())?;
+        ban.end()
+    }
+}
+
+/// As [`Claim`]s.
+struct Holders<'h>(&'h [(ledger::Claim, u32)], Now);
+
+impl Serialize for Holders<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(|(claim, extended)| HeldClaim {
+            jail: Jail(&claim.holder),
+            until: self.1.wall_of(claim.until),
+            extended: *extended,
+        }))
+    }
+}
+
+/// As a [`Claim`].
+#[derive(Serialize)]
+struct HeldClaim<'h> {
+    jail: Jail<'h>,
+    until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "is_zero")]
+    extended: u32,
+}
+
+/// By its name.
+struct Jail<'h>(&'h ledger::Holder);
+
+impl Serialize for Jail<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self.0)
+    }
+}
+
 impl From<Held> for Ban {
     fn from(held: Held) -> Ban {
+        let (until, ports) = (held.until(), held.ports());
         let Held { prefix, claims, hits, now } = held;
-        let mut ports = Ports::new();
-        if claims.iter().all(|(claim, _)| !claim.ports.is_empty()) {
-            ports = claims.iter().flat_map(|(claim, _)| claim.ports.iter().copied()).collect();
-            ports.sort_unstable();
-            ports.dedup();
-        }
-        let until = claims.iter().map(|(claim, _)| claim.until).max().unwrap_or(Boot::NEVER);
         Ban {
             address: prefix.addr().to_string(),
             prefix: prefix.prefix_len(),
@@ -79,7 +141,7 @@ impl From<Held> for Ban {
                     extended,
                 })
                 .collect(),
-            until: now.wall_of(until),
+            until,
             packets: hits.packets,
             bytes: hits.bytes,
             ports,
@@ -102,4 +164,35 @@ pub struct Claim {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ledger::Holder, net::parse_ports};
+
+    #[test]
+    fn what_is_held_is_written_as_its_document() {
+        let now = Now::read();
+        let claim = |holder, until, ports: &str| {
+            let ports = if ports.is_empty() { Ports::new() } else { parse_ports(ports).unwrap() };
+            let prefix = "192.0.2.1/32".parse().unwrap();
+            ledger::Claim { prefix, holder, until, ports, derived: false }
+        };
+        let jail = || Holder::named("a \"b\"");
+        let soon = now.boot.plus(5000);
+        for (prefix, claims) in [
+            ("192.0.2.1/32", vec![(claim(Holder::Manual, Boot::NEVER, ""), 0)]),
+            ("2001:db8::/64", vec![(claim(jail(), soon, "tcp/22"), 3)]),
+            (
+                "198.51.100.0/24",
+                vec![(claim(jail(), soon, "tcp/22"), 0), (claim(Holder::Manual, soon, ""), 0)],
+            ),
+        ] {
+            let hits = Hits { packets: 7, bytes: 420 };
+            let held = Held { prefix: prefix.parse().unwrap(), claims, hits, now };
+            let text = serde_json::to_string(&held).unwrap();
+            assert_eq!(text, serde_json::to_string(&Ban::from(held)).unwrap());
+        }
+    }
 }
