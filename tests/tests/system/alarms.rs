@@ -11,7 +11,7 @@ use tests::{
     ordeal::trouble::SmallDisk,
     privilege,
     process::eventually,
-    stage::Stage,
+    stage::{DEVICE, Stage},
 };
 
 /// Names and subjects of the alarms that stand, as a document says.
@@ -404,4 +404,71 @@ fn prometheus_takes_the_rules() -> Result<()> {
     let said = run(Command::new("promtool").args(["check", "rules", rules]))?;
     ensure!(said.contains("SUCCESS"), "{said}");
     Ok(())
+}
+
+/// The configuration asks for another mode than the one that runs, and the kernel takes no ban.
+#[test]
+fn what_the_kernel_does_otherwise_is_said_until_it_does_as_asked() -> Result<()> {
+    if !privilege::ready("alarms of the kernel") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let mut agent = Agent::idle(&stage);
+    let set = |mode: &str, max_bans: u32| -> Result<()> {
+        let path = configure(&stage, "")?;
+        let agent = format!("[agent]\nmode = \"{mode}\"\n");
+        let text = fs::read_to_string(&path)?.replace("[agent]\n", &agent);
+        Ok(fs::write(&path, text.replace("4096", &max_bans.to_string()))?)
+    };
+    let reload = |agent: &Agent<'_>| agent.verb(&["reload"]);
+    set("generic", 4096)?;
+    agent.run()?;
+    await_alarms(&agent, &[])?;
+    set("native", 4096)?;
+    ensure!(reload(&agent)?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &[format!("interface_generic {DEVICE}")])?;
+    agent.terminate()?;
+    agent.run()?;
+    await_alarms(&agent, &[])?;
+
+    // somebody freezes the map: nobody can write there any more
+    let map = stage.pins().join("v1/ban_v4");
+    run(Command::new("bpftool").args(["map", "freeze", "pinned"]).arg(map))?;
+    let refused = agent.verb(&["ban", "203.0.113.1", "--for", "1h"])?;
+    await_alarms(&agent, &["kernel_steps_pending ".to_owned()])?;
+    ensure!(!refused.status.success(), "a ban that is not enforced was called one: {refused:?}");
+    // maps of another size are new ones
+    set("native", 8192)?;
+    ensure!(reload(&agent)?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &[])?;
+    ensure!(agent.banned()? == ["203.0.113.1"], "{:?}", agent.banned()?);
+    agent.terminate()
+}
+
+/// A jail whose log strangers can write into does not run, until the operator takes that.
+#[test]
+fn a_raw_log_is_refused_or_said() -> Result<()> {
+    if !privilege::ready("alarms of raw logs") {
+        return Ok(());
+    }
+    let stage = Stage::build()?;
+    let log = stage.write("gitea.log", "")?;
+    let jails = |raw: &str| {
+        format!("[jails.sshd]\nlogpath = {log:?}\n[jails.gitea]\nlogpath = {log:?}\n{raw}\n")
+    };
+    let mut agent = Agent::start(&stage, &jails(""))?;
+    await_alarms(&agent, &["part_refused jail gitea".to_owned()])?;
+    let checked = agent.verb(&["check"])?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    ensure!(checked.status.code() == Some(78), "{checked:?}");
+    ensure!(said.contains("jail 'gitea': ") && said.contains("hint: "), "{said}");
+    ensure!(said.contains("raw_log = true in [jails.gitea]"), "{said}");
+    configure(&stage, &jails("raw_log = true"))?;
+    ensure!(agent.verb(&["check"])?.status.success(), "it is accepted");
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &["raw_log gitea".to_owned()])?;
+    configure(&stage, &jails("enabled = false"))?;
+    ensure!(agent.verb(&["reload"])?.status.success(), "{}", agent.log());
+    await_alarms(&agent, &[])?;
+    agent.terminate()
 }
