@@ -77,7 +77,7 @@ fn document<'a>(config: &'a Config, protected: &'a [Group]) -> Document<'a> {
         schema: SCHEMA,
         files: config.files.iter().map(|path| path.display().to_string()).collect(),
         warnings: &config.warnings,
-        jails: config.jails.iter().map(describe).collect(),
+        jails: config.jails.iter().map(|jail| describe(jail)).collect(),
         disabled: &config.disabled,
         protected,
     }
@@ -152,7 +152,7 @@ fn human(config: &Config) -> String {
     for warning in &config.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
-    let rows: Vec<Vec<String>> = config.jails.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = config.jails.iter().map(|jail| row(jail)).collect();
     if !rows.is_empty() {
         let header = ["JAIL", "FILTER", "MAXRETRY", "FINDTIME", "BANTIME", "PORTS", "READS"];
         text.push_str(&output::table(&header, &rows));

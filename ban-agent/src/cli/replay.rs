@@ -42,7 +42,7 @@ pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
         chosen.iter().partition(|spec| counts_bans(spec));
     if !counting.is_empty() {
         // what such a jail counts are the bans of all the others
-        reading = config.jails.iter().filter(|spec| !counts_bans(spec)).collect();
+        reading = config.jails.iter().map(Arc::as_ref).filter(|spec| !counts_bans(spec)).collect();
     }
     let mut bans = Vec::new();
     let mut jails = reading.into_iter().map(Replayed::new).collect::<Result<Vec<_>, _>>()?;
@@ -72,14 +72,15 @@ fn counts_bans(spec: &Spec) -> bool {
 }
 
 /// The named jails; all of them, if none is named.
-fn chosen<'a>(jails: &'a [Spec], names: &[String]) -> Result<Vec<&'a Spec>, Failure> {
+fn chosen<'a>(jails: &'a [Arc<Spec>], names: &[String]) -> Result<Vec<&'a Spec>, Failure> {
     if names.is_empty() {
-        return Ok(jails.iter().collect());
+        return Ok(jails.iter().map(Arc::as_ref).collect());
     }
     names
         .iter()
         .map(|name| {
-            jails.iter().find(|jail| *jail.rules.name == **name).ok_or_else(|| {
+            let named = jails.iter().find(|jail| *jail.rules.name == **name);
+            named.map(Arc::as_ref).ok_or_else(|| {
                 let known: Vec<&str> = jails.iter().map(|jail| &*jail.rules.name).collect();
                 Failure::new(2, format!("there is no jail '{name}'"))
                     .hint(format!("enabled jails: {}", known.join(", ")))

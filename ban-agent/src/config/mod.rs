@@ -189,7 +189,7 @@ pub struct Config {
     /// Messages to people and programs elsewhere, by name.
     pub hooks: Vec<hook::Spec>,
     /// The jails that run, by name.
-    pub jails: Vec<jail::Spec>,
+    pub jails: Vec<Arc<jail::Spec>>,
     /// All filters, the shipped ones too.
     pub filters: BTreeMap<String, Arc<filter::Spec>>,
     /// Jails that are known and off.
@@ -292,7 +292,7 @@ impl Config {
         let of_jail =
             |jail: &jail::Spec| !jail.actions.is_empty() || jail.rules.ignorecommand.is_some();
         let of_hook = |hook: &hook::Spec| matches!(hook.target, hook::Target::Command(_));
-        self.jails.iter().any(of_jail) || self.hooks.iter().any(of_hook)
+        self.jails.iter().any(|jail| of_jail(jail)) || self.hooks.iter().any(of_hook)
     }
 }
 

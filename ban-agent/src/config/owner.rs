@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{jail, source};
@@ -17,7 +18,7 @@ const OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// Warns of each unix socket to which all users may write lines for jails to ban by.
-pub(super) fn of_sockets(jails: &[jail::Spec]) -> Vec<String> {
+pub(super) fn of_sockets(jails: &[Arc<jail::Spec>]) -> Vec<String> {
     let open = |source: &source::Spec| match source {
         source::Spec::Syslog { listen } => {
             let mode = listen.strip_prefix("unix://")?.split_once("?mode=")?.1;
@@ -36,7 +37,7 @@ pub(super) fn of_sockets(jails: &[jail::Spec]) -> Vec<String> {
         };
         sockets.map(warning).collect::<Vec<_>>()
     };
-    jails.iter().flat_map(of).collect()
+    jails.iter().flat_map(|jail| of(jail)).collect()
 }
 
 /// One for each file, and each of their folders, that others than root can write.

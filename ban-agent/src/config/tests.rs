@@ -313,6 +313,7 @@ fn an_export_resolves_to_the_same_jails() {
     let unnamed = |config: &Config| {
         let mut jails = config.jails.clone();
         for jail in &mut jails {
+            let jail = Arc::make_mut(jail);
             Arc::make_mut(&mut jail.rules.filter).name.clear();
             for action in &mut jail.actions {
                 Arc::make_mut(action).name = "".into();

@@ -67,7 +67,7 @@ impl Actions {
 
     /// Makes the running actions those of `jails`: unchanged ones go on, the others stop after
     /// what they were told.
-    pub(super) fn apply(&mut self, jails: &[jail::Spec]) {
+    pub(super) fn apply(&mut self, jails: &[Arc<jail::Spec>]) {
         let jails = if self.dry_run { &[] } else { jails };
         let key =
             |jail: &jail::Spec, spec: &Spec| (Arc::clone(&jail.rules.name), Arc::clone(&spec.name));

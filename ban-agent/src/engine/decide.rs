@@ -94,7 +94,7 @@ impl Engine {
     /// jail may not have heard of that yet, or a line has named it.
     fn claim(&mut self, claim: &Claim, now: Now, plan: &mut Plan) -> Change {
         let is_network = claim.prefix.prefix_len() < claim.prefix.max_prefix_len();
-        match self.onlink.overlap(claim.prefix).filter(|_| is_network) {
+        match self.pipeline.onlink().overlap(claim.prefix).filter(|_| is_network) {
             Some(own) => Change::Refused(Refusal::OnLink(own)),
             None => self.ledger.claim(claim, false, now.boot, plan),
         }
@@ -154,7 +154,8 @@ impl Engine {
         events: &mut Vec<Event>,
     ) {
         let Some(rule) = widening(&self.config.jails, &claim.holder) else { return };
-        while let Some(wider) = self.ledger.widened(&claim, &rule, &self.onlink) {
+        let onlink = self.pipeline.onlink();
+        while let Some(wider) = self.ledger.widened(&claim, &rule, &onlink) {
             let change = self.ledger.claim(&wider, false, now.boot, plan);
             if !matches!(change, Change::New | Change::Joined | Change::Extended) {
                 return;
@@ -183,15 +184,14 @@ impl Engine {
 
     /// Learns the networks that this host is a member of; no jail bans one as a whole.
     pub(super) fn set_onlink(&mut self, networks: Vec<IpNet>, plan: &mut Plan) {
-        self.onlink = networks.into_iter().collect();
-        self.pipeline.set_onlink(self.onlink.clone());
+        self.pipeline.set_onlink(networks.into_iter().collect());
         self.free_onlink(plan);
     }
 
     /// Lets go of networks that this host has become a member of.
     pub(super) fn free_onlink(&mut self, plan: &mut Plan) {
         let mut found = Vec::new();
-        for network in self.onlink.iter() {
+        for network in self.pipeline.onlink().iter() {
             for ban in self.ledger.covering(network).chain(self.ledger.within(network)) {
                 let is_network = ban.prefix.prefix_len() < ban.prefix.max_prefix_len();
                 let holders = ban.claims().map(|claim| claim.holder);
@@ -258,7 +258,7 @@ fn end(offence: &Offence, duration: Option<Duration>, now: Now) -> Boot {
 }
 
 /// Returns how a holder widens its bans.
-fn widening(jails: &[jail::Spec], holder: &Holder) -> Option<Widen> {
+fn widening(jails: &[Arc<jail::Spec>], holder: &Holder) -> Option<Widen> {
     let Holder::Jail(name) = holder else { return None };
     jails.iter().find(|jail| jail.rules.name == *name)?.rules.widen.clone()
 }

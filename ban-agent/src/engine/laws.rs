@@ -484,6 +484,7 @@ impl<K: Side> World<K> {
                 raw_log: false,
                 actions: Vec::new(),
             })
+            .map(Arc::new)
             .collect();
         // none runs, but all are known: an unban that names another jail is refused
         config.disabled = jails().map(|(name, _)| name.to_owned()).into();

@@ -72,7 +72,6 @@ use crate::{
     jail::Breaker,
     ledger::{Cause, Ended, Holder, Ledger, Looks, Op, Plan},
     net::IpNet,
-    net::PrefixSet,
     pipeline::Pipeline,
     protect::{Group, Sessions, Watcher},
     report::Deliveries,
@@ -160,8 +159,6 @@ pub(crate) struct Engine {
     trouble: Arc<Notify>,
     /// `None` until [`Engine::protect`].
     watcher: Option<Watcher>,
-    /// Networks of this host: no ban is widened over them.
-    onlink: PrefixSet,
     /// Whom no log line bans, for people.
     protected: Vec<Group>,
     /// One for each jail that has banned somebody.
@@ -232,7 +229,6 @@ impl Engine {
             started: now.wall,
             latency: Latency::default(),
             watcher: None,
-            onlink: PrefixSet::default(),
             protected: Vec::new(),
             breakers: HashMap::new(),
             probation: Probation::new(trial, &options.agent.state, now),

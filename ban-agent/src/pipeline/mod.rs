@@ -56,7 +56,8 @@ pub(crate) struct Pipeline {
     stats: source::Stats,
     jails: BTreeMap<Arc<str>, Running>,
     fanouts: HashMap<source::Spec, Fanout>,
-    onlink: watch::Sender<PrefixSet>,
+    /// Networks that this host is a member of.
+    onlink: watch::Sender<Arc<PrefixSet>>,
     /// The way to the jails that count bans; `None` if there is none.
     bans: Option<Bans>,
     /// What an earlier run counted, by jail, until the jail starts.
@@ -67,7 +68,7 @@ pub(crate) struct Pipeline {
 
 /// One jail's task.
 struct Running {
-    spec: jail::Spec,
+    spec: Arc<jail::Spec>,
     /// Where its lines go.
     reader: Reader,
     /// Where bans go, if it counts them.
@@ -115,7 +116,7 @@ impl Pipeline {
             stats: source::Stats::default(),
             jails: BTreeMap::new(),
             fanouts: HashMap::new(),
-            onlink: watch::Sender::new(PrefixSet::default()),
+            onlink: watch::Sender::default(),
             bans: None,
             counts: Counts::new(),
             offenders: Offenders::default(),
@@ -147,22 +148,25 @@ impl Pipeline {
     /// If a filter does not compile; then nothing was changed.
     pub(crate) fn apply(
         &mut self,
-        specs: &[jail::Spec],
+        specs: &[Arc<jail::Spec>],
         looked: &Looked,
     ) -> Result<(), filter::Error> {
         let mut compiled = Vec::new();
         for spec in specs {
             // what is run besides, and what the operator accepts, is no matter of the jail's task
-            let known = self.jails.get(&spec.rules.name).map(|running| jail::Spec {
-                actions: spec.actions.clone(),
-                raw_log: spec.raw_log,
-                ..running.spec.clone()
+            let goes_on = self.jails.get(&spec.rules.name).is_some_and(|running| {
+                running.spec.rules == spec.rules && running.spec.sources == spec.sources
             });
-            if known.as_ref() != Some(spec) {
+            if !goes_on {
                 compiled.push((spec, Arc::new(Filter::compile(&spec.rules.filter)?)));
             }
         }
         self.jails.retain(|name, _| specs.iter().any(|spec| spec.rules.name == *name));
+        for spec in specs {
+            if let Some(running) = self.jails.get_mut(&spec.rules.name) {
+                running.spec = Arc::clone(spec);
+            }
+        }
         for (spec, filter) in compiled {
             let former = self.jails.remove(&spec.rules.name);
             let running = self.start(spec, filter, former);
@@ -174,7 +178,7 @@ impl Pipeline {
 
     fn start(
         &mut self,
-        spec: &jail::Spec,
+        spec: &Arc<jail::Spec>,
         filter: Arc<Filter>,
         former: Option<Running>,
     ) -> Running {
@@ -213,14 +217,19 @@ impl Pipeline {
         let (stop, stopped) = oneshot::channel();
         let former = former.and_then(Running::stop);
         let task = Some(tokio::spawn(worker.run([lines, own], stopped, former)));
-        let (spec, stop) = (spec.clone(), Some(stop));
+        let (spec, stop) = (Arc::clone(spec), Some(stop));
         let reader = Reader { deliveries, filter, counters };
         Running { spec, reader, bans, deaths, again: None, stop, task }
     }
 
     /// Tells the jails the networks that this host is a member of.
     pub(crate) fn set_onlink(&self, networks: PrefixSet) {
-        self.onlink.send_replace(networks);
+        self.onlink.send_replace(Arc::new(networks));
+    }
+
+    /// Returns the networks that this host is a member of.
+    pub(crate) fn onlink(&self) -> Arc<PrefixSet> {
+        Arc::clone(&self.onlink.borrow())
     }
 
     /// Starts the sources that a jail reads, and ends those that none does.
@@ -257,7 +266,7 @@ impl Pipeline {
 
     /// Name, spec and counters of each jail, by name.
     pub(crate) fn jails(&self) -> impl Iterator<Item = (&jail::Spec, &Counters)> {
-        self.jails.values().map(|running| (&running.spec, &*running.reader.counters))
+        self.jails.values().map(|running| (&*running.spec, &*running.reader.counters))
     }
 
     /// The jails whose task has ended though nobody ended it: how often, and whether it is so now.
@@ -277,7 +286,7 @@ impl Pipeline {
                 now.boot.after(pause)
             });
             if *again <= now.boot {
-                due.push(running.spec.clone());
+                due.push(Arc::clone(&running.spec));
             }
         }
         let ended = self.fanouts.values().any(Fanout::has_ended);
@@ -304,7 +313,7 @@ impl Pipeline {
 
     /// The spec of one jail.
     pub(crate) fn jail(&self, name: &str) -> Option<&jail::Spec> {
-        self.jails.get(name).map(|running| &running.spec)
+        self.jails.get(name).map(|running| &*running.spec)
     }
 
     /// An offence of this jail became a ban.

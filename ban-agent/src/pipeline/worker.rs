@@ -74,7 +74,7 @@ pub(crate) struct Worker {
     /// Of the last lines.
     pub(crate) origin: Option<Arc<str>>,
     /// Networks of this host, as they change.
-    pub(crate) onlink: watch::Receiver<PrefixSet>,
+    pub(crate) onlink: watch::Receiver<Arc<PrefixSet>>,
     pub(crate) bus: Bus,
     /// Whom it ignores by name or file.
     pub(crate) ignored: Option<watch::Receiver<Nets>>,
@@ -225,7 +225,7 @@ impl Worker {
     /// Returns what these lines lead to.
     async fn judge(&mut self, delivery: &Delivery) -> Vec<Command> {
         if self.onlink.has_changed().unwrap_or(false) {
-            self.jail.set_neighbours(self.onlink.borrow_and_update().clone());
+            self.jail.set_neighbours(Arc::clone(&self.onlink.borrow_and_update()));
         }
         let now = Now::read();
         let batch = &delivery.batch;
@@ -407,7 +407,7 @@ mod tests {
                 counters: Arc::default(),
                 core: sender,
                 origin: None,
-                onlink: watch::channel(PrefixSet::default()).1,
+                onlink: watch::channel(Arc::default()).1,
                 bus: Bus::default(),
                 ignored: None,
                 forgiven: forgiven.subscribe(),

@@ -16,6 +16,7 @@ use std::{
     io,
     net::IpAddr,
     path::Path,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -136,7 +137,7 @@ fn groups(protected: &[(IpNet, Protected)]) -> Vec<Group> {
 }
 
 /// Returns those whom single jails trust as proxies.
-pub fn of_jails(jails: &[jail::Spec]) -> impl Iterator<Item = Group> {
+pub fn of_jails(jails: &[Arc<jail::Spec>]) -> impl Iterator<Item = Group> {
     jails.iter().filter(|jail| !jail.rules.proxies.is_empty()).map(|jail| {
         let group = Group::new(Protected::JailProxy, &jail.rules.proxies);
         Group { reason: format!("a proxy that the jail {} trusts", jail.rules.name), ..group }

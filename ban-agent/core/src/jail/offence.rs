@@ -135,7 +135,7 @@ pub struct Stats {
 pub struct Jail {
     rules: Rules,
     ignored: PrefixSet,
-    neighbours: PrefixSet,
+    neighbours: Arc<PrefixSet>,
     suspects: Suspects,
     /// Of the hashes of values.
     key: RandomState,
@@ -151,7 +151,7 @@ impl Jail {
     pub fn new(rules: &Rules) -> Jail {
         Jail {
             ignored: ignored(rules, &[]),
-            neighbours: PrefixSet::default(),
+            neighbours: Arc::default(),
             rules: rules.clone(),
             suspects: Suspects::new(),
             key: RandomState::new(),
@@ -183,7 +183,7 @@ impl Jail {
     }
 
     /// Networks that this host is a member of: who lives there is counted by himself.
-    pub fn set_neighbours(&mut self, networks: PrefixSet) {
+    pub fn set_neighbours(&mut self, networks: Arc<PrefixSet>) {
         self.neighbours = networks;
     }
 
@@ -427,7 +427,7 @@ impl Jail {
         let prefix = self.widen(address);
         // A network that holds an ignored address, or this host, is not banned as a whole.
         let mixed =
-            [&self.ignored, &self.neighbours].iter().any(|set| set.overlap(prefix).is_some());
+            [&self.ignored, &*self.neighbours].iter().any(|set| set.overlap(prefix).is_some());
         Some((address, if mixed { address } else { prefix }))
     }
 

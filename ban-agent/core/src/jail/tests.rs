@@ -1,6 +1,6 @@
 //! What a jail decides, as tables of failures in time.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::{Count, Decision, Jail, Offence, Offenders, Record, Rules, rules};
 use crate::{
     clock::{Boot, Now},
     filter::Failure,
-    net::{Translators, parse_prefix},
+    net::{PrefixSet, Translators, parse_prefix},
 };
 
 fn now(second: i64) -> Now {
@@ -191,7 +191,8 @@ fn forgiving_starts_the_count_again() {
 #[test]
 fn neighbours_are_counted_one_by_one() {
     let mut jail = Jail::new(&Rules { prefix_v6: 64, ..rules(2, 600) });
-    jail.set_neighbours([parse_prefix("2001:db8::/64").unwrap()].into_iter().collect());
+    let networks: PrefixSet = [parse_prefix("2001:db8::/64").unwrap()].into_iter().collect();
+    jail.set_neighbours(Arc::new(networks));
     // different hosts of the host's own network, and of an attacker's
     fail(&mut jail, "2001:db8::1", 0);
     assert_eq!(fail(&mut jail, "2001:db8::2", 1), Decision::Counted { count: 1 });
@@ -461,7 +462,7 @@ fn a_user_who_comes_in_is_forgiven_his_own_failures_and_nobody_elses() {
         successregex: vec!["^in <F-USER>\\w+</F-USER> <ADDR>$".to_owned()],
         ..Default::default()
     };
-    let filter = std::sync::Arc::new(filter);
+    let filter = Arc::new(filter);
     let distinct = BTreeMap::from([("user".into(), 3)]);
     let mut jail = Jail::new(&Rules { filter, distinct, maxretry: Some(4), ..rules(4, 180) });
     let come_in = |jail: &mut Jail, address: &str, user: &str, second: i64| {
@@ -502,7 +503,7 @@ proptest::proptest! {
         steps in proptest::collection::vec((0u8..4, proptest::bool::ANY), 1..60),
     ) {
         let filter = crate::filter::Spec { successregex: vec![String::new()], ..Default::default() };
-        let filter = std::sync::Arc::new(filter);
+        let filter = Arc::new(filter);
         let mut jail = Jail::new(&Rules { filter, ..rules(6, 180) });
         let mut model: Vec<u8> = Vec::new();
         for (user, success) in steps {

@@ -12,7 +12,10 @@ mod resolve;
 mod shipped;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use self::{export::export, raw::Mode};
 
@@ -50,7 +53,7 @@ pub struct Service {
     /// Its name: `sshd`.
     pub name: String,
     /// Its jails, as if each were on; `raw_log`: its log is raw, and the operator has to say so.
-    pub jails: Vec<jail::Spec>,
+    pub jails: Vec<Arc<jail::Spec>>,
     /// Its jails that need a `logpath` first.
     pub unplaced: Vec<String>,
 }
@@ -65,6 +68,7 @@ pub fn catalogue() -> Result<Vec<Service>, Error> {
     layers.push(layer::naming(names.iter().flatten())?);
     let (mut config, _) = resolve::resolve(&mut layers)?;
     for jail in &mut config.jails {
+        let jail = Arc::make_mut(jail);
         let filter = &*jail.rules.filter.name;
         let raw = layers.iter().any(|layer| layer.says_raw(filter));
         jail.raw_log = evidence::raw(jail, raw).is_some();

@@ -107,7 +107,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
                 jail.actions = action::of_jail(layers, &raw.actions, name, actions, &mut faults);
                 let raw = evidence::raw(&jail, is_raw(raw.filters.get(&jail.rules.filter.name)));
                 config.warnings.extend(evidence::remark(&jail, raw, false));
-                config.jails.push(jail);
+                config.jails.push(Arc::new(jail));
             }
             Err(error) => faults.push(Fault { kind: "jails", name: name.clone(), error }),
         }
@@ -126,6 +126,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         }
     }
     for jail in &mut config.jails {
+        let jail = Arc::make_mut(jail);
         jail.rules.translators = config.agent.translators.clone();
         jail.rules.proxies = jail.rules.translators.expand(&jail.rules.proxies);
         if jail.rules.filter.asks_proxies() {
@@ -209,7 +210,7 @@ fn adopt(
             // to refuse what has banned so far would take protection away
             jail.raw_log = raw.is_some();
             config.warnings.extend(evidence::remark(&jail, raw, true));
-            config.jails.push(jail);
+            config.jails.push(Arc::new(jail));
         }
     }
     config.jails.sort_by(|a, b| a.rules.name.cmp(&b.rules.name));

@@ -140,7 +140,8 @@ impl Bench {
 
     fn run(&mut self, jails: &[jail::Spec]) {
         let (looked, _) = mpsc::channel(1);
-        self.agent.core.pipeline.apply(jails, &looked).unwrap();
+        let jails: Vec<Arc<jail::Spec>> = jails.iter().cloned().map(Arc::new).collect();
+        self.agent.core.pipeline.apply(&jails, &looked).unwrap();
     }
 
     fn offence(&mut self, jail: &str, address: &str) {
