@@ -216,3 +216,49 @@ fn forward_signals(sender: &mpsc::Sender<Command>) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::Lifetime;
+
+    fn agent(text: &str) -> (tempfile::TempDir, config::Agent) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, format!("[agent]\ninterfaces = [\"lo\"]\n{text}")).unwrap();
+        let mut agent = config::load(&path).unwrap().agent;
+        agent.socket = folder.path().join("control.sock");
+        (folder, agent)
+    }
+
+    #[test]
+    fn the_data_plane_is_asked_for_what_is_configured() {
+        let (_folder, agent) = agent("mode = \"generic\"\nmax_bans = 4096\ndry_run = true\n");
+        let asked = kernel_options(&agent, true, Trial::Over);
+        assert_eq!((asked.interfaces, asked.mode), (vec!["lo".into()], dataplane::Mode::Generic));
+        assert_eq!((asked.max_bans, asked.dry_run, asked.replace), (4096, true, true));
+        assert_eq!((asked.sample_every, asked.lifetime), (0, Lifetime::Pinned));
+        let lapsed = Trial::Lapsed { at: Now::read().wall };
+        assert_eq!(kernel_options(&agent, false, lapsed).lifetime, Lifetime::Detached);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_for_an_agent_that_is_about_to_be_gone_and_no_longer() {
+        let (_folder, agent) = agent("");
+        let first = open_patiently(&agent, &Access::default()).await.unwrap();
+        let second = open_patiently(&agent, &Access::default()).await;
+        assert!(matches!(second, Err(ServerError::Busy(_))));
+        let (second, ()) = tokio::join!(open_patiently(&agent, &Access::default()), async {
+            tokio::time::sleep(PATIENCE / 2).await;
+            drop(first);
+        });
+        second.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_group_that_is_not_there_ends_the_start() {
+        let (_folder, mut agent) = agent("");
+        agent.socket_group = Some("no-such-group-here".into());
+        assert!(matches!(resolve(&agent).await, Err(ServerError::Group(_))));
+    }
+}

@@ -214,3 +214,31 @@ fn evict(interface: &Interface) -> Result<(), Error> {
     }
     interface::clear(interface)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_stays_if_it_runs_where_it_is_asked_to() {
+        for (mode, native, generic) in
+            [(Mode::Auto, true, true), (Mode::Native, true, false), (Mode::Generic, false, true)]
+        {
+            let interface = |generic| Interface { generic, ..Interface::default() };
+            assert_eq!(fits(mode, &interface(false)), native, "{mode:?}");
+            assert_eq!(fits(mode, &interface(true)), generic, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn generic_mode_is_warned_of_with_what_the_driver_said() {
+        let interface = Interface { name: "eth0".into(), ..Interface::default() };
+        let error = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let warning = generic_warning(&interface, Some(&error));
+        assert!(
+            warning.starts_with("eth0 has no native XDP (Operation not supported"),
+            "{warning}"
+        );
+        assert!(generic_warning(&interface, None).starts_with("eth0 has no native XDP:"));
+    }
+}

@@ -234,3 +234,29 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lacks_rights_says_so_to_the_shell() {
+        let call = |kind| Error::call("attach", "eth0", io::Error::from(kind));
+        assert!(Error::Permission { what: "load a program" }.is_permission());
+        assert!(call(io::ErrorKind::PermissionDenied).is_permission());
+        assert!(!call(io::ErrorKind::NotFound).is_permission());
+        assert_eq!(call(io::ErrorKind::NotFound).to_string(), "attach on eth0");
+    }
+
+    #[test]
+    fn a_remedy_names_the_interface_at_hand() {
+        let known = vec!["lo".to_owned(), "eth0".to_owned()];
+        let hint = |error: Error| error.hint().unwrap();
+        assert_eq!(hint(Error::NoInterface { name: "eth9".into(), known }), "there are: lo, eth0");
+        let taken = Error::SlotTaken { interface: "eth0".into(), owner: "with id 7".into() };
+        assert!(hint(taken).contains("ip link set dev eth0 xdp off"));
+        let tunnel = Error::LinkType { interface: "ib0".into(), link_type: 32 };
+        assert!(hint(tunnel).contains("unprotected = [\"ib0\"]"));
+        assert_eq!(Error::Detached.hint(), None);
+    }
+}

@@ -250,3 +250,36 @@ fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 fn size(pin: &Path) -> Option<u32> {
     MapData::from_pin(pin).ok()?.info().ok().map(|info| info.max_entries())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal() -> Error {
+        Error::Missing { name: "test" }
+    }
+
+    #[test]
+    fn a_step_that_fails_takes_back_those_before_it_the_last_first() {
+        for fails_at in 0..4 {
+            let (mut done, mut back) = (Vec::new(), Vec::new());
+            let result = all_or_none(
+                &mut [0, 1, 2],
+                |one| {
+                    done.push(*one);
+                    if *one == fails_at { Err(refusal()) } else { Ok(()) }
+                },
+                |one| {
+                    back.push(*one);
+                    // one that cannot be taken back keeps no other from it
+                    Err(refusal())
+                },
+            );
+            assert_eq!(result.is_ok(), fails_at == 3);
+            assert_eq!(done, (0..=fails_at.min(2)).collect::<Vec<_>>());
+            let expected: Vec<i32> =
+                if fails_at == 3 { Vec::new() } else { (0..fails_at).rev().collect() };
+            assert_eq!(back, expected, "{fails_at}");
+        }
+    }
+}

@@ -132,3 +132,87 @@ impl Controls {
 fn slot_offset(slot: u32) -> usize {
     offset_of!(Settings, slots) + slot as usize * 4
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const WORDS: usize = size_of::<Settings>() / 8;
+
+    impl Cells for RefCell<[u64; WORDS]> {
+        fn get(&self, index: usize) -> u64 {
+            self.borrow()[index]
+        }
+
+        fn set(&self, index: usize, value: u64) {
+            self.borrow_mut()[index] = value;
+        }
+    }
+
+    fn controls() -> Controls<RefCell<[u64; WORDS]>> {
+        Controls(RefCell::new([0; WORDS]))
+    }
+
+    /// The value of a field, as the program reads it.
+    fn field(controls: &Controls<RefCell<[u64; WORDS]>>, offset: usize) -> u32 {
+        let bytes: Vec<u8> =
+            controls.0.borrow().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap())
+    }
+
+    #[test]
+    fn two_fields_of_one_word_leave_each_other_alone() {
+        let controls = controls();
+        controls.sample(1024);
+        controls.dry_run(true);
+        assert!(controls.is_dry_run());
+        assert_eq!(field(&controls, offset_of!(Settings, sample_mask)), 1023);
+        controls.dry_run(false);
+        assert_eq!(field(&controls, offset_of!(Settings, dry_run)), 0);
+        assert_eq!(field(&controls, offset_of!(Settings, sample_mask)), 1023);
+        controls.allowed(3, 7);
+        assert_eq!(controls.known_allowed(), (3, 7));
+        controls.counts(&PrefixCounts { nets_v4: 1, nets_v6: 2, wide_v6: 3, sites: [4, 5, 6] });
+        let first = offset_of!(Settings, nets_v4);
+        let read: Vec<u32> = (0..6).map(|at| field(&controls, first + 4 * at)).collect();
+        assert_eq!(read, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(controls.known_allowed(), (3, 7));
+    }
+
+    #[test]
+    fn a_sampling_rate_becomes_the_next_power_of_two() {
+        for (every, mask) in
+            [(0, u32::MAX), (1, 0), (2, 1), (1000, 1023), (u32::MAX, u32::MAX >> 1)]
+        {
+            let controls = controls();
+            controls.sample(every);
+            assert_eq!(field(&controls, offset_of!(Settings, sample_mask)), mask, "{every}");
+        }
+    }
+
+    #[test]
+    fn an_interface_keeps_its_slot_and_takes_one_of_the_gone_when_none_is_free() {
+        let controls = controls();
+        for ifindex in 1..SLOTS {
+            assert_eq!(controls.slot(100 + ifindex, |_| true), Some(ifindex));
+        }
+        assert_eq!(controls.slot(105, |_| true), Some(5), "its own");
+        assert_eq!(controls.slot(999, |_| true), None, "all are taken");
+        assert_eq!(controls.slot(999, |index| index != 107), Some(7), "the interface is gone");
+        assert_eq!(controls.slot(999, |_| true), Some(7));
+        controls.claim(7, 107);
+        assert_eq!(controls.slot(107, |_| true), Some(7));
+    }
+
+    #[test]
+    fn only_maps_that_were_used_know_a_clock() {
+        let controls = controls();
+        let now = JiffyClock { tick_ns: 4_000_000, jiffies: 6, boot_ns: 5, slept_ns: 0 };
+        assert_eq!(controls.noted_clock(&now), None);
+        controls.clock(&JiffyClock { boot_ns: 1 << 40, jiffies: 77, ..now });
+        let noted = controls.noted_clock(&now).unwrap();
+        assert_eq!((noted.boot_ns, noted.jiffies), (1 << 40, 77));
+    }
+}
