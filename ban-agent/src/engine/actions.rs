@@ -10,7 +10,6 @@ use std::{
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, time};
 
-use super::Engine;
 use crate::{
     action::{Action, Job, Order, Past, Spec, Ticket},
     children,
@@ -20,6 +19,7 @@ use crate::{
     jail::{self, Named, Offence},
     ledger::{Change, Claim, Holder},
     net::IpNet,
+    store::Store,
 };
 
 /// Bans whose circumstances are kept in memory for those who are told of their end.
@@ -177,20 +177,19 @@ impl Actions {
             task.abort();
         }
     }
-}
 
-impl Engine {
     /// A claim of a jail was made or became longer: its actions are told. To be called before the
     /// store learns of it.
     pub(super) fn tell_banned(
         &mut self,
+        store: &mut Store,
         claim: &Claim,
         change: &Change,
         offence: Option<&Offence>,
         now: Now,
     ) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        if self.actions.of(jail).next().is_none() {
+        if self.of(jail).next().is_none() {
             return;
         }
         let prolonged = match change {
@@ -198,84 +197,82 @@ impl Engine {
             Change::Extended => true,
             _ => return,
         };
-        let mut ticket = self.ticket(jail, claim, offence, prolonged, now);
-        if prolonged && let Some(first) = self.actions.kept.get(&(Arc::clone(jail), claim.prefix)) {
+        let mut ticket = self.ticket(store, jail, claim, offence, prolonged, now);
+        if prolonged && let Some(first) = self.kept.get(&(Arc::clone(jail), claim.prefix)) {
             ticket = Ticket { time: ticket.time, bantime: ticket.bantime, ..Ticket::clone(first) };
         }
         let ticket = Arc::new(ticket);
-        if let Some(since) = &mut self.actions.since_flush {
+        if let Some(since) = &mut self.since_flush {
             since.insert((Arc::clone(jail), claim.prefix));
             if since.len() > TOLD {
-                self.actions.since_flush = None;
+                self.since_flush = None;
             }
         }
-        self.actions.keep(jail, &ticket);
+        self.keep(jail, &ticket);
         let orders: Vec<Order> = self
-            .actions
             .of(jail)
             .map(|action| {
                 let ticket = Arc::clone(&ticket);
                 action.order(if prolonged { Job::Prolong(ticket) } else { Job::Ban(ticket) })
             })
             .collect();
-        self.actions.orders.extend(orders);
+        self.orders.extend(orders);
     }
 
     /// A claim of an earlier run goes on.
-    pub(super) fn tell_restored(&mut self, claim: &Claim, now: Now) {
+    pub(super) fn tell_restored(&mut self, store: &mut Store, claim: &Claim, now: Now) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        let told = || self.actions.of(jail).filter(|action| !action.spec().norestored);
+        let told = || self.of(jail).filter(|action| !action.spec().norestored);
         if told().next().is_none() {
             return;
         }
         let mut ticket = Ticket { restored: true, ..plain(claim, now) };
         if told().any(|action| action.spec().tells_why()) {
-            self.recall(jail, claim, &mut ticket, now);
+            recall(store, jail, claim, &mut ticket, now);
         }
         let ticket = Arc::new(ticket);
-        let told = self.actions.of(jail).filter(|action| !action.spec().norestored);
+        let told = self.of(jail).filter(|action| !action.spec().norestored);
         let orders: Vec<Order> =
             told.map(|action| action.order(Job::Ban(Arc::clone(&ticket)))).collect();
-        self.actions.orders.extend(orders);
+        self.orders.extend(orders);
     }
 
     /// A claim ended. `flush`: with all others of its jail, and an action that can lets all go at
     /// once.
-    pub(super) fn tell_unbanned(&mut self, claim: &Claim, flush: bool, now: Now) {
+    pub(super) fn tell_unbanned(
+        &mut self,
+        store: &mut Store,
+        claim: &Claim,
+        flush: bool,
+        now: Now,
+    ) {
         let Holder::Jail(jail) = &claim.holder else { return };
-        let ticket = Arc::new(self.former(jail, claim, now));
-        let flush = flush && self.actions.was_flushed(jail, claim.prefix);
+        let ticket = Arc::new(self.former(store, jail, claim, now));
+        let flush = flush && self.was_flushed(jail, claim.prefix);
         let (mut orders, mut flushed) = (Vec::new(), Vec::new());
-        for action in self.actions.of(jail) {
+        for action in self.of(jail) {
             let flushes = || !action.spec().commands(ticket.family()).flush.is_empty();
             if !(flush && flushes()) {
                 orders.push(action.order(Job::Unban(Arc::clone(&ticket))));
-            } else if !self.actions.flushed.contains(action.title()) {
+            } else if !self.flushed.contains(action.title()) {
                 flushed.push(Arc::clone(action.title()));
                 orders.push(action.order(Job::Flush));
             }
         }
-        self.actions.flushed.extend(flushed);
-        self.actions.orders.extend(orders);
+        self.flushed.extend(flushed);
+        self.orders.extend(orders);
     }
 
     /// Returns what a ban was, that ends; of one of an earlier run, what is on record.
-    fn former(&mut self, jail: &Arc<str>, claim: &Claim, now: Now) -> Ticket {
-        if let Some(kept) = self.actions.kept.remove(&(Arc::clone(jail), claim.prefix)) {
+    fn former(&mut self, store: &mut Store, jail: &Arc<str>, claim: &Claim, now: Now) -> Ticket {
+        if let Some(kept) = self.kept.remove(&(Arc::clone(jail), claim.prefix)) {
             return Arc::unwrap_or_clone(kept);
         }
         let mut ticket = Ticket { ended: true, ..plain(claim, now) };
-        if self.actions.of(jail).any(|action| action.spec().looks_back()) {
-            self.recall(jail, claim, &mut ticket, now);
+        if self.of(jail).any(|action| action.spec().looks_back()) {
+            recall(store, jail, claim, &mut ticket, now);
         }
         ticket
-    }
-
-    /// Adds what is on record of a ban of an earlier run.
-    fn recall(&mut self, jail: &str, claim: &Claim, ticket: &mut Ticket, now: Now) {
-        ticket.bancount = self.store.former_bans(claim.prefix, jail, false, now);
-        let evidence = self.store.past(claim.prefix);
-        ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
     }
 
     /// What is no address has failed too often in a jail: its actions are told, once in a bantime.
@@ -306,7 +303,7 @@ impl Engine {
             now.boot_of(ticket.time.checked_add(bantime).unwrap_or(Timestamp::MAX))
         });
         let shown = whom.clone();
-        if !self.actions.begins(jail, whom, until, now.boot) {
+        if !self.begins(jail, whom, until, now.boot) {
             return false;
         }
         log::info!(
@@ -314,13 +311,14 @@ impl Engine {
         );
         let ticket = Arc::new(ticket);
         let tell = |action: &Action| action.order(Job::Ban(Arc::clone(&ticket)));
-        let orders: Vec<Order> = self.actions.of(jail).map(tell).collect();
-        self.actions.orders.extend(orders);
+        let orders: Vec<Order> = self.of(jail).map(tell).collect();
+        self.orders.extend(orders);
         true
     }
 
     fn ticket(
-        &mut self,
+        &self,
+        store: &mut Store,
         jail: &str,
         claim: &Claim,
         offence: Option<&Offence>,
@@ -333,22 +331,29 @@ impl Engine {
             .wall_of(claim.until)
             .map(|until| Duration::try_from(until.duration_since(ticket.time)).unwrap_or_default());
         let mentions = |tags: &[&str]| {
-            self.actions.of(jail).any(|action| tags.iter().any(|tag| action.spec().mentions(tag)))
+            self.of(jail).any(|action| tags.iter().any(|tag| action.spec().mentions(tag)))
         };
         let (counts, knows) = (
             mentions(&["bancount"]),
             mentions(&["ipmatches", "ipfailures", "ipjailmatches", "ipjailfailures"]),
         );
         if counts {
-            let former = self.store.former_bans(claim.prefix, jail, false, now);
+            let former = store.former_bans(claim.prefix, jail, false, now);
             ticket.bancount = former.saturating_add(u32::from(!prolonged));
         }
         if knows {
-            let evidence = self.store.past(claim.prefix);
+            let evidence = store.past(claim.prefix);
             ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
         }
         ticket
     }
+}
+
+/// Adds what is on record of a ban of an earlier run.
+fn recall(store: &mut Store, jail: &str, claim: &Claim, ticket: &mut Ticket, now: Now) {
+    ticket.bancount = store.former_bans(claim.prefix, jail, false, now);
+    let evidence = store.past(claim.prefix);
+    ticket.past = Past { holder: Some(claim.holder.clone()), evidence };
 }
 
 fn plain(claim: &Claim, now: Now) -> Ticket {

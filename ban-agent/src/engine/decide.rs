@@ -63,7 +63,7 @@ impl Engine {
             if action == Action::Ban {
                 self.pipeline.count_ban(&jail);
             }
-            self.tell_banned(&claim, &change, Some(&offence), now);
+            self.actions.tell_banned(&mut self.store, &claim, &change, Some(&offence), now);
             self.count_ban(&claim, &change, now);
             self.store.claim(&claim, Some(&offence), now);
             let mut event = Event::of(action, &claim, now);
@@ -103,7 +103,7 @@ impl Engine {
     /// This jail is to ban no address, the operator says: its actions are told instead.
     fn tell(&mut self, jail: &Arc<str>, offence: &Offence, now: Now, events: &mut Vec<Event>) {
         let ticket = Ticket { bancount: 1, ..Ticket::of(offence) };
-        if self.tell_only(jail, Shown(offence.prefix).to_string(), ticket, now) {
+        if self.actions.tell_only(jail, Shown(offence.prefix).to_string(), ticket, now) {
             let (jail, prefix) = (Arc::clone(jail), offence.prefix);
             let reason = "this jail bans no address: only its actions run".to_owned();
             events.push(Event { at: now.wall, what: What::Refused { jail, prefix, reason } });
@@ -138,7 +138,7 @@ impl Engine {
         log::debug!("[{}] {} already banned", claim.holder, claim.prefix);
         let change = self.ledger.claim(&claim, false, now.boot, plan);
         if change == Change::Extended {
-            self.tell_banned(&claim, &change, Some(offence), now);
+            self.actions.tell_banned(&mut self.store, &claim, &change, Some(offence), now);
             self.store.claim(&claim, None, now);
             self.watch_hits_of(&claim, now);
             self.widen(claim, now, plan, events);
@@ -160,7 +160,7 @@ impl Engine {
             if !matches!(change, Change::New | Change::Joined | Change::Extended) {
                 return;
             }
-            self.tell_banned(&wider, &change, None, now);
+            self.actions.tell_banned(&mut self.store, &wider, &change, None, now);
             if change == Change::Extended {
                 self.store.claim(&wider, None, now);
             } else {

@@ -86,7 +86,7 @@ impl Engine {
         for claim in claims.into_iter().filter(|claim| Some(claim.until) == until) {
             let claim = Claim { until: new, ..claim };
             let change = self.ledger.claim(&claim, false, now.boot, plan);
-            self.tell_banned(&claim, &change, None, now);
+            self.actions.tell_banned(&mut self.store, &claim, &change, None, now);
             self.store.claim(&claim, None, now);
             events.extend(Action::of(&change).map(|action| Event::of(action, &claim, now)));
             self.widen(claim, now, plan, events);

@@ -408,7 +408,7 @@ impl Engine {
         for message in messages {
             match message {
                 Command::Named { jail, named, ack } => {
-                    self.named(&jail, &named, now);
+                    self.actions.named(&jail, &named, now);
                     acks.extend(ack);
                 }
                 Command::Offence { jail, offence, read, ack } => {
@@ -552,7 +552,7 @@ impl Engine {
                 let prefix = ended.claim.prefix;
                 log::warn!("{prefix} made room for another ban: raise [agent] max_bans");
             }
-            self.tell_unbanned(&ended.claim, flush, now);
+            self.actions.tell_unbanned(&mut self.store, &ended.claim, flush, now);
             if !(self.quiet && ended.cause == Cause::Released) {
                 events.push(Event::of(Action::Unban(ended.cause), &ended.claim, now));
             }

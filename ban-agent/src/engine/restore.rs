@@ -53,13 +53,13 @@ impl Engine {
         });
         for claim in &gone {
             self.store.release(claim);
-            self.tell_unbanned(claim, false, now);
+            self.actions.tell_unbanned(&mut self.store, claim, false, now);
         }
         // their networks with them
         let known = guarded.ended.len();
         self.narrow(&mut guarded, now);
         plan.ended.extend(guarded.ended.drain(known..));
-        restored.iter().for_each(|claim| self.tell_restored(claim, now));
+        restored.iter().for_each(|claim| self.actions.tell_restored(&mut self.store, claim, now));
         self.unban_marks = loaded.unban_marks;
         self.cap_unban_marks(now);
         let mut counts = loaded.counts;

@@ -54,7 +54,7 @@ impl Engine {
             let change = self.ledger.claim(&claim, terms.force, now.boot, &mut plan);
             let action = Action::of(&change);
             if let Some(action) = action {
-                self.tell_banned(&claim, &change, None, now);
+                self.actions.tell_banned(&mut self.store, &claim, &change, None, now);
                 self.count_ban(&claim, &change, now);
                 if !quiet {
                     if change == Change::Extended && reason.is_none() {

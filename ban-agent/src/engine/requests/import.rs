@@ -47,7 +47,7 @@ impl Engine {
                 change,
                 ledger::Change::New | ledger::Change::Joined | ledger::Change::Extended
             ) {
-                self.tell_restored(&claim, now);
+                self.actions.tell_restored(&mut self.store, &claim, now);
                 self.store.claim(&claim, None, now);
                 events.push(Event::of(Action::Restore, &claim, now));
             }
