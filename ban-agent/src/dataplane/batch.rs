@@ -326,3 +326,33 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// `union bpf_attr`, include/uapi/linux/bpf.h.
+    #[test]
+    fn attributes_lie_where_the_kernel_reads_them() {
+        let element = [
+            offset_of!(ElementAttr, map_fd),
+            offset_of!(ElementAttr, key),
+            offset_of!(ElementAttr, value_or_next),
+            offset_of!(ElementAttr, flags),
+        ];
+        assert_eq!((element, size_of::<ElementAttr>()), ([0, 8, 16, 24], 32));
+        let batch = [
+            offset_of!(BatchAttr, in_batch),
+            offset_of!(BatchAttr, out_batch),
+            offset_of!(BatchAttr, keys),
+            offset_of!(BatchAttr, values),
+            offset_of!(BatchAttr, count),
+            offset_of!(BatchAttr, map_fd),
+            offset_of!(BatchAttr, elem_flags),
+            offset_of!(BatchAttr, flags),
+        ];
+        assert_eq!((batch, size_of::<BatchAttr>()), ([0, 8, 16, 24, 32, 36, 40, 48], 56));
+    }
+}

@@ -162,17 +162,7 @@ impl Xdp {
         let before = self.maps.verdicts(Some(0))?;
         let (action, time) = self.probe.run(frame, repeat)?;
         let after = self.maps.verdicts(Some(0))?;
-        let counted = after.counts.iter().zip(&before.counts);
-        let verdict = counted
-            .filter(|((_, after), (_, before))| after.packets > before.packets)
-            .map(|((verdict, _), _)| *verdict)
-            .next();
-        match verdict {
-            Some(verdict) if (action == XDP_DROP) == (verdict == Verdict::Drop) => {
-                Ok((verdict, time))
-            }
-            _ => Err(Error::Judgement { action, counted: verdict }),
-        }
+        Ok((verdict(action, &before, &after)?, time))
     }
 
     /// Returns the sampled drops; once.
@@ -187,5 +177,48 @@ impl Xdp {
     #[must_use]
     pub fn logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
         aya_log::EbpfLogger::init(&mut self.probe.ebpf).ok()
+    }
+}
+
+/// Returns the verdict that was counted between two looks.
+///
+/// # Errors
+/// If the program's `action` is another, or nothing was counted.
+fn verdict(action: u32, before: &Verdicts, after: &Verdicts) -> Result<Verdict, Error> {
+    let counted = after.counts.iter().zip(&before.counts);
+    let grown = counted
+        .filter(|((_, after), (_, before))| after.packets > before.packets)
+        .map(|((verdict, _), _)| *verdict)
+        .next();
+    match grown {
+        Some(verdict) if (action == XDP_DROP) == (verdict == Verdict::Drop) => Ok(verdict),
+        counted => Err(Error::Judgement { action, counted }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::Hits;
+
+    /// All counters at 5, but for one that is further.
+    fn counters(grown: Option<Verdict>) -> Verdicts {
+        let packets = |verdict| if Some(verdict) == grown { 6 } else { 5 };
+        let count = |verdict| (verdict, Hits { packets: packets(verdict), bytes: 0 });
+        Verdicts { counts: Verdict::ALL.into_iter().map(count).collect(), events_lost: 0 }
+    }
+
+    #[test]
+    fn a_verdict_is_what_was_counted_if_the_action_agrees() {
+        const XDP_PASS: u32 = 2;
+        for counted in Verdict::ALL {
+            let judged = |action| verdict(action, &counters(None), &counters(Some(counted)));
+            let drops = counted == Verdict::Drop;
+            let (right, wrong) = if drops { (XDP_DROP, XDP_PASS) } else { (XDP_PASS, XDP_DROP) };
+            assert_eq!(judged(right).unwrap(), counted);
+            assert!(matches!(judged(wrong), Err(Error::Judgement { counted: Some(_), .. })));
+        }
+        let nothing = verdict(XDP_PASS, &counters(None), &counters(None));
+        assert!(matches!(nothing, Err(Error::Judgement { action: XDP_PASS, counted: None })));
     }
 }
