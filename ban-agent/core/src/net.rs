@@ -106,20 +106,6 @@ pub fn parse_ports(text: &str) -> Result<Ports, ParseError> {
         .collect()
 }
 
-/// Parses several rules; the result is sorted, each range once.
-///
-/// # Errors
-/// [`ParseError::Port`] if one is no rule.
-pub fn parse_port_list<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<Ports, ParseError> {
-    let mut ports = Ports::new();
-    for rule in rules {
-        ports.extend(parse_ports(rule)?);
-    }
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(ports)
-}
-
 impl From<PortRange> for String {
     fn from(range: PortRange) -> String {
         range.to_string()

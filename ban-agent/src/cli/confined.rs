@@ -57,7 +57,7 @@ enum Need {
 }
 
 impl Need {
-    /// The drop-in, and the setting in it that grants this.
+    /// Returns the drop-in, and the setting in it that grants this.
     fn granted_by(&self) -> (&'static str, String) {
         match self {
             Need::Mail(_) => ("mail.conf", "NoNewPrivileges=no".to_owned()),
@@ -80,8 +80,8 @@ impl Need {
     }
 }
 
-/// What the service would refuse the actions of these jails; nothing where there is no service.
-/// `root` is `/`.
+/// Returns what the service would refuse the actions of these jails; nothing where there is no
+/// service. `root` is `/`.
 pub(super) fn warnings(config: &Config, root: &Path) -> Vec<String> {
     if !UNITS.iter().any(|unit| root.join(unit).exists()) {
         return Vec::new();
@@ -116,7 +116,7 @@ pub(super) fn warnings(config: &Config, root: &Path) -> Vec<String> {
     warnings
 }
 
-/// The settings of all drop-ins in a folder.
+/// Returns the settings of all drop-ins in a folder.
 fn texts(folder: &Path) -> String {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path());
@@ -160,14 +160,14 @@ fn needs_of(command: &str) -> Vec<Need> {
     needs
 }
 
-/// A path that the service may not write to.
+/// Returns a path that the service may not write to.
 fn foreign(path: &str) -> Option<Need> {
     let inside = |folder: &&str| Path::new(path).starts_with(folder);
     let known = path.starts_with('/') && !path.contains(['$', '<', '*']);
     (known && !WRITABLE.iter().any(inside)).then(|| Need::Write(path.to_owned()))
 }
 
-/// The words of a shell's text, without its quotes; redirections are words of their own.
+/// Returns the words of a shell's text, without its quotes; redirections are words of their own.
 pub(super) fn words(command: &str) -> impl Iterator<Item = &str> {
     let mut rest = command;
     std::iter::from_fn(move || {

@@ -234,7 +234,7 @@ fn pins(folder: &Path) -> Check {
     }
 }
 
-/// What the maps cost; nothing to say where there are none.
+/// Returns what the maps cost; nothing to say where there are none.
 fn memory(folder: &Path) -> Option<Check> {
     let maps = match dataplane::memory::footprints(folder) {
         Ok(maps) if maps.is_empty() => return None,

@@ -37,7 +37,7 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that waits; `None` once it is all written and nothing comes any more.
+    /// Returns everything that waits; `None` once it is all written and nothing comes any more.
     fn next(&self) -> Option<Vec<u8>> {
         let mut waiting = self.lock();
         while waiting.text.is_empty() && waiting.lost == 0 {

@@ -16,7 +16,7 @@ const INTERPRETERS: [(&[&str], &[&str]); 5] = [
     (&["ssh", "eval", "sqlite3", "awk", "gawk", "mawk"], &[]),
 ];
 
-/// One warning for each action or `ignorecommand` that does.
+/// Returns one warning for each action or `ignorecommand` that does.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut told = BTreeSet::new();
     let mut warnings = Vec::new();
@@ -50,7 +50,7 @@ fn commands(action: &action::Spec) -> impl Iterator<Item = &String> {
     })
 }
 
-/// The second interpreter of a command, and the tag that reaches it.
+/// Returns the second interpreter of a command, and the tag that reaches it.
 fn nested(command: &str) -> Option<(String, String)> {
     let words: Vec<&str> = confined::words(command).collect();
     words.iter().enumerate().find_map(|(at, word)| {
@@ -76,7 +76,7 @@ fn is_switch(word: &str, switches: &[&str]) -> bool {
     word.strip_prefix('-').is_some_and(|short| switches.iter().any(|end| short.ends_with(end)))
 }
 
-/// The first tag in a word whose value comes from a log line.
+/// Returns the first tag in a word whose value comes from a log line.
 fn hostile(word: &str) -> Option<&str> {
     let mut rest = word;
     while let Some((_, inside)) = rest.split_once('<') {

@@ -56,7 +56,7 @@ fn positionals(args: &Test) -> Result<(Option<&str>, PathBuf), Failure> {
     }
 }
 
-/// The filter of that name, the jail's, fail2ban's, or one of the given patterns.
+/// Returns the filter of that name, the jail's, fail2ban's, or one of the given patterns.
 fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Failure> {
     let mut spec = match name {
         Some(name) => named(cli, name)?,
@@ -69,8 +69,8 @@ fn spec(cli: &Cli, args: &Test, name: Option<&str>) -> Result<filter::Spec, Fail
     Ok(spec)
 }
 
-/// The filter of the jail of that name, or the filter of that name: the operator's own, then
-/// fail2ban's if the configuration names its folder, then a shipped one.
+/// Returns the filter of the jail of that name, or the filter of that name: the operator's own,
+/// then fail2ban's if the configuration names its folder, then a shipped one.
 fn named(cli: &Cli, name: &str) -> Result<filter::Spec, Failure> {
     let (config, faults) = match config::load_sound(&cli.config) {
         // without a configuration the shipped filters are there all the same
@@ -382,7 +382,8 @@ fn human(summary: &Summary) -> String {
     text
 }
 
-/// A pattern as it was written, so that a shell, and our TOML unless it holds a `'`, reads it back.
+/// Returns a pattern as it was written, so that a shell, and our TOML unless it holds a `'`, reads
+/// it back.
 fn quoted(pattern: &str) -> String {
     if pattern.contains(char::is_control) {
         // a pattern of several lines is no line; people see what it is

@@ -23,7 +23,7 @@ pub(super) fn run(cli: &Cli, failures: bool, drops: bool) -> Result<ExitCode, Fa
     Err(Failure::new(3, "the agent has ended").hint("bans stay enforced; start it again"))
 }
 
-/// The time here, and what happened.
+/// Returns the time here, and what happened.
 fn human(line: &str, zone: &TimeZone) -> Result<String, Failure> {
     let event: Value = serde_json::from_str(line).map_err(|error| Failure::new(2, error))?;
     let text = |place: &str| event.pointer(place).and_then(Value::as_str).unwrap_or_default();

@@ -235,7 +235,10 @@ mod tests {
     fn the_data_plane_is_asked_for_what_is_configured() {
         let (_folder, agent) = agent("mode = \"generic\"\nmax_bans = 4096\ndry_run = true\n");
         let asked = kernel_options(&agent, true, Trial::Over);
-        assert_eq!((asked.interfaces, asked.mode), (vec!["lo".into()], dataplane::Mode::Generic));
+        assert_eq!(
+            (asked.interfaces, asked.mode),
+            (vec!["lo".to_owned()], dataplane::Mode::Generic)
+        );
         assert_eq!((asked.max_bans, asked.dry_run, asked.replace), (4096, true, true));
         assert_eq!((asked.sample_every, asked.lifetime), (0, Lifetime::Pinned));
         let lapsed = Trial::Lapsed { at: Now::read().wall };
@@ -245,10 +248,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_start_waits_for_an_agent_that_is_about_to_be_gone_and_no_longer() {
         let (_folder, agent) = agent("");
-        let first = open_patiently(&agent, &Access::default()).await.unwrap();
-        let second = open_patiently(&agent, &Access::default()).await;
+        let access = Access::default();
+        let first = open_patiently(&agent, &access).await.unwrap();
+        let second = open_patiently(&agent, &access).await;
         assert!(matches!(second, Err(ServerError::Busy(_))));
-        let (second, ()) = tokio::join!(open_patiently(&agent, &Access::default()), async {
+        let (second, ()) = tokio::join!(open_patiently(&agent, &access), async {
             tokio::time::sleep(PATIENCE / 2).await;
             drop(first);
         });

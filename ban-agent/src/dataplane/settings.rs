@@ -120,9 +120,7 @@ impl<C: Cells> Controls<C> {
         self.write_u32(slot_offset(slot), ifindex);
         Some(slot)
     }
-}
 
-impl Controls {
     /// The slot counts for this interface from now on.
     pub(super) fn claim(&self, slot: u32, ifindex: u32) {
         self.write_u32(slot_offset(slot), ifindex);

@@ -101,7 +101,7 @@ impl Lab {
             action.order(Job::Ban(Arc::clone(&ticket))).give();
             action.order(Job::Unban(ticket)).give();
         }
-        let stats = action.shared_stats();
+        let stats = Arc::clone(action.stats());
         action.finish().await;
         assert_eq!(stats.failed(), 0, "{:?}", stats.error());
         let left: Vec<_> = fs::read_dir(self.path("inert")).unwrap().flatten().collect();

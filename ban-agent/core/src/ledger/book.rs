@@ -182,14 +182,8 @@ impl Ledger {
         self.end(prefix.trunc(), Cause::Released, gone, plan)
     }
 
-    /// Lets go of everything that one holder claims, or of everything. Says how many claims ended.
-    pub fn release_all(&mut self, holder: Option<&Holder>, plan: &mut Plan) -> usize {
-        let prefixes: Vec<IpNet> = self.bans.iter().map(|(prefix, _)| prefix).collect();
-        prefixes.into_iter().map(|prefix| self.release(prefix, holder, plan)).sum()
-    }
-
-    /// The same for the next `most` prefixes behind `after`. The last one that was looked at;
-    /// `None`: there are no more.
+    /// Lets go of what one holder claims, or of everything, on the next `most` prefixes behind
+    /// `after`. Returns the last one that was looked at; `None`: there are no more.
     pub fn release_some(
         &mut self,
         holder: Option<&Holder>,

@@ -76,13 +76,13 @@ fn processes(proc: &Path) -> Vec<Process> {
     found
 }
 
-/// The service in the path of a control group: `0::/system.slice/ssh.service`.
+/// Returns the service in the path of a control group: `0::/system.slice/ssh.service`.
 fn unit(cgroup: &str) -> Option<String> {
     let mut parts = cgroup.lines().flat_map(|line| line.split('/'));
     parts.rfind(|part| part.ends_with(".service")).map(str::to_owned)
 }
 
-/// What listens for others, by inode.
+/// Returns what listens for others, by inode.
 fn sockets(proc: &Path) -> HashMap<String, String> {
     let range = fs::read_to_string(proc.join("sys/net/ipv4/ip_local_port_range"));
     let first = range.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
@@ -151,7 +151,7 @@ struct DockerState {
     running: bool,
 }
 
-/// The containers of Docker that run and whose output is kept in files.
+/// Returns the containers of Docker that run and whose output is kept in files.
 fn docker(folder: &Path) -> Vec<Container> {
     let mut found: Vec<Container> = fs::read_dir(folder)
         .into_iter()
@@ -172,7 +172,7 @@ fn docker(folder: &Path) -> Vec<Container> {
     found
 }
 
-/// The containers of a Kubernetes node: `POD_NAMESPACE_CONTAINER-ID.log`.
+/// Returns the containers of a Kubernetes node: `POD_NAMESPACE_CONTAINER-ID.log`.
 fn kubernetes(folder: &Path) -> Vec<Container> {
     let mut found: Vec<Container> = fs::read_dir(folder)
         .into_iter()
@@ -191,7 +191,7 @@ fn kubernetes(folder: &Path) -> Vec<Container> {
     found
 }
 
-/// What programs call themselves in the journal.
+/// Returns what programs call themselves in the journal.
 fn identifiers() -> HashSet<String> {
     let mut journal = Command::new("journalctl");
     journal.args(["--quiet", "--no-pager", "--field=SYSLOG_IDENTIFIER"]).stdin(Stdio::null());

@@ -47,30 +47,32 @@ impl Job {
 #[derive(Debug)]
 pub struct Action {
     spec: Arc<Spec>,
+    lane: Lane,
+    task: JoinHandle<()>,
+}
+
+/// The way to it.
+#[derive(Clone, Debug)]
+struct Lane {
     title: Arc<str>,
     queue: mpsc::Sender<Job>,
     stats: Arc<Deliveries>,
-    task: JoinHandle<()>,
 }
 
 /// Something that an action is told later.
 #[derive(Debug)]
-pub struct Order {
-    title: Arc<str>,
-    queue: mpsc::Sender<Job>,
-    stats: Arc<Deliveries>,
-    job: Job,
-}
+pub struct Order(Lane, Job);
 
 impl Order {
     /// Tells it; never waits.
-    pub fn give(mut self) {
-        if self.queue.max_capacity() - self.queue.capacity() >= DETAILED {
-            self.job.shorten();
+    pub fn give(self) {
+        let Order(Lane { title, queue, stats }, mut job) = self;
+        if queue.max_capacity() - queue.capacity() >= DETAILED {
+            job.shorten();
         }
-        let dropped = self.queue.try_send(self.job).is_err();
-        if self.stats.queued(dropped) {
-            log::error!("{}: {QUEUE} jobs wait, more are dropped and counted", self.title);
+        let dropped = queue.try_send(job).is_err();
+        if stats.queued(dropped) {
+            log::error!("{title}: {QUEUE} jobs wait, more are dropped and counted");
         }
     }
 }
@@ -95,13 +97,13 @@ impl Action {
             }
             runner.run(jobs).await;
         });
-        Action { spec, title, queue, stats, task }
+        Action { spec, lane: Lane { title, queue, stats }, task }
     }
 
     /// Returns what it is called where others are, too.
     #[must_use]
     pub fn title(&self) -> &Arc<str> {
-        &self.title
+        &self.lane.title
     }
 
     /// Returns what it was made of.
@@ -112,32 +114,22 @@ impl Action {
 
     /// Returns what became of its commands.
     #[must_use]
-    pub fn stats(&self) -> &Deliveries {
-        &self.stats
-    }
-
-    /// The same, for longer than it runs.
-    #[must_use]
-    pub fn shared_stats(&self) -> Arc<Deliveries> {
-        Arc::clone(&self.stats)
+    pub fn stats(&self) -> &Arc<Deliveries> {
+        &self.lane.stats
     }
 
     /// Returns what it is to be told, when the time has come.
     #[must_use]
     pub fn order(&self, job: Job) -> Order {
-        Order {
-            title: Arc::clone(&self.title),
-            queue: self.queue.clone(),
-            stats: Arc::clone(&self.stats),
-            job,
-        }
+        Order(self.lane.clone(), job)
     }
 
     /// Waits until it has worked off what it was told, and has stopped.
     pub async fn finish(self) {
-        drop(self.queue);
+        let Lane { title, queue, .. } = self.lane;
+        drop(queue);
         if let Err(error) = self.task.await {
-            log::error!("{}: {error}", self.title);
+            log::error!("{title}: {error}");
         }
     }
 }

@@ -197,7 +197,8 @@ async fn no_more_at_once_than_there_are_permits() {
     let permits = Arc::new(Semaphore::new(1));
     let actions: Vec<Action> =
         (0..5).map(|_| Action::start(spec.clone(), "door", Arc::clone(&permits), None)).collect();
-    let stats: Vec<Arc<Deliveries>> = actions.iter().map(|action| action.shared_stats()).collect();
+    let stats: Vec<Arc<Deliveries>> =
+        actions.iter().map(|action| Arc::clone(action.stats())).collect();
     for action in &actions {
         action.order(Job::Ban(ticket("192.0.2.1/32"))).give();
     }
