@@ -21,7 +21,7 @@ macro_rules! names {
             /// All of them, the worst first.
             pub const ALL: &[Name] = &[$(Name::$name),*];
 
-            /// Its word, in snake case.
+            /// Returns its word, in snake case.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self {
@@ -29,7 +29,7 @@ macro_rules! names {
                 }
             }
 
-            /// What the operator can do.
+            /// Returns what the operator can do.
             #[must_use]
             pub fn remedy(self) -> &'static str {
                 match self {
@@ -153,7 +153,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Its text, and what it is about where the text does not say so.
+    /// Returns its text, and what it is about where the text does not say so.
     #[must_use]
     pub fn sentence(&self) -> String {
         if self.about.is_empty() || self.text.contains(&self.about) {
@@ -184,7 +184,7 @@ mod tests {
     const PAGE: &str = include_str!("../../docs/operations.md");
     const RULES: &str = include_str!("../../dist/prometheus/ban-agent.rules.yml");
 
-    /// The paragraph under `### NAME`, as one line.
+    /// Returns the paragraph under `### NAME`, as one line.
     fn paragraph(name: Name) -> String {
         let title = format!("\n### {}\n", name.word());
         let (_, rest) = PAGE.split_once(&title).unwrap_or_else(|| panic!("no paragraph{title}"));

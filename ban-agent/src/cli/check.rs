@@ -102,14 +102,14 @@ fn describe(jail: &jail::Spec) -> Jail<'_> {
     }
 }
 
-/// The whole of `ignoreip`: what is looked up, too.
+/// Returns the whole of `ignoreip`: what is looked up, too.
 fn ignored(jail: &jail::Spec) -> Vec<String> {
     let files = jail.rules.lookup.files.iter().map(|path| format!("file:{}", path.display()));
     let nets = jail.rules.ignoreip.iter().map(ToString::to_string);
     nets.chain(jail.rules.lookup.names.iter().cloned()).chain(files).collect()
 }
 
-/// What of `ignoreip` cannot be looked up now; a running agent tries again and again.
+/// Returns what of `ignoreip` cannot be looked up now; a running agent tries again and again.
 fn lookups(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for jail in &config.jails {
@@ -128,7 +128,7 @@ fn lookups(config: &Config) -> Vec<String> {
     warnings
 }
 
-/// The jails that could see nothing on this host as it stands.
+/// Returns the jails that could see nothing on this host as it stands.
 pub(super) fn blind(config: &Config) -> Vec<String> {
     let jails = config.jails.iter().filter(|jail| !jail.rules.filter.is_idle());
     let blind = jails.filter(|jail| !jail.sources.iter().any(source::Spec::is_there));
@@ -167,7 +167,7 @@ fn human(config: &Config) -> String {
     text
 }
 
-/// When an address has failed too often: `5`, `5 or 4 user`.
+/// Returns when an address has failed too often: `5`, `5 or 4 user`.
 fn bounds(rules: &jail::Rules) -> String {
     let distinct = rules.distinct.iter().map(|(field, wanted)| format!("{wanted} {field}"));
     let each = rules.maxretry.iter().map(ToString::to_string).chain(distinct);

@@ -71,7 +71,7 @@ fn counts_bans(spec: &Spec) -> bool {
     spec.sources.contains(&source::Spec::Bans)
 }
 
-/// The named jails; all of them, if none is named.
+/// Returns the named jails; all of them, if none is named.
 fn chosen<'a>(jails: &'a [Arc<Spec>], names: &[String]) -> Result<Vec<&'a Spec>, Failure> {
     if names.is_empty() {
         return Ok(jails.iter().map(Arc::as_ref).collect());

@@ -24,8 +24,9 @@ struct Log {
     here: fn(&Path) -> bool,
 }
 
-/// Whether its Apache has mod_cgid, which hands CGI programs the error log as their standard error
-/// (modules/generators/mod_cgid.c): where Debian's a2enmod and the RHEL family's package put that.
+/// Returns whether its Apache has mod_cgid, which hands CGI programs the error log as their
+/// standard error (modules/generators/mod_cgid.c): where Debian's a2enmod and the RHEL family's
+/// package put that.
 fn has_cgid(root: &Path) -> bool {
     let loaded = |text: &str| {
         let mut lines = text.lines().map(str::trim_start);
@@ -167,8 +168,8 @@ fn raw_below(root: &Path, jail: &jail::Spec, filter: bool) -> Option<Raw> {
 const LOGIN_PAGE: &str =
     "count its login page in the access log of the web server in front of it, if it has one";
 
-/// What is to be said of `jail`, which reads such a log if it has one; `theirs`: it is one of
-/// fail2ban's. At most one remark a jail.
+/// Returns what is to be said of `jail`, which reads such a log if it has one; `theirs`: it is one
+/// of fail2ban's. At most one remark a jail.
 pub(super) fn remark(jail: &jail::Spec, raw: Option<Raw>, theirs: bool) -> Option<String> {
     let name = &jail.rules.name;
     if let Some(Raw { what, better }) = raw {
@@ -194,7 +195,7 @@ fn file(source: &source::Spec) -> Option<&Path> {
 }
 
 impl Log {
-    /// Whether a path or glob is, or may take in, this log.
+    /// Returns whether a path or glob is, or may take in, this log.
     fn is_at(&self, path: &Path) -> bool {
         let text = path.to_string_lossy().to_lowercase();
         let name = text.rsplit('/').next().unwrap_or_default();
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!(remark(&jail("sshd", "^<HOST>$", "/srv/a.log"), None, true), None);
     }
 
-    /// The configuration of this text, and what is wrong with it.
+    /// Returns the configuration of this text, and what is wrong with it.
     fn load(text: &str) -> (config::Config, Vec<config::Error>) {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("config.toml");

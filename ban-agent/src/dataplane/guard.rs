@@ -152,7 +152,7 @@ impl Xdp {
         Ok(changes)
     }
 
-    /// Why what is in force would not outlive this process, if that is so.
+    /// Returns why what is in force would not outlive this process, if that is so.
     #[must_use]
     pub fn pin_trouble(&self) -> Option<&str> {
         self.guard.pin_trouble.as_deref()

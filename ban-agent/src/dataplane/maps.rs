@@ -103,7 +103,7 @@ impl PrefixCounts {
 }
 
 impl Maps {
-    /// The maps that `loaded` uses; see [`Maps::over`].
+    /// Returns the maps that `loaded` uses; see [`Maps::over`].
     ///
     /// # Errors
     /// If a map cannot be used.
@@ -244,7 +244,7 @@ impl<G: Backend> Maps<G> {
         Ok(())
     }
 
-    /// All bans, with their deadlines by another clock.
+    /// Returns all bans, with their deadlines by another clock.
     fn converted_to(&mut self, clock: &JiffyClock) -> Result<Entries, Error> {
         let mut entries = Entries::default();
         let from = self.clock;
@@ -403,7 +403,7 @@ impl<G: Backend> Maps<G> {
         result
     }
 
-    /// The port set of a ban, one user more; 0: all ports.
+    /// Returns the port set of a ban, one user more; 0: all ports.
     fn take_ports(&mut self, enforced: &Enforced) -> Result<u32, Error> {
         if enforced.scoped == Boot(0) || enforced.ports.is_empty() {
             return Ok(0);
@@ -459,8 +459,8 @@ impl<G: Backend> Maps<G> {
         prefixes.iter().map(hits).collect()
     }
 
-    /// What is enforced for each of `prefixes`; `None` where something was missing, its bits in the
-    /// gate included, which are set then.
+    /// Returns what is enforced for each of `prefixes`; `None` where something was missing, its
+    /// bits in the gate included, which are set then.
     ///
     /// # Errors
     /// If a map cannot be read.
@@ -497,7 +497,7 @@ impl<G: Backend> Maps<G> {
         Ok(found.into_iter().filter_map(Key::prefix).collect())
     }
 
-    /// Whether the allow list is this one.
+    /// Returns whether the allow list is this one.
     ///
     /// # Errors
     /// If a map cannot be read.
@@ -572,14 +572,14 @@ impl<G: Backend> Maps<G> {
         }
     }
 
-    /// How many bans of a family fit.
+    /// Returns how many bans of a family fit.
     #[must_use]
     pub(super) fn capacity(&self) -> u32 {
         self.tables.capacity()
     }
 }
 
-/// The keys of an allow list.
+/// Returns the keys of an allow list.
 fn allow_keys(prefixes: &[IpNet]) -> (HashSet<AllowV4>, HashSet<LpmV6>) {
     let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
     for prefix in prefixes {
@@ -602,7 +602,7 @@ fn holds_only<K: MapKey>(table: &impl Raw<K, u32>, mut wanted: HashSet<K>) -> Re
     Ok(wanted.is_empty())
 }
 
-/// The last op of each prefix: it says all.
+/// Returns the last op of each prefix: it says all.
 fn last_of_each(ops: &[Op]) -> Vec<(IpNet, &Enforced)> {
     let sets = ops.iter().filter_map(|op| match op {
         Op::Set(prefix, enforced) => Some((*prefix, enforced)),

@@ -153,7 +153,7 @@ mod tests {
         Controls(RefCell::new([0; WORDS]))
     }
 
-    /// The value of a field, as the program reads it.
+    /// Returns the value of a field, as the program reads it.
     fn field(controls: &Controls<RefCell<[u64; WORDS]>>, offset: usize) -> u32 {
         let bytes: Vec<u8> =
             controls.0.borrow().iter().flat_map(|word| word.to_ne_bytes()).collect();

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::dataplane::Hits;
 
-    /// All counters at 5, but for one that is further.
+    /// Returns all counters at 5, but for one that is further.
     fn counters(grown: Option<Verdict>) -> Verdicts {
         let packets = |verdict| if Some(verdict) == grown { 6 } else { 5 };
         let count = |verdict| (verdict, Hits { packets: packets(verdict), bytes: 0 });

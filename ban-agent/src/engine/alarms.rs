@@ -150,13 +150,13 @@ impl Engine {
         self.bus.publish(changes.into_iter().map(|what| Event { at: now.wall, what }).collect());
     }
 
-    /// The alarms that stand now, the worst first.
+    /// Returns the alarms that stand now, the worst first.
     pub(super) fn alarms(&mut self, now: Now) -> Vec<Alarm> {
         self.look_for_alarms(now);
         self.alarms.standing.clone()
     }
 
-    /// How many alarms of each name stand, as of the last look.
+    /// Returns how many alarms of each name stand, as of the last look.
     pub(super) fn alarm_counts(&self) -> Vec<(&'static str, u64)> {
         let count = |name: &Name| {
             let same = self.alarms.standing.iter().filter(|alarm| alarm.name == *name).count();
@@ -411,13 +411,13 @@ impl Engine {
         self.alarms.disk = Disk::of(&self.path, &self.config.files);
     }
 
-    /// Whether what there is to say of a source is said by an alarm.
+    /// Returns whether what there is to say of a source is said by an alarm.
     pub(super) fn is_alarm(status: &SourceStatus) -> bool {
         status.counters.error.is_some() || status.counters.is_unseen()
     }
 }
 
-/// Whether a jail that looks for failures can see none: nothing that it reads is there.
+/// Returns whether a jail that looks for failures can see none: nothing that it reads is there.
 fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> bool {
     let is_dead = |source: &source::Spec| {
         let counters = stats.get(source.origin().as_str());
@@ -429,7 +429,7 @@ fn is_blind(spec: &jail::Spec, stats: &BTreeMap<Arc<str>, source::Counters>) -> 
     !spec.rules.filter.is_idle() && spec.sources.iter().all(is_dead)
 }
 
-/// What stands now, the worst first, and the events that make it of what stood before.
+/// Returns what stands now, the worst first, and the events that make it of what stood before.
 fn compare(
     mut before: Vec<Alarm>,
     mut found: Vec<Finding>,

@@ -41,7 +41,7 @@ impl Latency {
         });
     }
 
-    /// What was measured so far.
+    /// Returns what was measured so far.
     pub(super) fn histogram(&self) -> Histogram {
         self.histogram.clone()
     }

@@ -25,7 +25,7 @@ pub(super) struct Probation {
     file: PathBuf,
 }
 
-/// What this start begins with. A record that makes no sense confirms nothing.
+/// Decides what this start begins with. A record that makes no sense confirms nothing.
 pub(crate) fn at_start(options: &Options, now: Now) -> Trial {
     let file = path(&options.agent.state);
     let record = load(&file).unwrap_or_else(|error| {
@@ -118,7 +118,7 @@ impl Engine {
     }
 }
 
-/// How long the trial lasts still, in whole seconds.
+/// Returns how long the trial lasts still, in whole seconds.
 pub(super) fn left(until: Boot, now: Now) -> Duration {
     Duration::from_secs(until.0.saturating_sub(now.boot.0).div_ceil(1000))
 }

@@ -87,7 +87,7 @@ impl Running {
         self.spec.sources.contains(&source::Spec::Bans)
     }
 
-    /// Its task has ended though nobody ended it.
+    /// Returns whether its task has failed.
     fn is_dead(&self) -> bool {
         self.task.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -269,14 +269,15 @@ impl Pipeline {
         self.jails.values().map(|running| (&*running.spec, &*running.reader.counters))
     }
 
-    /// The jails whose task has ended though nobody ended it: how often, and whether it is so now.
+    /// Returns the jails whose task has failed: how often, and whether it is
+    /// so now.
     pub(crate) fn deaths(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         let all = self.jails.values();
         all.map(|jail| (&*jail.spec.rules.name, jail.deaths, jail.is_dead()))
             .filter(|(_, deaths, dead)| *deaths > 0 || *dead)
     }
 
-    /// Starts again what has ended though nobody ended it: a source goes on behind what was handled,
+    /// Starts again what has failed: a source goes on behind what was handled,
     /// a jail with the next lines. One that fails again and again waits longer each time.
     pub(crate) fn revive(&mut self, now: Now) {
         let mut due = Vec::new();
@@ -311,7 +312,7 @@ impl Pipeline {
         self.jails[jail].task.as_ref().unwrap().abort();
     }
 
-    /// The spec of one jail.
+    /// Returns the spec of one jail.
     pub(crate) fn jail(&self, name: &str) -> Option<&jail::Spec> {
         self.jails.get(name).map(|running| &*running.spec)
     }
@@ -335,7 +336,7 @@ impl Pipeline {
         }
     }
 
-    /// What the sources count.
+    /// Returns what the sources count.
     pub(crate) fn stats(&self) -> &source::Stats {
         &self.stats
     }

@@ -140,7 +140,7 @@ pub struct Batch {
     pub stamped: bool,
     /// The same lines, one for one, as a container engine wrapped them, where one did.
     pub raw: Option<Bytes>,
-    /// They were in the log before anybody followed it: a line without a date may be of any time.
+    /// They were in the log before the agent followed it: a line without a date may be of any time.
     pub backlog: bool,
     /// They were written after the source had come to the log's end: what they tell is of now,
     /// whatever a clock without a zone says. Means nothing of `stamped` lines.
@@ -273,18 +273,18 @@ struct Keys {
 }
 
 impl Keys {
-    /// The origin of a position of its own.
+    /// Returns the origin of a position of its own.
     fn own<'k>(&self, key: &'k str) -> Option<&'k str> {
         key.strip_prefix(self.group.as_deref()?)
     }
 
-    /// Whether it takes a position that others may take as well.
+    /// Returns whether it takes a position that others may take as well.
     fn shares(&self, key: &str) -> bool {
         *key == *self.origin || self.former.as_ref().is_some_and(|former| former.matches(key))
     }
 }
 
-/// Those of the stored positions from which none of `sources` goes on.
+/// Returns those of the stored positions from which none of `sources` goes on.
 pub fn unclaimed<'s>(
     sources: impl Iterator<Item = &'s Spec>,
     stored: &HashMap<Arc<str>, Position>,
@@ -351,14 +351,14 @@ pub async fn run(
 }
 
 impl Spec {
-    /// The unix socket that it makes.
+    /// Returns the unix socket that it makes.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
         let Spec::Syslog { listen } = self else { return None };
         syslog::path(listen)
     }
 
-    /// What the source is called in the counters, as long as it has found nothing.
+    /// Returns what the source is called in the counters, as long as it has found nothing.
     #[must_use]
     pub fn origin(&self) -> String {
         match self {
@@ -378,7 +378,7 @@ impl Spec {
         }
     }
 
-    /// What of the stored positions this source goes on from, by origin.
+    /// Returns what of the stored positions this source goes on from, by origin.
     #[must_use]
     pub fn resume(&self, stored: &HashMap<Arc<str>, Position>) -> Resume {
         let keys = self.keys();
@@ -400,7 +400,7 @@ impl Spec {
         Keys { group: self.group(""), origin: self.origin(), former: self.former() }
     }
 
-    /// What stands before an origin in the key of its position; `None`: nothing.
+    /// Returns what stands before an origin in the key of its position; `None`: nothing.
     fn group(&self, origin: &str) -> Option<String> {
         match self {
             Spec::File { start: Start::Beginning, .. } if self.origin() == origin => None,
@@ -411,7 +411,7 @@ impl Spec {
         }
     }
 
-    /// The keys under which versions before this one stored the positions of a group.
+    /// Returns the keys under which versions before this one stored the positions of a group.
     fn former(&self) -> Option<Former> {
         match self {
             Spec::File { .. } => glob::Pattern::new(&self.origin()).ok().map(Former::Glob),
@@ -441,7 +441,7 @@ impl Spec {
         }
     }
 
-    /// Whether there is anything to read on this host now. Opens nothing.
+    /// Returns whether there is anything to read on this host now. Opens nothing.
     #[must_use]
     pub fn is_there(&self) -> bool {
         match self {

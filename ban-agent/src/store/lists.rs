@@ -19,13 +19,13 @@ const PAGE: usize = 4096;
 /// Before the length of an IPv6 prefix.
 const V6: u8 = 64;
 
-/// Whether a claim may be in a list.
+/// Returns whether a claim may be in a list.
 pub(super) fn may_hold(key: &Key) -> bool {
     let Key { holder, ports, derived, .. } = key;
     *holder == Holder::Manual && ports.is_empty() && !derived
 }
 
-/// The key of a listed claim.
+/// Returns the key of a listed claim.
 pub(super) fn key(prefix: IpNet) -> Key {
     Key { prefix, holder: Holder::Manual, ports: Ports::new(), derived: false }
 }
@@ -141,7 +141,7 @@ fn take_out(
     Ok(found)
 }
 
-/// All rows; those that make no sense are as wide as can be.
+/// Returns all rows; those that make no sense are as wide as can be.
 fn directory(db: &Connection) -> rusqlite::Result<Vec<List>> {
     let mut statement = db.prepare_cached("SELECT id, first, last FROM lists")?;
     let mut rows = statement.query([])?;
@@ -205,7 +205,7 @@ fn packed(prefixes: &[IpNet]) -> Vec<u8> {
     bytes
 }
 
-/// What [`packed`] has made; it ends where that makes no sense.
+/// Returns what [`packed`] has made; it ends where that makes no sense.
 fn unpacked(bytes: &[u8]) -> impl Iterator<Item = IpNet> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

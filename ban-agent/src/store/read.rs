@@ -52,7 +52,7 @@ pub(super) fn claims(
     Ok(skipped)
 }
 
-/// All positions; those of a later version's making are skipped.
+/// Returns all positions; those of a later version's making are skipped.
 pub(super) fn positions(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, Position>> {
     let mut statement = db.prepare("SELECT origin, position FROM positions")?;
     let rows =
@@ -67,7 +67,7 @@ pub(super) fn positions(db: &Connection) -> rusqlite::Result<HashMap<Arc<str>, P
     Ok(positions)
 }
 
-/// What the jails had counted; what makes no sense is left out.
+/// Returns what the jails had counted; what makes no sense is left out.
 pub(super) fn counts(db: &Connection) -> rusqlite::Result<Counts> {
     let mut statement =
         db.prepare("SELECT jail, prefix, failures, first, last FROM counts ORDER BY jail")?;
@@ -85,7 +85,7 @@ pub(super) fn counts(db: &Connection) -> rusqlite::Result<Counts> {
     Ok(counts)
 }
 
-/// What was let go by hand.
+/// Returns what was let go by hand.
 pub(super) fn unban_marks(db: &Connection) -> rusqlite::Result<UnbanMarks> {
     let mut statement = db.prepare("SELECT prefix, holder, at FROM pardons ORDER BY at")?;
     let mut rows = statement.query([])?;
@@ -95,7 +95,7 @@ pub(super) fn unban_marks(db: &Connection) -> rusqlite::Result<UnbanMarks> {
         let prefix = (!prefix.is_empty()).then(|| parse_prefix(prefix).ok());
         let holder = (!holder.is_empty()).then(|| holder_of(holder));
         let at = Timestamp::from_millisecond(row.get(2)?).unwrap_or_default();
-        // unreadable ones are left out: half of one would let everybody go
+        // unreadable ones are left out: half of one would let all go
         if !matches!(prefix, Some(None)) && !matches!(holder, Some(None)) {
             unban_marks.insert((prefix.flatten(), holder.flatten()), at, None);
         }
@@ -103,7 +103,7 @@ pub(super) fn unban_marks(db: &Connection) -> rusqlite::Result<UnbanMarks> {
     Ok(unban_marks)
 }
 
-/// How often `prefix` was banned: by one holder, or by all.
+/// Returns how often `prefix` was banned: by one holder, or by all.
 pub(super) fn bans(
     db: &Connection,
     prefix: IpNet,
@@ -134,7 +134,7 @@ pub(super) fn former(
     Ok(())
 }
 
-/// Why each holder banned `prefix` last.
+/// Returns why each holder banned `prefix` last.
 pub(super) fn evidence(db: &Connection, prefix: IpNet) -> rusqlite::Result<Vec<Evidence>> {
     let mut statement = db.prepare_cached(
         "SELECT holder, at, failures, reason, lines, bantime, fields FROM evidence

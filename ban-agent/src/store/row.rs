@@ -50,7 +50,8 @@ impl Span {
         Span { since: now.wall.as_millisecond(), until, boot_until }
     }
 
-    /// Its end on the boot clock: as it was written if that was in this boot, else by wall time.
+    /// Returns its end on the boot clock: as it was written if that was in this boot, else by wall
+    /// time.
     pub(super) fn end(&self, same_boot: bool, now: Now) -> Boot {
         match (self.boot_until, self.until) {
             (Some(boot), _) if same_boot => Boot(u64::try_from(boot).unwrap_or(0)),

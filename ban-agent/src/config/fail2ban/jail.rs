@@ -271,7 +271,7 @@ impl Reader<'_> {
         Ok(sources)
     }
 
-    /// The ports of the ban (`None`: no action bans), and the actions that are run.
+    /// Returns the ports of the ban (`None`: no action bans), and the actions that are run.
     fn actions(&mut self, words: &Words<'_>) -> Result<(Option<Ports>, Vec<Arc<Run>>), Error> {
         let mut banactions = Vec::new();
         for key in ["banaction", "banaction_allports"] {
@@ -375,7 +375,7 @@ impl Reader<'_> {
     }
 }
 
-/// The journal with the matches of a filter or jail.
+/// Returns the journal with the matches of a filter or jail.
 fn in_journal(filter: &Resolved, backend: &Backend) -> source::Spec {
     let mut all = backend.options.clone();
     let matches = filter.words.get("journalmatch").map_or("", String::as_str);
@@ -389,7 +389,7 @@ fn in_journal(filter: &Resolved, backend: &Backend) -> source::Spec {
     source::Spec::Journal { matches: all }
 }
 
-/// An option of the backend as journalctl has it; `None`: it has none like it.
+/// Returns an option of the backend as journalctl has it; `None`: it has none like it.
 fn journalctl(option: &str, value: &str) -> Option<Vec<String>> {
     let split = |key: &str| -> Vec<String> {
         let values = value.split([',', ' ', '\n']).filter(|value| !value.is_empty());

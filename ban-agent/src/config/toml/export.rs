@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{Config, action};
 use crate::{filter, jail, source};
 
-/// The running jails of `config`, and their filters.
+/// Returns the running jails of `config`, and their filters.
 #[must_use]
 pub fn export(config: &Config) -> String {
     let mut filters = Table::new();

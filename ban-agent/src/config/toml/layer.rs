@@ -48,26 +48,27 @@ impl Fault {
 }
 
 impl Layer {
-    /// The jails that it names.
+    /// Returns the jails that it names.
     pub(super) fn jails(&self) -> Vec<String> {
         let jails = self.table.get("jails").and_then(Value::as_table);
         jails.map(|jails| jails.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Whether it says of a filter that its service's log is no evidence.
+    /// Returns whether it says of a filter that its service's log is no evidence.
     pub(super) fn says_raw(&self, filter: &str) -> bool {
         let filter = self.table.get("filters").and_then(|filters| filters.get(filter));
         filter.and_then(|filter| filter.get("raw")).and_then(Value::as_bool) == Some(true)
     }
 }
 
-/// A layer that names these jails and takes whatever they read, as a file of the operator's would.
+/// Returns a layer that names these jails and takes whatever they read, as a file of the operator's
+/// would.
 pub(super) fn naming<'a>(jails: impl Iterator<Item = &'a String>) -> Result<Layer, Error> {
     let text = jails.map(|jail| format!("[jails.{jail}]\nraw_log = true\n")).collect();
     parse(PathBuf::from("<all>"), text, false)
 }
 
-/// The layers inside the binary.
+/// Returns the layers inside the binary.
 pub(super) fn shipped() -> Result<Vec<Layer>, Error> {
     SHIPPED
         .iter()
@@ -75,7 +76,7 @@ pub(super) fn shipped() -> Result<Vec<Layer>, Error> {
         .collect()
 }
 
-/// The shipped layers, the file at `path`, and `conf.d/*.toml` beside it, by name.
+/// Returns the shipped layers, the file at `path`, and `conf.d/*.toml` beside it, by name.
 pub(super) fn read(path: &Path) -> Result<Vec<Layer>, Error> {
     let mut layers = shipped()?;
     layers.push(read_file(path)?);
@@ -85,7 +86,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Layer>, Error> {
     Ok(layers)
 }
 
-/// What `agent.socket` says last, however little of the files makes sense.
+/// Returns what `agent.socket` says last, however little of the files makes sense.
 pub(super) fn socket(path: &Path) -> Option<PathBuf> {
     let mut paths = vec![path.to_owned()];
     paths.extend(more(path).unwrap_or_default());
@@ -165,8 +166,8 @@ fn check_each(kind: &str, root: &mut DeTable<'_>) -> Vec<(String, toml::de::Erro
     faults
 }
 
-/// One table of all layers, in which later layers win; but lists of who and what is protected add
-/// up over the operator's files.
+/// Returns one table of all layers, in which later layers win; but lists of who and what is
+/// protected add up over the operator's files.
 pub(super) fn merged(layers: &[Layer]) -> Table {
     let mut all = Table::new();
     let (builtin, own): (Vec<_>, Vec<_>) = layers.iter().partition(|layer| layer.builtin);
@@ -197,8 +198,8 @@ fn merge<'k>(into: &mut Table, from: &'k Table, path: &mut Vec<&'k str>, adding:
     }
 }
 
-/// What a file of the operator's sets and another one sets to something else: both places, and which
-/// is used.
+/// Returns what a file of the operator's sets and another one sets to something else: both places,
+/// and which is used.
 pub(super) fn replaced(layers: &[Layer]) -> Vec<String> {
     let own: Vec<&Layer> = layers.iter().filter(|layer| !layer.builtin).collect();
     let place = |layer: &Layer, keys: &[&str]| {
@@ -247,8 +248,8 @@ fn value_at<'t>(table: &'t Table, keys: &[&str]) -> Option<&'t Value> {
     section.get(*last)
 }
 
-/// Whether a list at this place adds up: every list of `[agent]`, and whom a jail never bans. A file
-/// that names a few more must not take others their protection.
+/// Returns whether a list at this place adds up: every list of `[agent]`, and whom a jail never
+/// bans. A file that names a few more must not take others their protection.
 fn adds_up(path: &[&str], value: &Value) -> bool {
     if let ["agent", _] = path
         && value.is_array()
@@ -270,7 +271,7 @@ fn listed(value: &Value) -> Vec<Value> {
     }
 }
 
-/// An error about the value at `keys`, in the last layer that has it.
+/// Returns an error about the value at `keys`, in the last layer that has it.
 pub(super) fn invalid(
     layers: &[Layer],
     keys: &[&str],
@@ -315,7 +316,7 @@ fn offset_of(text: &str, keys: &[&str]) -> Option<usize> {
     Some(offset)
 }
 
-/// The key of a line of ours that needs quotes and has none: TOML takes it for a table.
+/// Returns the key of a line of ours that needs quotes and has none: TOML takes it for a table.
 fn dotted(line: &str) -> Option<&str> {
     let (key, _) = line.split_once('=')?;
     Some(key.trim()).filter(|key| key.starts_with("bantime."))

@@ -22,7 +22,7 @@ pub use self::{export::export, raw::Mode};
 use super::{Agent, Config, DEFAULT_SOCKET, Error, Events, Refused, evidence, parse_duration};
 use crate::jail;
 
-/// The configuration of `path` and its `conf.d`, and what makes no sense in it.
+/// Returns the configuration of `path` and its `conf.d`, and what makes no sense in it.
 ///
 /// # Errors
 /// What leaves nothing to go on with.
@@ -30,14 +30,14 @@ pub(super) fn read(path: &Path) -> Result<(Config, Vec<Error>), Error> {
     resolve::resolve(&mut layer::read(path)?)
 }
 
-/// The control socket that `path` and its `conf.d` name, or the default one. Also where something
-/// else in them is wrong: the running agent has to be reached all the same.
+/// Returns the control socket that `path` and its `conf.d` name, or the default one. Also where
+/// something else in them is wrong: the running agent has to be reached all the same.
 #[must_use]
 pub fn socket(path: &Path) -> PathBuf {
     layer::socket(path).unwrap_or_else(|| DEFAULT_SOCKET.into())
 }
 
-/// What the binary ships alone: its filters, and no jail that runs.
+/// Returns what the binary ships alone: its filters, and no jail that runs.
 ///
 /// # Errors
 /// None that a test would not have found.
@@ -58,7 +58,7 @@ pub struct Service {
     pub unplaced: Vec<String>,
 }
 
-/// All that is shipped, by file.
+/// Returns all that is shipped, by file.
 ///
 /// # Errors
 /// None that a test would not have found.

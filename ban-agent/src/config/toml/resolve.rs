@@ -32,7 +32,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The `logpath` of a jail whose filter knows where its daemon logs.
 const AUTO: &str = "auto";
 
-/// The specs of `layers`, and what is wrong with what is missing among them.
+/// Returns the specs of `layers`, and what is wrong with what is missing among them.
 pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Error> {
     let mut faults: Vec<Fault> = Vec::new();
     for fault in layers.iter_mut().flat_map(|layer| std::mem::take(&mut layer.faults)) {
@@ -165,7 +165,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
     Ok((config, errors.filter(|error| !matches!(error, Error::Part { .. })).collect()))
 }
 
-/// What is lost where a pattern leaves open whether a port follows the address.
+/// Returns what is lost where a pattern leaves open whether a port follows the address.
 fn optional_ports(jail: &jail::Spec) -> Option<String> {
     let (key, pattern) = jail.rules.filter.optional_ports().next()?;
     Some(format!(
@@ -223,7 +223,7 @@ fn adopt(
     config.files.extend(loaded.files);
 }
 
-/// What becomes of a jail whose actions ban nobody.
+/// Returns what becomes of a jail whose actions ban nobody.
 fn only_tells(jail: &str, tell: bool) -> String {
     if tell {
         return format!(
@@ -236,7 +236,7 @@ fn only_tells(jail: &str, tell: bool) -> String {
     )
 }
 
-/// Whether a layer that the operator wrote names the jail.
+/// Returns whether a layer that the operator wrote names the jail.
 fn named(layers: &[Layer], jail: &str) -> bool {
     layers
         .iter()
@@ -327,7 +327,7 @@ fn filter(
     Ok(spec)
 }
 
-/// What the filter says of documents.
+/// Returns what the filter says of documents.
 fn document(
     layers: &[Layer],
     name: &str,
@@ -376,7 +376,7 @@ fn document(
     }))
 }
 
-/// The place of the pattern that does not compile.
+/// Returns the place of the pattern that does not compile.
 fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> Error {
     let (key, text) = match error {
         filter::Error::Pattern { key, pattern, .. } => (*key, pattern.as_str()),
@@ -511,12 +511,12 @@ fn jail(
     }
 }
 
-/// Whether a filter says of itself that its service's log is no evidence.
+/// Returns whether a filter says of itself that its service's log is no evidence.
 fn is_raw(filter: Option<&raw::Filter>) -> bool {
     filter.is_some_and(|filter| filter.raw == Some(true))
 }
 
-/// The fields that a jail counts, and the key that names each.
+/// Returns the fields that a jail counts, and the key that names each.
 fn fields_asked(rules: &jail::Rules) -> impl Iterator<Item = (&'static str, &str)> {
     let distinct = rules.distinct.keys().map(|field| ("distinct", &**field));
     // who fails is known without a capture
@@ -524,7 +524,7 @@ fn fields_asked(rules: &jail::Rules) -> impl Iterator<Item = (&'static str, &str
     distinct.chain(rules.count_by.iter().map(|field| ("count_by", &**field)))
 }
 
-/// The jail's own list, or the default one; never both, as in fail2ban.
+/// Returns the jail's own list, or the default one; never both, as in fail2ban.
 fn ignoreip(own: &raw::Jail, defaults: &raw::Jail) -> (Vec<IpNet>, jail::Lookup) {
     let (mut nets, mut lookup) = (Vec::new(), jail::Lookup::default());
     let list = own.ignoreip.as_ref().or(defaults.ignoreip.as_ref());
@@ -664,7 +664,7 @@ fn sources(
     Ok(sources)
 }
 
-/// The source that the filter names for its daemon; `None` if it names nothing.
+/// Returns the source that the filter names for its daemon; `None` if it names nothing.
 fn auto(filter: &raw::Filter) -> Option<source::Spec> {
     let files: Vec<_> = list(filter.logs.as_ref()).into_iter().map(Into::into).collect();
     let matches = filter.journalmatch.as_ref().map(words).unwrap_or_default();
@@ -672,7 +672,7 @@ fn auto(filter: &raw::Filter) -> Option<source::Spec> {
     named.then_some(source::Spec::Auto { files, matches })
 }
 
-/// The words of journal matches, as journalctl takes them.
+/// Returns the words of journal matches, as journalctl takes them.
 fn words(matches: &OneOrMany) -> Vec<String> {
     matches.list().iter().flat_map(|line| line.split_whitespace()).map(Into::into).collect()
 }

@@ -70,7 +70,7 @@ impl Bench {
         self.now.wall += time;
     }
 
-    /// What stands: `NAME ABOUT`.
+    /// Returns what stands: `NAME ABOUT`.
     fn alarms(&mut self) -> Vec<String> {
         let alarms = self.agent.core.alarms(self.now);
         alarms.iter().map(|alarm| format!("{} {}", alarm.name.word(), alarm.about)).collect()

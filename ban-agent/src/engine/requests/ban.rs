@@ -83,7 +83,7 @@ impl Engine {
         Ok((plan, events, changes))
     }
 
-    /// Why a claim by hand is there: as is said now, or was when it was made.
+    /// Returns why a claim by hand is there: as is said now, or was when it was made.
     fn reason(&mut self, claim: &Claim, said: Option<&Arc<str>>) -> Option<Arc<str>> {
         let key = (claim.prefix.trunc(), claim.holder.clone());
         let Some(said) = said else { return self.reasons.get(&key).cloned() };
@@ -126,7 +126,7 @@ impl Engine {
     }
 }
 
-/// Whether a ban by hand has to be meant: it is more than a slip of the hand should ban.
+/// Returns whether a ban by hand has to be meant: it is more than a slip of the hand should ban.
 fn is_wide(prefix: IpNet) -> bool {
     prefix.prefix_len() < if matches!(prefix, IpNet::V4(_)) { WIDEST.0 } else { WIDEST.1 }
 }

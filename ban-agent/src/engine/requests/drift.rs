@@ -64,8 +64,8 @@ impl Engine {
         Ok(round)
     }
 
-    /// Where the kernel does not hold what the ledger does. Little memory for each ban: there may be
-    /// millions.
+    /// Returns where the kernel does not hold what the ledger does. Little memory for each ban:
+    /// there may be millions.
     pub(in crate::engine) fn differing(&mut self) -> anyhow::Result<Vec<IpNet>> {
         let (mut differing, mut known) = (Vec::new(), 0);
         let ledger = &self.ledger;

@@ -202,8 +202,9 @@ impl Export {
         }
     }
 
-    /// Whether the entry is the rest of a line whose beginning was another: journald and container
-    /// engines cut long lines, and a client who fills one writes the beginning of the next.
+    /// Returns whether the entry is the rest of a line whose beginning was another: journald and
+    /// container engines cut long lines, and a client who fills one writes the beginning of the
+    /// next.
     fn goes_on(&mut self, entry: &Entry) -> bool {
         if entry.stream.is_empty() {
             return false;
@@ -249,8 +250,9 @@ impl Entry {
     }
 }
 
-/// What stays the same when journald copies an entry into another file: boot, times and a hash, not
-/// the sequence numbers before them (sd_journal_get_cursor(3), `journal_file_copy_entry`).
+/// Returns what stays the same when journald copies an entry into another file: boot, times and a
+/// hash, not the sequence numbers before them (sd_journal_get_cursor(3),
+/// `journal_file_copy_entry`).
 fn identity(cursor: &str) -> &str {
     cursor.find(";b=").and_then(|at| cursor.get(at..)).unwrap_or(cursor)
 }

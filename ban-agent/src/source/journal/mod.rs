@@ -80,7 +80,7 @@ pub(super) async fn run(
     }
 }
 
-/// When an entry was written by its own stamp; now, if that cannot have been lately.
+/// Returns when an entry was written by its own stamp; now, if that cannot have been lately.
 fn written(received: Option<Timestamp>, wall: Timestamp) -> Instant {
     let now = Instant::now();
     let age = received.and_then(|time| Duration::try_from(wall.duration_since(time)).ok());
@@ -93,7 +93,7 @@ fn machine() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// How journalctl is told what to print, and of which entries.
+/// Returns how journalctl is told what to print, and of which entries.
 fn arguments(matches: &[String], machine: Option<&str>) -> Vec<String> {
     let mut words: Vec<String> = vec!["--no-pager".into(), "--quiet".into()];
     words.extend(["--output=export".into(), format!("--output-fields={}", export::FIELDS)]);
@@ -145,7 +145,7 @@ pub fn last_day(matches: &[String], mut take: impl FnMut(&[u8])) -> std::io::Res
     Ok(())
 }
 
-/// Whether this host keeps a journal, and has what reads it.
+/// Returns whether this host keeps a journal, and has what reads it.
 pub(super) fn is_there() -> bool {
     let kept = ["/run/log/journal", "/var/log/journal"];
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -324,7 +324,7 @@ mod tests {
 
     use super::*;
 
-    /// A journalctl that prints what a real one printed, and ends.
+    /// Returns a journalctl that prints what a real one printed, and ends.
     fn journal(dir: &Path, script: &str) -> (Journal, mpsc::Receiver<Batch>) {
         let program = dir.join("journalctl");
         fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}/args\n{script}", dir.display()))
