@@ -29,18 +29,12 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let wanted = |part: &str| args.only.as_deref().is_none_or(|only| only == part);
     let mut report = Report::default();
+    let name = args.name.as_deref();
     if wanted("lint") {
         report.step("fmt", lint::fmt);
-        report.step("clippy: host crates", lint::clippy_host);
-        report.step("clippy: XDP program", lint::clippy_ebpf);
-        report.step("cargo-deny", lint::deny);
     }
-    let name = args.name.as_deref();
     if privilege::is_root() && args.only.as_deref() != Some("lint") {
         report.step("system programs", || programs(wanted("package")));
-    }
-    if wanted("unit") {
-        report.step("unit tests", || ring::unit(name));
     }
     if ["packets", "system", "package", "kernels"].into_iter().any(wanted) {
         report.step("build the agent", || {
@@ -48,14 +42,27 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
             Ok(Counts::passed())
         });
     }
-    for ring in [Ring::Packets, Ring::System, Ring::Package] {
+    let run = |ring: Ring, report: &mut Report| {
         if wanted(ring.prefix()) {
             report.step(ring.title(), || ring.run(name));
         }
+    };
+    // measures the program: while all is quiet
+    run(Ring::Packets, &mut report);
+    let beside = wanted("kernels").then(|| kernels::Beside::begin(&mut report, name)).flatten();
+    if wanted("lint") {
+        report.step("clippy: host crates", lint::clippy_host);
+        report.step("clippy: XDP program", lint::clippy_ebpf);
+        report.step("cargo-deny", lint::deny);
     }
-    if wanted("kernels") {
-        kernels::ring(&mut report, name);
+    if wanted("unit") {
+        report.step("unit tests", || ring::unit(name));
     }
+    if let Some(beside) = beside {
+        beside.end(&mut report);
+    }
+    run(Ring::System, &mut report);
+    run(Ring::Package, &mut report);
     Ok(report.print())
 }
 

@@ -6,9 +6,13 @@ mod image;
 mod origin;
 mod tally;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::{
     report::{Counts, Report},
@@ -23,7 +27,7 @@ use origin::{ORIGINS, Origin};
 const CI: &str = "6.1";
 /// More than a run takes on a busy machine, with the system ring's files and without.
 const LIMIT: Duration = Duration::from_secs(3_600);
-const LIMIT_BRIEF: Duration = Duration::from_secs(900);
+const LIMIT_BRIEF: Duration = Duration::from_secs(1_800);
 
 /// Options of `test-kernels`.
 #[derive(clap::Args)]
@@ -58,47 +62,108 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(report.print())
 }
 
-/// The ring as a part of `test`.
-pub(super) fn ring(report: &mut Report, name: Option<&str>) {
-    let name = name.map(str::to_owned);
-    let args = Args { kernel: None, name, file: String::new(), brief: true, fresh: false };
-    for origin in ORIGINS.iter().filter(|origin| origin.name == CI) {
-        report.step(origin.title, || run(origin, &args));
+/// The ring as a part of `test`: a machine that is emulated on one processor while other steps
+/// build on both. Its output waits for [`Beside::end`].
+pub(super) struct Beside {
+    title: &'static str,
+    /// What it said, how long it took, and what came of it.
+    machine: JoinHandle<(Vec<String>, Duration, Result<Counts>)>,
+}
+
+impl Beside {
+    /// Boots the machine. Returns `None` if it cannot be: then `report` says so.
+    pub(super) fn begin(report: &mut Report, name: Option<&str>) -> Option<Beside> {
+        let name = name.map(str::to_owned);
+        let args = Args { kernel: None, name, file: String::new(), brief: true, fresh: false };
+        let origin = ORIGINS.iter().find(|origin| origin.name == CI)?;
+        let mut machine = None;
+        report.step("emulated machine", || {
+            if let Some(skipped) = skipped() {
+                return Ok(skipped);
+            }
+            machine = Some(Machine::new(origin, &args)?);
+            Ok(Counts::passed())
+        });
+        let (title, machine) = (origin.title, machine?);
+        let machine = thread::spawn(move || {
+            let (mut said, begun) = (Vec::new(), Instant::now());
+            let counts = machine.run(&mut |line| said.push(line.to_owned()));
+            (said, begun.elapsed(), counts)
+        });
+        Some(Beside { title, machine })
+    }
+
+    /// Waits for its end, and shows what it said.
+    pub(super) fn end(self, report: &mut Report) {
+        report.step(self.title, || {
+            let (said, took, counts) =
+                self.machine.join().map_err(|_| anyhow!("the machine's thread has panicked"))?;
+            said.iter().for_each(|line| println!("{line}"));
+            let mut counts = counts?;
+            counts.notes.push(format!("ran for {} s beside other steps", took.as_secs()));
+            Ok(counts)
+        });
     }
 }
 
-fn run(origin: &Origin, args: &Args) -> Result<Counts> {
+/// Why there can be no machine.
+fn skipped() -> Option<Counts> {
     if std::env::consts::ARCH != "x86_64" {
-        return Ok(Counts::skipped("the kernel ring boots x86-64 kernels, with our own programs"));
+        return Some(Counts::skipped(
+            "the kernel ring boots x86-64 kernels, with our own programs",
+        ));
     }
     if !privilege::is_root() && !system::missing(NEEDS).is_empty() {
         let line = system::command_line(&system::missing(NEEDS));
-        return Ok(Counts::skipped(format!("the kernel ring needs programs; as root: {line}")));
+        return Some(Counts::skipped(format!("the kernel ring needs programs; as root: {line}")));
     }
-    system::install(NEEDS)?;
-    let names = ring::targets(|file| wanted(file, args))?;
-    if names.is_empty() {
-        bail!("tests/tests has no {}*.rs for this ring", args.file);
+    None
+}
+
+fn run(origin: &Origin, args: &Args) -> Result<Counts> {
+    match skipped() {
+        Some(skipped) => Ok(skipped),
+        None => Machine::new(origin, args)?.run(&mut |line| println!("{line}")),
     }
-    let tests = ring::built(&names)?;
-    let kernel = origin.fetch(args.fresh)?;
-    let folder = layout::kernels().join(origin.name);
-    let environment = environment(args);
-    let load = Load { tests: &tests, agent: &layout::agent(false), environment: &environment };
-    let archive = image::pack(&kernel, &load, &folder)?;
-    println!("booting Linux {}", kernel.release);
-    let console = folder.join("console.log");
-    let limit = if args.brief { LIMIT_BRIEF } else { LIMIT };
-    let guest = Guest { kernel: &kernel.image, archive: &archive, console, limit };
-    if let Some(tally) = guest.run()? {
-        return Ok(tally.finish(&kernel.release));
+}
+
+/// A machine with the tests inside, ready to boot.
+struct Machine {
+    release: String,
+    guest: Guest,
+}
+
+impl Machine {
+    fn new(origin: &Origin, args: &Args) -> Result<Machine> {
+        system::install(NEEDS)?;
+        let names = ring::targets(|file| wanted(file, args))?;
+        if names.is_empty() {
+            bail!("tests/tests has no {}*.rs for this ring", args.file);
+        }
+        let tests = ring::built(&names)?;
+        let kernel = origin.fetch(args.fresh)?;
+        let folder = layout::kernels().join(origin.name);
+        let environment = environment(args);
+        let load = Load { tests: &tests, agent: &layout::agent(false), environment: &environment };
+        let archive = image::pack(&kernel, &load, &folder)?;
+        let console = folder.join("console.log");
+        let limit = if args.brief { LIMIT_BRIEF } else { LIMIT };
+        let guest = Guest { kernel: kernel.image, archive, console, limit };
+        Ok(Machine { release: kernel.release, guest })
     }
-    // An emulator may lose a processor. Tests that hang are ended by the guest and have failed.
-    println!("\nthe emulated machine stood still; booting it once more");
-    let Some(tally) = guest.run()? else { bail!("the emulated machine stood still, twice") };
-    let mut counts = tally.finish(&kernel.release);
-    counts.notes.push("booted twice: the emulated machine stood still".to_owned());
-    Ok(counts)
+
+    fn run(&self, show: &mut dyn FnMut(&str)) -> Result<Counts> {
+        show(&format!("booting Linux {}", self.release));
+        if let Some(tally) = self.guest.run(show)? {
+            return Ok(tally.finish(&self.release));
+        }
+        // An emulator may lose a processor. Tests that hang are ended by the guest and have failed.
+        show("\nthe emulated machine stood still; booting it once more");
+        let tally = self.guest.run(show)?.context("the emulated machine stood still, twice")?;
+        let mut counts = tally.finish(&self.release);
+        counts.notes.push("booted twice: the emulated machine stood still".to_owned());
+        Ok(counts)
+    }
 }
 
 const NEEDS: &[&[system::Need]] = &[system::LAB, system::TESTS, system::KERNELS];
@@ -115,7 +180,7 @@ fn wanted(file: &str, args: &Args) -> bool {
 /// What the guest's shell reads before it runs the tests.
 fn environment(args: &Args) -> String {
     // A file that hangs is ended, so that the others have their turn.
-    let seconds = if args.brief { 300 } else { 1_200 };
+    let seconds = if args.brief { 600 } else { 1_200 };
     let ci = std::env::var("CI").unwrap_or_default();
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     format!(

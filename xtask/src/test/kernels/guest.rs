@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
@@ -27,23 +27,23 @@ const DEAD_CARD: &str = "NETDEV WATCHDOG";
 
 /// What to boot.
 #[derive(Debug)]
-pub(super) struct Guest<'a> {
-    pub(super) kernel: &'a Path,
-    pub(super) archive: &'a Path,
+pub(super) struct Guest {
+    pub(super) kernel: PathBuf,
+    pub(super) archive: PathBuf,
     /// Where the kernel's console goes.
     pub(super) console: PathBuf,
     /// How long all of it may take.
     pub(super) limit: Duration,
 }
 
-impl Guest<'_> {
-    /// Boots it, shows and counts what the tests say. `None` if the emulated machine itself stood
+impl Guest {
+    /// Boots it, shows and counts what the tests say. Returns `None` if the emulated machine itself stood
     /// still, which is no word on the tests.
-    pub(super) fn run(&self) -> Result<Option<Tally>> {
+    pub(super) fn run(&self, show: &mut dyn FnMut(&str)) -> Result<Option<Tally>> {
         let mut qemu = self.command();
         // What an earlier machine said is no word on this one; there may be none.
         let _ = fs::remove_file(&self.console);
-        println!("  $ {}", command::shown(&qemu));
+        show(&format!("  $ {}", command::shown(&qemu)));
         let mut child = Running(qemu.spawn().context("cannot start QEMU")?);
         let output = child.0.stdout.take().context("QEMU has no output")?;
         let (lines, said) = mpsc::channel();
@@ -63,7 +63,7 @@ impl Guest<'_> {
                 Ok(line) => {
                     let line = String::from_utf8_lossy(&line);
                     let line = line.trim_end_matches('\r');
-                    println!("{line}");
+                    show(line);
                     tally.read(line);
                     heard = Instant::now();
                     // Not all get from there to the power's end: some not after a suspend.
@@ -91,7 +91,8 @@ impl Guest<'_> {
         };
         drop(child);
         if !tally.ended() {
-            println!("the guest did not get to its end; its console:\n{}", self.console_tail());
+            let console = self.console_tail();
+            show(&format!("the guest did not get to its end; its console:\n{console}"));
         }
         Ok((!stuck).then_some(tally))
     }
@@ -107,7 +108,7 @@ impl Guest<'_> {
         // in their allocator; without it they do otherwise.
         qemu.args(["-cpu", "max,-cx16"]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.archive);
+        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.archive);
         qemu.args(["-append", "console=ttyS0 loglevel=5 panic=-1 ban_agent_guest"]);
         qemu.arg("-serial").arg(format!("file:{}", self.console.display()));
         qemu.args(["-serial", "stdio"]);

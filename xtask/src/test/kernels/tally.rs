@@ -37,9 +37,9 @@ impl Tally {
         }
     }
 
-    /// Notes a failure of the guest itself.
+    /// Notes a failure of the guest itself, for the summary.
     pub(super) fn fail(&mut self, why: String) {
-        println!("FAILED: {why}");
+        self.tests.counts.failures.push(format!("FAILED: {why}"));
         self.tests.counts.failed += 1;
     }
 
