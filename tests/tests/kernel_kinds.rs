@@ -1,7 +1,13 @@
 //! Interfaces that are made of others, of kinds that come as modules: a VLAN device, a bond, a
 //! bridge; and the program on them or on what they are made of.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ban_agent::{
@@ -9,11 +15,12 @@ use ban_agent::{
     dataplane::{DataPlane as _, Mode, Xdp, XdpMode},
 };
 use tests::{
+    agent::LIMIT,
     bench::{all, set},
     guest::{self, options, start},
     host::{FAMILIES, Family, Host},
     net::{Namespace, run},
-    process::eventually,
+    process::{Process, eventually},
     stage::{ATTACKER, CLIENT, DEVICE, EDGE, Stage},
 };
 
@@ -260,5 +267,54 @@ fn every_way_in_is_protected() -> Result<()> {
             ensure!(!way.pings(&stage, BANNED, *family)?, "{name}: the attacker lives, {family:?}");
         }
     }
+    Ok(())
+}
+
+/// Two ends of a PPP line: pppd in each namespace, over a socket for a wire.
+#[test]
+fn a_ppp_line_is_protected() -> Result<()> {
+    const NAME: &str = "ppp7";
+    const NEAR: &str = "10.76.0.1";
+    const FAR: &str = "10.76.0.66";
+    const OTHER: &str = "10.76.0.7";
+    if !guest::ready("a PPP line") {
+        return Ok(());
+    }
+    if !Path::new("/dev/ppp").exists() {
+        // as the kernels of Debian's clouds
+        println!("this kernel has no PPP");
+        return Ok(());
+    }
+    let stage = Stage::laid(DEVICE, DEVICE, wire)?;
+    let (near, far) = UnixStream::pair().context("no pair of sockets")?;
+    let ends = [(&stage.edge, near, NEAR, FAR), (&stage.outside, far, FAR, NEAR)];
+    let mut speaking = Vec::new();
+    for (namespace, wire, local, remote) in ends {
+        let log = stage.file(&format!("pppd-{local}"));
+        let mut pppd = namespace.command("pppd");
+        pppd.args(["notty", "nodetach", "noauth", "local", "noccp", "ifname", NAME, "logfile"]);
+        pppd.arg(log).arg(format!("{local}:{remote}"));
+        pppd.stdin(OwnedFd::from(wire.try_clone()?)).stdout(OwnedFd::from(wire));
+        speaking.push(Process::spawn("pppd", &mut pppd)?);
+    }
+    for (namespace, remote) in [(&stage.edge, FAR), (&stage.outside, NEAR)] {
+        eventually("the line is up", LIMIT, || {
+            let shown = namespace.ip(&format!("address show dev {NAME}"));
+            Ok(shown.is_ok_and(|text| text.contains(&format!("peer {remote}"))))
+        })
+        .with_context(|| fs::read_to_string(stage.file("pppd-10.76.0.1")).unwrap_or_default())?;
+    }
+    stage.outside.ip(&format!("address add {OTHER}/32 dev {NAME}"))?;
+    stage.edge.ip(&format!("route add {OTHER}/32 dev {NAME}"))?;
+    // nobody names it
+    let mut xdp = start(&stage, options(&stage, &[], Mode::Auto))?;
+    let shown = shown(&xdp);
+    let on = shown.iter().find(|(name, ..)| name == NAME);
+    ensure!(on.is_some_and(|(_, mode, _)| *mode == Some(XdpMode::Generic)), "{shown:?}");
+    let pings = |from| Host::new(&stage.outside, (from, "::")).pings(Family::V4, (NEAR, "::"));
+    ensure!(pings(FAR)? && pings(OTHER)?, "nothing arrives");
+    xdp.apply(&[set(FAR, all(Boot::NEVER))], Now::read())?;
+    ensure!(!pings(FAR)?, "the banned peer came through");
+    ensure!(pings(OTHER)?, "another was dropped");
     Ok(())
 }

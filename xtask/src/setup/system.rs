@@ -71,6 +71,7 @@ pub(crate) const KERNELS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "the machine that other kernels run in"),
     need("busybox", "busybox", "the first program in it"),
     need("wg", "wireguard-tools", "the keys of a tunnel"),
+    need("pppd", "ppp", "the ends of a PPP line"),
     need("depmod", "kmod", "finds what a module depends on"),
     need("strip", "binutils", "keeps its memory small"),
     need("xz", "xz-utils", "unpacks modules"),
