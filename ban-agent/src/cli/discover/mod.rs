@@ -549,11 +549,14 @@ mod tests {
         fs::write(&log, "").unwrap();
         let host = Host {
             processes: vec![process("sshd", "ssh.service", &[])],
-            containers: vec![Container {
-                name: "grafana\n[jails.evil]".into(),
-                image: "grafana/grafana".into(),
-                log,
-            }],
+            containers: vec![
+                Container {
+                    name: "grafana\n[jails.evil]".into(),
+                    image: "grafana/grafana".into(),
+                    log: log.clone(),
+                },
+                Container { name: "vaultwarden".into(), image: "vaultwarden/server".into(), log },
+            ],
             ..Host::default()
         };
         let none = BTreeSet::new();
@@ -566,6 +569,10 @@ mod tests {
         let names: Vec<_> = config.jails.iter().map(|jail| jail.rules.name.to_string()).collect();
         assert!(names.contains(&"grafana".to_owned()), "{names:?}");
         assert!(!names.contains(&"evil".to_owned()), "{names:?}");
+        // one over a raw log is the operator's to turn on
+        assert!(!names.contains(&"vaultwarden".to_owned()), "{names:?}");
+        let text = fs::read_to_string(&main).unwrap();
+        assert!(text.contains("\n#[jails.vaultwarden]\n#raw_log = true\n#logpath = "), "{text}");
         fs::write(&main, "# mine\n").unwrap();
         assert!(write(&main, &report).is_err());
         assert_eq!(fs::read_to_string(&main).unwrap(), "# mine\n");
