@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{self, Mode},
+    control::Axis,
     net,
 };
 
@@ -26,7 +27,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
 
-    /// Output for people, or one JSON document
+    /// Output for people, one JSON document, or a table for programs
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "human")]
     output: Format,
 
@@ -46,11 +47,20 @@ pub struct Cli {
 enum Format {
     Human,
     Json,
+    Csv,
 }
 
 impl Cli {
     pub(super) fn json(&self) -> bool {
         self.output == Format::Json
+    }
+
+    pub(super) fn csv(&self) -> bool {
+        self.output == Format::Csv
+    }
+
+    pub(super) fn human(&self) -> bool {
+        self.output == Format::Human
     }
 
     /// `--socket`, else what the configuration says, else the default.
@@ -74,14 +84,11 @@ pub(super) enum Verb {
         jail: Option<String>,
     },
     /// The live bans, those that end first at the top
-    List {
-        /// Only those that this jail holds
-        #[arg(long)]
-        jail: Option<String>,
-        /// At most so many
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
-    },
+    List(List),
+    /// Who banned or let go of whom, when and why; exit code 1 if nothing is on record
+    History(History),
+    /// How often what was banned, the most first
+    Stats(Stats),
     /// Why an address is banned; exit code 1 if it is not
     Show {
         /// Address or prefix
@@ -119,6 +126,12 @@ pub(super) enum Verb {
     },
     /// Print the resolved jails, fail2ban's too, as our TOML
     ExportConfig,
+    /// Have a jail ban nobody for a while, or only count; kept over restarts
+    #[command(subcommand)]
+    Jail(Jail),
+    /// Let an address or network through for a while, whoever bans it; kept over restarts
+    #[command(subcommand)]
+    Allow(Allow),
     /// Read the configuration again: all of it, or nothing if it is bad
     Reload,
     /// End a trial (`run --grace`): go on enforcing, or enforce again where it ran out
@@ -146,6 +159,157 @@ pub(super) enum Verb {
         /// Into this folder
         dir: PathBuf,
     },
+}
+
+/// The order of `list`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// What ends first
+    Ends,
+    /// What began last
+    Since,
+    /// Who lost most packets
+    Packets,
+    /// Who lost most bytes
+    Bytes,
+    /// By number
+    Address,
+    /// By ISO code
+    Country,
+    /// By name
+    Holder,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ban-agent list --sort packets --limit 10     the ten who knock most
+  ban-agent list --jail sshd --country CN
+  ban-agent list --holder manual               what was banned by hand
+  ban-agent list --within 203.0.113.0/24
+  ban-agent -o csv list > bans.csv")]
+pub(super) struct List {
+    /// Only those that this jail, or `manual`, holds
+    #[arg(long, visible_alias = "holder", value_name = "NAME")]
+    pub(super) jail: Option<String>,
+    /// At most so many [default: all, and 100 on a terminal]
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+    /// In this order
+    #[arg(long, value_name = "BY", default_value = "ends")]
+    pub(super) sort: Sort,
+    /// Only those inside this network, itself included
+    #[arg(long, value_name = "CIDR", value_parser = net::parse_prefix)]
+    pub(super) within: Option<IpNet>,
+    /// Only those of this country; needs a GeoIP database
+    #[arg(long, value_name = "ISO")]
+    pub(super) country: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ban-agent history 203.0.113.66               who banned it, and who let it go
+  ban-agent history 203.0.113.0/24 --since 7d
+  ban-agent -o csv history --since 1d > yesterday.csv")]
+pub(super) struct History {
+    /// Only what is about this address, or lies in this network [default: everything]
+    #[arg(value_name = "ADDR|CIDR", value_parser = net::parse_prefix)]
+    pub(super) address: Option<IpNet>,
+    /// Not before so long ago: 24h, 7d
+    #[arg(long, value_name = "DUR", value_parser = age)]
+    pub(super) since: Option<Duration>,
+    /// The newest, at most so many [default: 10000, and 100 on a terminal]
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  ban-agent stats --by country --since 24h
+  ban-agent stats --by user --limit 50
+  ban-agent -o csv stats --by prefix --since 30d")]
+pub(super) struct Stats {
+    /// By what
+    #[arg(long, value_name = "WHAT", default_value = "jail")]
+    pub(super) by: Axis,
+    /// Bans of the last so long
+    #[arg(long, value_name = "DUR", default_value = "24h", value_parser = age)]
+    pub(super) since: Duration,
+    /// At most so many names
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(super) limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  ban-agent jail disable sshd --for 2h --reason maintenance
+  ban-agent jail dry-run web-panels --for 7d   only count whom it would ban, for a week
+  ban-agent jail enable sshd")]
+pub(super) enum Jail {
+    /// It bans nobody; what it holds stays banned
+    Disable {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// It counts, and tells, whom it would ban; what it holds stays banned
+    DryRun {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// It bans again
+    Enable {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  ban-agent allow add 198.51.100.0/24 --for 1d --reason \"the office\"
+  ban-agent allow list
+  ban-agent allow remove 198.51.100.0/24")]
+pub(super) enum Allow {
+    /// Never drop it; bans inside it end
+    Add {
+        /// Address or network
+        #[arg(value_name = "ADDR|CIDR")]
+        address: String,
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// It can be banned again; [agent] allow stays what it is
+    Remove {
+        /// Address or network, as it was added
+        #[arg(value_name = "ADDR|CIDR")]
+        address: String,
+    },
+    /// Whom `allow add` lets through
+    List,
+}
+
+/// How long an order holds, and why.
+#[derive(Debug, Args)]
+pub(super) struct Terms {
+    /// How long: 2h, 7d [default: until it is taken back]
+    #[arg(long = "for", value_name = "DUR", value_parser = age)]
+    pub(super) duration: Option<Duration>,
+    /// Why; `status` and `history` tell it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+/// How long ago.
+fn age(text: &str) -> Result<Duration, String> {
+    let time = config::parse_duration(text).map_err(|error| error.to_string())?;
+    time.ok_or_else(|| "it has to end: 24h, 7d".to_owned())
 }
 
 /// Whose database `import` reads.
@@ -197,8 +361,8 @@ pub(super) struct Ban {
     /// Only these ports: tcp/22, tcp/http,https, udp/1000-2000; may be repeated
     #[arg(long = "port", value_name = "PROTO/PORT")]
     pub(super) ports: Vec<String>,
-    /// Why; `show` prints it, events tell it
-    #[arg(long, value_name = "TEXT")]
+    /// Why; `show`, `list` and `history` tell it, and events do
+    #[arg(long, visible_alias = "comment", value_name = "TEXT")]
     pub(super) reason: Option<String>,
     /// Also what is protected, or wider than /16 (IPv6: /32)
     #[arg(long)]
@@ -208,11 +372,20 @@ pub(super) struct Ban {
 #[derive(Debug, Args)]
 pub(super) struct Unban {
     /// Address or prefix; `-` reads a list from standard input
-    #[arg(required_unless_present = "all", value_name = "ADDR|CIDR|-")]
+    #[arg(required_unless_present_any = ["all", "within"], value_name = "ADDR|CIDR|-")]
     pub(super) targets: Vec<String>,
-    /// Every ban
-    #[arg(long, conflicts_with = "targets")]
+    /// Every ban; asks before, on a terminal
+    #[arg(long, conflicts_with_all = ["targets", "within"])]
     pub(super) all: bool,
+    /// Every ban inside this network, itself included
+    #[arg(long, value_name = "CIDR", conflicts_with = "targets", value_parser = net::parse_prefix)]
+    pub(super) within: Option<IpNet>,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Why; `history` tells it
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
     /// Only this jail's claims
     #[arg(long)]
     pub(super) jail: Option<String>,

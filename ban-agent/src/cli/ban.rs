@@ -4,20 +4,15 @@ use std::{fmt::Write as _, io, net::IpAddr, process::ExitCode};
 
 use ipnet::IpNet;
 
-use super::{
-    Cli,
-    args::{Ban, Unban},
-    failure::Failure,
-    output,
-};
+use super::{Cli, args, failure::Failure, list, output};
 use crate::{
     config,
-    control::{Changes, Document, Outcome, Request, Term, call},
+    control::{Ban, Changes, Choice, Document, Outcome, Request, Term, call},
     fail2ban,
     net::{self, Ports},
 };
 
-pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
+pub(super) fn ban(cli: &Cli, args: &args::Ban) -> Result<ExitCode, Failure> {
     let ports = ports(&args.ports)?;
     let request = Request::Ban {
         targets: targets(&args.targets, whole)?,
@@ -30,13 +25,33 @@ pub(super) fn ban(cli: &Cli, args: &Ban) -> Result<ExitCode, Failure> {
     changes(cli, &request)
 }
 
-pub(super) fn unban(cli: &Cli, args: &Unban) -> Result<ExitCode, Failure> {
-    let request = Request::Unban {
-        targets: targets(&args.targets, any)?,
-        all: args.all,
-        jail: args.jail.clone(),
+pub(super) fn unban(cli: &Cli, args: &args::Unban) -> Result<ExitCode, Failure> {
+    let jail = args.jail.clone();
+    let targets = match args.within {
+        Some(within) => members(cli, within, jail.clone())?,
+        None => targets(&args.targets, any)?,
     };
-    changes(cli, &request)
+    let question = || match &jail {
+        Some(jail) => format!("let go of everybody whom {jail} holds?"),
+        None => "let go of everybody who is banned?".to_owned(),
+    };
+    if args.all && !args.yes && !list::confirmed(&question())? {
+        return Err(Failure::new(1, "nothing was changed"));
+    }
+    if let (Some(within), true) = (args.within, targets.is_empty()) {
+        return Err(Failure::new(1, format!("nobody inside {within} is banned")));
+    }
+    changes(cli, &Request::Unban { targets, all: args.all, jail, reason: args.reason.clone() })
+}
+
+/// What is banned inside a network.
+fn members(cli: &Cli, within: IpNet, jail: Option<String>) -> Result<Vec<IpNet>, Failure> {
+    let choice = Choice { jail, within: Some(within), ..Choice::default() };
+    let Document::List(list) = call(&cli.socket(), &Request::List(choice))? else {
+        return Err(Failure::new(2, "odd answer"));
+    };
+    let nets = list.bans.iter().map(Ban::net);
+    nets.collect::<Result<_, _>>().map_err(|error| Failure::new(2, error))
 }
 
 fn duration(text: Option<&str>) -> Result<Option<Term>, Failure> {

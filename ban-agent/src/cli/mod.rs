@@ -9,6 +9,7 @@ mod detach;
 mod discover;
 mod doctor;
 mod failure;
+mod history;
 mod import;
 mod journal;
 mod list;
@@ -17,7 +18,10 @@ mod output;
 mod replay;
 mod run;
 mod show;
+mod stats;
 mod status;
+mod steer;
+mod table;
 mod test;
 mod watch;
 
@@ -59,10 +63,19 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    if cli.csv()
+        && !matches!(&cli.verb, Verb::List(_) | Verb::History(_) | Verb::Stats(_) | Verb::Allow(_))
+    {
+        let message =
+            "this verb prints no table: -o csv is for list, history, stats and allow list";
+        return Err(Failure::new(2, message));
+    }
     match &cli.verb {
         Verb::Run(args) => run::run(cli, args),
         Verb::Status { jail } => status::run(cli, jail.clone()),
-        Verb::List { jail, limit } => list::run(cli, jail.clone(), *limit),
+        Verb::History(args) => history::run(cli, args),
+        Verb::Stats(args) => stats::run(cli, args),
+        Verb::List(args) => list::run(cli, args),
         Verb::Show { address } => show::run(cli, *address),
         Verb::Watch { failures, drops } => watch::run(cli, *failures, *drops),
         Verb::Ban(args) => ban::ban(cli, args),
@@ -76,6 +89,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             output::raw(&config::export(&config::load(&cli.config)?))?;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Jail(jail) => steer::jail(cli, jail),
+        Verb::Allow(allow) => steer::allow(cli, allow),
         Verb::Reload => ask(cli, &Request::Reload),
         Verb::Confirm { grace } => ask(cli, &Request::Confirm { again: *grace }),
         Verb::Resume { jail } => ask(cli, &Request::Resume { jail: jail.clone() }),

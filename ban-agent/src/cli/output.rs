@@ -1,11 +1,11 @@
 //! Printing: a closed pipe is no failure, tables are aligned, times are relative for people.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use super::{Cli, failure::Failure};
@@ -46,6 +46,8 @@ pub(super) fn json(document: &Document) -> Result<(), Failure> {
         Document::Show(document) => object(document),
         Document::Changes(document) => object(document),
         Document::Drift(document) => object(document),
+        Document::History(document) => object(document),
+        Document::Stats(document) => object(document),
         Document::Text(document) => object(document),
     }
 }
@@ -88,8 +90,32 @@ impl Pour {
 pub(super) fn remark(cli: &Cli, alarms: &[Alarm]) {
     if let (false, Some(remark)) = (cli.quiet, alarm::remark(alarms)) {
         // nobody reads it: then it is not missed
-        let _ = writeln!(io::stderr(), "{}", disarm(&format!("alarm: {remark}")));
+        let red = io::stderr().is_terminal() && colours();
+        let _ = writeln!(io::stderr(), "{}", alarming(&disarm(&format!("alarm: {remark}")), red));
     }
+}
+
+/// Whether colours are wanted: <https://no-color.org>.
+fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What is wrong, each line red where that helps. The text acts on no terminal itself.
+fn alarming(text: &str, red: bool) -> String {
+    if !red {
+        return text.to_owned();
+    }
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => format!("\u{1b}[31m{line}\u{1b}[0m\n"),
+            None => format!("\u{1b}[31m{line}\u{1b}[0m"),
+        })
+        .collect()
+}
+
+/// Alarms, red on a terminal.
+pub(super) fn alarms(text: &str) -> Result<(), Failure> {
+    raw(&alarming(&disarm(text), io::stdout().is_terminal() && colours()))
 }
 
 /// Rows in aligned columns; numbers are to be passed as text.
@@ -151,6 +177,24 @@ pub(super) fn until(end: Option<Timestamp>) -> String {
 pub(super) fn ago(time: Timestamp) -> String {
     let past = Timestamp::now().as_millisecond() - time.as_millisecond();
     format!("{} ago", format_duration(Duration::from_millis(u64::try_from(past).unwrap_or(0))))
+}
+
+/// `Nov 28 09:55:03`, or `2025-11-28 09:55:03` in another year, by the clock on the wall here.
+pub(super) fn local(time: Timestamp) -> String {
+    let [time, now] = [time, Timestamp::now()].map(|time| time.to_zoned(TimeZone::system()));
+    let form = if time.year() == now.year() { "%b %d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    time.strftime(form).to_string()
+}
+
+/// How long it is from one time to another: `1h 30m`.
+pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
+    let time = to.as_millisecond() - from.as_millisecond();
+    format_duration(Duration::from_millis(u64::try_from(time).unwrap_or(0) + 500))
+}
+
+/// The time so long ago.
+pub(super) fn before(age: Duration) -> Result<Timestamp, Failure> {
+    Timestamp::now().checked_sub(age).map_err(|error| Failure::new(2, format!("--since: {error}")))
 }
 
 /// `1.2 MB`: decimal units, as network people count.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use jiff::Timestamp;
 
-use super::{Cli, failure::Failure, output};
+use super::{Cli, failure::Failure, output, steer};
 use crate::{
     alarm::Alarm,
     control::{Document, Latency, Request, Status, Trial, call},
@@ -22,6 +22,7 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
     if cli.json() {
         output::json(&document)?;
     } else {
+        output::alarms(&status.alarms.iter().map(told).collect::<String>())?;
         let mut text = human(status);
         if cli.verbose > 0 {
             let (time, by) = (status.longest_hold.seconds * 1000.0, &status.longest_hold.by);
@@ -52,10 +53,11 @@ fn told(alarm: &Alarm) -> String {
 }
 
 fn human(status: &Status) -> String {
-    let mut text: String = status.alarms.iter().map(told).collect();
+    let mut text = String::new();
     if let Some(Trial::Running { until }) = status.trial {
         let _ = writeln!(text, "{}", on_trial(until));
     }
+    text.push_str(&steer::told(&status.orders));
     for warning in &status.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

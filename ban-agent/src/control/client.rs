@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Document, Refusal, Reply, Request};
+use super::{Document, Refusal, Reply, Request, origin};
 
 /// How long an agent may be silent; and one that may be at work on a block list, on a busy machine.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -234,6 +234,12 @@ fn exchange(
     };
     stream.set_write_timeout(Some(silence)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| broken(error.to_string()))?;
+    if request.changes()
+        && let Ok(from) = serde_json::to_string(&origin::own())
+    {
+        // beside what is asked, in the same object
+        line.splice(..1, format!("{{\"from\":{from},").into_bytes());
+    }
     line.push(b'\n');
     match stream.write_all(&line) {
         // it has said why before it hung up

@@ -4,8 +4,15 @@
 //! it is held up by none: a list is fetched, made and written here page by page, and a change of many
 //! is a row of small ones. Who leaves in the middle of one leaves it half done; again, it is finished.
 
-use std::{collections::VecDeque, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Interest},
     net::UnixStream,
@@ -14,18 +21,18 @@ use tokio::{
 };
 
 use super::{
-    Changes, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply, Request,
-    SCHEMA,
+    Ban, Changes, Choice, Document, Drift, Held, List, MAX_QUESTION, MAX_REQUEST, Refusal, Reply,
+    Request, SCHEMA,
     limits::Rank,
     parts::{Gathered, TOLD, WINDOW, cut},
-    watch,
+    past, watch,
 };
 use crate::{
     clock::Boot,
     dataplane::Sweep,
     event::{Bus, Wanted},
     net::IpNet,
-    store::{Recall, import::Former},
+    store::{Asker, Many, Origin, Recall, import::Former},
 };
 
 /// How long a request may take to arrive; and one that may be a block list of a million prefixes.
@@ -45,6 +52,8 @@ const PAGE: usize = 256;
 const AHEAD: usize = 16;
 /// Windows of a change that may wait for the disk at once.
 const BEHIND: usize = 2;
+/// Deeds that `show` tells of an address.
+const DEEDS: usize = 5;
 
 /// A request, and where its answer goes.
 #[derive(Debug)]
@@ -53,8 +62,8 @@ pub struct Call {
     pub request: Request,
     /// Takes one answer; closed when nobody waits for it any more.
     pub reply: oneshot::Sender<Reply>,
-    /// Who asks: a user id.
-    pub user: Option<u32>,
+    /// Who asks.
+    pub user: Option<Arc<Asker>>,
     /// More of the same follows: the answer does not wait for the disk.
     pub more: bool,
     /// So much of the same came before that no target of this is told of any more.
@@ -132,8 +141,10 @@ pub struct Release {
     pub after: Option<IpNet>,
     /// Takes the answer.
     pub reply: oneshot::Sender<Result<Released, Refusal>>,
-    /// Who asks: a user id.
-    pub user: Option<u32>,
+    /// Who asks.
+    pub user: Option<Arc<Asker>>,
+    /// Why; with the first ones.
+    pub reason: Option<String>,
     /// So many were let go before that of no more is told.
     pub quiet: bool,
 }
@@ -213,6 +224,8 @@ impl Queues {
 
 /// What a connection needs to be served.
 pub(super) struct Conversation {
+    /// Who asks, once he has said so.
+    pub(super) asker: OnceLock<Asker>,
     pub(super) user: u32,
     pub(super) rank: Rank,
     pub(super) queue: mpsc::Sender<Asked>,
@@ -239,10 +252,21 @@ impl Conversation {
                 watch::serve(stream, &self.bus, Wanted { failures, drops }).await
             }
             Ok(Request::Show { address }) => self.show(stream, address).await,
-            Ok(Request::List { jail, limit }) => self.list(stream, jail, limit).await,
+            Ok(Request::List(choice)) => self.list(stream, choice).await,
             Ok(Request::Import { formers }) => self.import(stream, formers).await,
-            Ok(Request::Unban { all: true, jail, .. }) => {
-                let reply = self.release(&stream, jail).await?;
+            Ok(Request::History(search)) => {
+                let answer = past::history(self.recall.as_ref(), search);
+                let reply = attended(&stream, answer).await?;
+                send(&mut stream, reply).await
+            }
+            Ok(Request::Stats { by, since, limit }) => {
+                let geo = self.bus.observer().geo();
+                let answer = past::stats(self.recall.as_ref(), geo, by, since, limit);
+                let reply = attended(&stream, answer).await?;
+                send(&mut stream, reply).await
+            }
+            Ok(Request::Unban { all: true, jail, reason, .. }) => {
+                let reply = self.release(&stream, jail, reason).await?;
                 send(&mut stream, reply).await
             }
             Ok(request @ (Request::Ban { .. } | Request::Unban { .. })) => {
@@ -260,9 +284,17 @@ impl Conversation {
         }
     }
 
+    /// Who asks for this.
+    fn asker(&self, many: Many) -> Arc<Asker> {
+        let asker = self.asker.get().cloned();
+        let asker = asker.unwrap_or_else(|| Asker { user: self.user, ..Asker::default() });
+        Arc::new(Asker { many, ..asker })
+    }
+
     async fn call(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { request, reply, user: Some(self.user), more: false, quiet: false };
+        let user = Some(self.asker(Many::No));
+        let call = Call { request, reply, user, more: false, quiet: false };
         let reply = self.ask(stream, Asked::Call(call), answer).await?;
         Ok(reply.unwrap_or_else(Reply::Error))
     }
@@ -272,7 +304,13 @@ impl Conversation {
     /// bounded. Where one is refused, the others are tried all the same, and that is the answer.
     async fn change(&self, stream: &UnixStream, request: Request) -> io::Result<Reply> {
         let verb = request.name();
+        let mut many = Many::First(match &request {
+            Request::Ban { targets, .. } | Request::Unban { targets, .. } => targets.len(),
+            Request::Import { formers } => formers.len(),
+            _ => 0,
+        });
         let mut parts = cut(request).peekable();
+        let cut_up = parts.peek().is_some_and(|(size, _)| *size > 0);
         let (mut ahead, mut behind) = (VecDeque::new(), VecDeque::new());
         let (mut gathered, mut refused, mut window) = (Gathered::default(), None, 0);
         let mut given = 0;
@@ -290,7 +328,9 @@ impl Conversation {
             let (reply, answer) = oneshot::channel();
             let quiet = given >= TOLD;
             given += size;
-            let call = Call { request, reply, user: Some(self.user), more, quiet };
+            let user = Some(self.asker(if cut_up { many } else { Many::No }));
+            many = Many::Rest;
+            let call = Call { request, reply, user, more, quiet };
             let sent = attended(stream, self.queue.send(Asked::Call(call))).await?;
             if sent.is_err() {
                 take(None);
@@ -317,14 +357,20 @@ impl Conversation {
     }
 
     /// Has the core let go of everybody, in parts, and waits for the disk at the end.
-    async fn release(&self, stream: &UnixStream, jail: Option<String>) -> io::Result<Reply> {
+    async fn release(
+        &self,
+        stream: &UnixStream,
+        jail: Option<String>,
+        reason: Option<String>,
+    ) -> io::Result<Reply> {
         let (mut gathered, mut after, mut window) = (Gathered::default(), None, 0);
         let (mut refused, mut pulse, mut given) = (None, Pulse::new(), 0);
         loop {
             pulse.beat(stream)?;
             let (reply, answer) = oneshot::channel();
             let (jail, quiet) = (jail.clone(), given >= TOLD);
-            let release = Release { jail, after, reply, user: Some(self.user), quiet };
+            let (user, reason) = (Some(self.asker(Many::Rest)), reason.clone());
+            let release = Release { jail, after, reply, user, reason, quiet };
             let released = self.ask(stream, Asked::Release(release), answer).await?;
             let Released { changes, last, trouble } = match released.and_then(|released| released) {
                 Ok(released) => released,
@@ -338,7 +384,8 @@ impl Conversation {
             if after.is_none() || window >= WINDOW {
                 window = 0;
                 // of nobody: it is answered once all before it is on disk
-                let nobody = Request::Unban { targets: Vec::new(), all: false, jail: None };
+                let (targets, all, jail, reason) = (Vec::new(), false, None, None);
+                let nobody = Request::Unban { targets, all, jail, reason };
                 match self.call(stream, nobody).await? {
                     Reply::Done(Document::Changes(changes)) => gathered.add(changes),
                     other => return Ok(other),
@@ -383,18 +430,47 @@ impl Conversation {
         Ok(answer)
     }
 
+    /// Some bans as they are told: with what the store remembers of them, and where they are.
+    async fn told(&self, stream: &UnixStream, some: Vec<Held>) -> io::Result<Vec<Ban>> {
+        let facts = match &self.recall {
+            Some(recall) => {
+                let prefixes = some.iter().map(|held| held.prefix).collect();
+                attended(stream, recall.facts(prefixes)).await?
+            }
+            None => HashMap::new(),
+        };
+        let geo = self.bus.observer().geo();
+        let told = some.into_iter().map(|held| {
+            let prefix = held.prefix;
+            let mut ban = Ban::from(held);
+            ban.place = geo.place(prefix.addr());
+            if let Some(facts) = facts.get(&prefix) {
+                ban.recall(facts);
+            }
+            ban
+        });
+        Ok(told.collect())
+    }
+
     /// Why an address is banned: the core knows by whom, the disk because of what.
     async fn show(&self, mut stream: UnixStream, address: IpNet) -> io::Result<()> {
         let mut reply = self.call(&stream, Request::Show { address }).await?;
         if let (Reply::Done(Document::Show(show)), Some(recall)) = (&mut reply, &self.recall) {
-            let bans = show
-                .bans
-                .iter()
-                .filter_map(|ban| IpNet::new(ban.address.parse().ok()?, ban.prefix).ok());
+            let bans = show.bans.iter().filter_map(|ban| ban.net().ok());
             let recalled = recall.of(address, bans.collect());
             let (evidence, history) = attended(&stream, recalled).await?;
             show.evidence = evidence.into_iter().map(Into::into).collect();
             show.history = history;
+            if address.prefix_len() == address.max_prefix_len() {
+                let deeds = attended(&stream, recall.latest(address, DEEDS)).await?;
+                show.deeds = deeds.into_iter().map(Into::into).collect();
+            }
+        }
+        if let Reply::Done(Document::Show(show)) = &mut reply {
+            let geo = self.bus.observer().geo();
+            for ban in &mut show.bans {
+                ban.place = ban.net().map(|prefix| geo.place(prefix.addr())).unwrap_or_default();
+            }
         }
         send(&mut stream, reply).await
     }
@@ -445,8 +521,14 @@ impl Conversation {
             return Ok(refuse(2, "the request is too long or was cut off", None));
         }
         // a long one takes time, in which the client hears that we live
-        let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&line));
-        let parsed = attended(stream, parsed).await?.map_err(io::Error::other)?;
+        let parsed = tokio::task::spawn_blocking(move || {
+            // one that says nothing of itself is one that says nothing
+            let beside: Beside = serde_json::from_slice(&line).unwrap_or_default();
+            (serde_json::from_slice(&line), beside.from)
+        });
+        let (parsed, origin) = attended(stream, parsed).await?.map_err(io::Error::other)?;
+        let asker = Asker { user: self.user, origin: origin.bounded(), many: Many::No };
+        self.asker.get_or_init(|| asker);
         let request: Request = match parsed {
             Ok(request) => request,
             Err(error) => {
@@ -479,12 +561,8 @@ impl Conversation {
     }
 
     /// Tells who is banned, in the order of the bans' ends.
-    async fn list(
-        &self,
-        mut stream: UnixStream,
-        jail: Option<String>,
-        limit: Option<usize>,
-    ) -> io::Result<()> {
+    async fn list(&self, mut stream: UnixStream, choice: Choice) -> io::Result<()> {
+        let Choice { jail, limit, within, country } = choice;
         // others who list may not read: they are cut off
         let _turn = attended(&stream, self.lists.acquire()).await?.map_err(io::Error::other)?;
         let (mut list, mut bans, mut after) = (None, Vec::new(), None);
@@ -505,14 +583,23 @@ impl Conversation {
                 break;
             }
         }
-        let list = list.ok_or_else(|| io::Error::other("a list without a head"))?;
+        let mut list = list.ok_or_else(|| io::Error::other("a list without a head"))?;
+        let geo = self.bus.observer().geo().clone();
         let chosen = tokio::task::spawn_blocking(move || {
             let mut bans = bans;
+            if let Some(within) = within {
+                bans.retain(|(_, prefix)| within.contains(prefix));
+            }
+            if country.is_some() {
+                bans.retain(|(_, prefix)| geo.place(prefix.addr()).country == country);
+            }
+            let total = bans.len();
             bans.sort_unstable();
             bans.truncate(limit.unwrap_or(usize::MAX));
-            bans
+            (total, bans)
         });
-        let chosen = attended(&stream, chosen).await?.map_err(io::Error::other)?;
+        let (total, chosen) = attended(&stream, chosen).await?.map_err(io::Error::other)?;
+        list.total = total as u64;
         let frame = serde_json::to_string(&Reply::Done(Document::List(list)))?;
         let Some((head, tail)) = frame.split_once("\"bans\":[]") else {
             return Err(io::Error::other("a list without bans"));
@@ -535,11 +622,21 @@ impl Conversation {
                 Err(refusal) if begun => return Err(io::Error::other(refusal)),
                 Err(refusal) => return send(&mut stream, Reply::Error(refusal)).await,
             };
-            for ban in bans {
-                if !std::mem::take(&mut first) {
-                    text.push(b',');
+            // what the disk knows of a million would take longer than all the rest
+            if chosen.len() > TOLD {
+                for ban in &bans {
+                    if !std::mem::take(&mut first) {
+                        text.push(b',');
+                    }
+                    serde_json::to_writer(&mut text, ban)?;
                 }
-                serde_json::to_writer(&mut text, &ban)?;
+            } else {
+                for ban in self.told(&stream, bans).await? {
+                    if !std::mem::take(&mut first) {
+                        text.push(b',');
+                    }
+                    serde_json::to_writer(&mut text, &ban)?;
+                }
             }
             begun = true;
             write(&mut stream, &text).await?;
@@ -550,6 +647,13 @@ impl Conversation {
         text.push(b'\n');
         write(&mut stream, &text).await
     }
+}
+
+/// What a request says beside what it asks.
+#[derive(Default, Deserialize)]
+struct Beside {
+    #[serde(default)]
+    from: Origin,
 }
 
 /// Reads at most so much of a line, and not for longer; `false`: it did not come.

@@ -9,7 +9,9 @@ mod client;
 mod conversation;
 mod documents;
 mod limits;
+mod origin;
 mod parts;
+mod past;
 mod request;
 mod server;
 mod watch;
@@ -21,11 +23,12 @@ pub use self::{
         Asked, Call, Compare, Page, Queues, Release, Released, Roll, Rolled, Round, Stage,
     },
     documents::{
-        ActionStatus, Ban, Change, Changes, Claim, Document, Drift, Events, Evidence, Fill, Held,
-        Hold, HookStatus, Interface, JailStatus, Latency, List, Outcome, Refusal, Reply, SCHEMA,
-        Show, SourceStatus, Status, Stopped, Text, Trial, Verdict,
+        ActionStatus, Axis, Ban, Change, Changes, Claim, Deed, Document, Drift, Events, Evidence,
+        Fill, Held, History, Hold, HookStatus, Interface, JailStatus, Latency, List, Outcome,
+        Refusal, Reply, Row, SCHEMA, Show, SourceStatus, Stats, Status, Stopped, Text, Trial,
+        Verdict,
     },
-    request::{Request, Term},
+    request::{Choice, Request, Steer, Term},
     server::{Server, ServerError},
 };
 

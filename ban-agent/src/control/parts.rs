@@ -29,11 +29,11 @@ pub(super) fn cut(request: Request) -> Box<dyn Iterator<Item = (usize, Request)>
                 (targets.len(), Request::Ban { targets, duration, jail, ports, reason, force })
             }))
         }
-        Request::Unban { mut targets, all: false, jail } if targets.len() > PART => {
+        Request::Unban { mut targets, all: false, jail, reason } if targets.len() > PART => {
             targets.sort_unstable();
             Box::new(chunks(targets).map(move |targets| {
-                let jail = jail.clone();
-                (targets.len(), Request::Unban { targets, all: false, jail })
+                let (jail, reason) = (jail.clone(), reason.clone());
+                (targets.len(), Request::Unban { targets, all: false, jail, reason })
             }))
         }
         Request::Import { formers } if formers.len() > PART => {
@@ -96,10 +96,11 @@ mod tests {
     #[test]
     fn the_parts_are_the_request() {
         for count in [0, 1, PART, PART + 1, 3 * PART + 7] {
-            let request = Request::Unban { targets: prefixes(count), all: false, jail: None };
+            let request =
+                Request::Unban { targets: prefixes(count), all: false, jail: None, reason: None };
             let mut all = Vec::new();
             for (size, part) in cut(request) {
-                let Request::Unban { targets, all: false, jail: None } = part else { panic!() };
+                let Request::Unban { targets, all: false, .. } = part else { panic!() };
                 assert!(targets.len() <= PART && (size == 0 || size == targets.len()));
                 all.extend(targets);
             }

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{net::Ports, store::import::Former};
+use super::Axis;
+use crate::{
+    net::Ports,
+    store::{Kind, Search, import::Former},
+};
 
 /// What the CLI asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,12 +22,7 @@ pub enum Request {
         jail: Option<String>,
     },
     /// The live bans.
-    List {
-        /// Only those that this jail holds.
-        jail: Option<String>,
-        /// At most so many.
-        limit: Option<usize>,
-    },
+    List(Choice),
     /// Why an address is banned.
     Show {
         /// An address or a prefix.
@@ -53,6 +53,20 @@ pub enum Request {
         all: bool,
         /// Only this jail's claims.
         jail: Option<String>,
+        /// Kept on record.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// What was done.
+    History(Search),
+    /// How often what was banned.
+    Stats {
+        /// By what.
+        by: Axis,
+        /// Bans since then.
+        since: Timestamp,
+        /// At most so many names.
+        limit: usize,
     },
     /// Takes over what fail2ban remembers.
     Import {
@@ -60,6 +74,8 @@ pub enum Request {
         /// off at the socket's end.
         formers: Vec<Former>,
     },
+    /// An order at run time.
+    Steer(Steer),
     /// Reads the configuration again.
     Reload,
     /// Lets jails ban again that their breaker has stopped.
@@ -85,6 +101,36 @@ pub enum Request {
     Detach,
 }
 
+/// Which bans are told, and what of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Only those that this jail, or `manual`, holds.
+    pub jail: Option<String>,
+    /// At most so many, those that end first.
+    pub limit: Option<usize>,
+    /// Only those inside this prefix, itself included.
+    #[serde(default)]
+    pub within: Option<IpNet>,
+    /// Only those of this country, by its ISO code.
+    #[serde(default)]
+    pub country: Option<String>,
+}
+
+/// An order at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steer {
+    /// What is ordered.
+    pub kind: Kind,
+    /// Of which jail, or of which address or network.
+    pub name: String,
+    /// Ordered, or taken back; of a jail every order is.
+    pub on: bool,
+    /// How long; `None`: until it is taken back.
+    pub duration: Option<Duration>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
 /// How long a ban by hand lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,11 +147,15 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Request::Status { .. } => "status",
-            Request::List { .. } => "list",
+            Request::List(_) => "list",
             Request::Show { .. } => "show",
             Request::Ban { .. } => "ban",
             Request::Unban { .. } => "unban",
+            Request::History(_) => "history",
+            Request::Stats { .. } => "stats",
             Request::Import { .. } => "import",
+            Request::Steer(steer) if steer.kind == Kind::Allow => "allow",
+            Request::Steer(_) => "jail",
             Request::Reload => "reload",
             Request::Resume { .. } => "resume",
             Request::Confirm { .. } => "confirm",
@@ -121,8 +171,10 @@ impl Request {
         !matches!(
             self,
             Request::Status { .. }
-                | Request::List { .. }
+                | Request::List(_)
                 | Request::Show { .. }
+                | Request::History(_)
+                | Request::Stats { .. }
                 | Request::Watch { .. }
                 | Request::Drift
         )
@@ -199,7 +251,7 @@ mod tests {
     fn targets_are_words_or_a_list() {
         let targets = ["192.0.2.1/32", "198.51.100.0/24", "2001:db8::1/128", "::/0"];
         let targets = targets.map(|text| text.parse().unwrap()).to_vec();
-        let request = Request::Unban { targets, all: false, jail: None };
+        let request = Request::Unban { targets, all: false, jail: None, reason: None };
         let text = serde_json::to_string(&request).unwrap();
         assert!(text.contains("\"192.0.2.1 198.51.100.0/24 2001:db8::1 ::/0\""), "{text}");
         assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);

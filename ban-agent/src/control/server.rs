@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -115,6 +115,7 @@ impl Server {
                     };
                     let lists = if rank == Rank::Reader { &readers } else { &operators };
                     let conversation = Conversation {
+                        asker: OnceLock::new(),
                         user,
                         rank,
                         queue: queues.of(rank),
@@ -196,7 +197,7 @@ mod tests {
     use crate::{
         clock::{Boot, Now},
         control::{
-            Asked, CallError, Document, Held, List, Request, Rolled, SCHEMA, Text, call,
+            Asked, CallError, Choice, Document, Held, List, Request, Rolled, SCHEMA, Text, call,
             call_within, watch,
         },
         dataplane::Hits,
@@ -339,7 +340,8 @@ mod tests {
                         Some(_) => (0..all / 2, None),
                     };
                     let bans = some.map(|number| (Boot::NEVER, prefix(number))).collect();
-                    let list = List { schema: SCHEMA, bans: Vec::new(), alarms: Vec::new() };
+                    let list =
+                        List { schema: SCHEMA, total: 0, bans: Vec::new(), alarms: Vec::new() };
                     let list = roll.after.is_none().then_some(list);
                     let _ = roll.reply.send(Ok(Rolled { list, bans, last }));
                 }
@@ -367,10 +369,10 @@ mod tests {
         tokio::spawn(tell(calls, 1000));
         for (limit, expected) in [(None, 1000), (Some(3), 3), (Some(0), 0), (Some(256), 256)] {
             let path = path.clone();
-            let request = Request::List { jail: None, limit };
+            let request = Request::List(Choice { limit, ..Choice::default() });
             let listed = tokio::task::spawn_blocking(move || call(&path, &request).unwrap());
             let Document::List(list) = listed.await.unwrap() else { panic!("no list") };
-            assert_eq!(list.bans.len(), expected, "{limit:?}");
+            assert_eq!((list.bans.len(), list.total), (expected, 1000), "{limit:?}");
             assert!(list.bans.iter().zip(0u32..).all(|(ban, number)| {
                 ban.address == std::net::Ipv4Addr::from(number).to_string()
             }));
@@ -491,7 +493,8 @@ mod tests {
             .map(|number| IpNet::from(std::net::IpAddr::from(number.to_be_bytes())))
             .collect();
         let other = path.clone();
-        let asked = Request::Unban { targets: targets.clone(), all: false, jail: None };
+        let asked =
+            Request::Unban { targets: targets.clone(), all: false, jail: None, reason: None };
         let second = tokio::task::spawn_blocking(move || call(&other, &asked));
         let short = tokio::task::spawn_blocking(move || call(&path, &Request::Reload));
         let mut answer = async || {

@@ -76,7 +76,8 @@ impl Bench {
 
     fn release(&mut self, after: Option<IpNet>) -> Result<Released, Refusal> {
         let (reply, mut answer) = oneshot::channel();
-        let release = Release { jail: None, after, reply, user: None, quiet: false };
+        let (user, reason) = (None, None);
+        let release = Release { jail: None, after, reply, user, reason, quiet: false };
         self.agent.core.handle(std::iter::once(Command::Release(release)));
         answer.try_recv().unwrap()
     }
@@ -201,7 +202,7 @@ async fn who_is_named_twice_over_a_full_table_is_recorded() {
 async fn a_part_is_answered_before_the_disk_has_it_and_the_last_one_after() {
     let mut bench = Bench::new(64);
     let (reply, mut answer) = oneshot::channel();
-    let request = Request::Unban { targets: vec![host(1)], all: false, jail: None };
+    let request = Request::Unban { targets: vec![host(1)], all: false, jail: None, reason: None };
     let call = Call { request, reply, user: None, more: true, quiet: false };
     bench.agent.core.handle(std::iter::once(Command::Call(call)));
     assert!(matches!(answer.try_recv(), Ok(Reply::Done(_))));

@@ -335,7 +335,8 @@ impl World {
             })));
             Some(answer)
         };
-        let unban = |targets: Vec<IpNet>, all| Request::Unban { targets, all, jail: None };
+        let unban =
+            |targets: Vec<IpNet>, all| Request::Unban { targets, all, jail: None, reason: None };
         // its timer fires for what ends by now
         core.expire(now);
         match step {
@@ -370,7 +371,8 @@ impl World {
             Step::Unban(prefix) => call(core, unban(vec![*prefix], false)),
             Step::UnbanAll => {
                 let (reply, answer) = oneshot::channel();
-                let release = Release { jail: None, after: None, reply, user: None, quiet: false };
+                let (jail, after, user, reason) = (None, None, None, None);
+                let release = Release { jail, after, reply, user, reason, quiet: false };
                 core.handle(std::iter::once(Command::Release(release)));
                 drop(answer);
                 call(core, unban(Vec::new(), false))

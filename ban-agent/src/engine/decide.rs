@@ -34,6 +34,9 @@ impl Engine {
         if self.unban_marks.forgive(offence.prefix, &holder, offence.time, Some(read)) {
             return log::debug!("[{jail}] {} was let go since", offence.prefix);
         }
+        if self.withhold(&jail, &offence, now, events) {
+            return log::debug!("[{jail}] {} not banned: so it was ordered", offence.prefix);
+        }
         if self.pipeline.jail(&jail).is_some_and(|spec| !spec.rules.bans) {
             return self.tell(&jail, &offence, now, events);
         }

@@ -708,15 +708,19 @@ impl<K: Side> World<K> {
                 reason: None,
                 force: *force,
             }),
-            Word::Unban(targets, jail) => {
-                call(Request::Unban { targets: targets.clone(), all: false, jail: named(jail) })
-            }
+            Word::Unban(targets, jail) => call(Request::Unban {
+                targets: targets.clone(),
+                all: false,
+                jail: named(jail),
+                reason: None,
+            }),
             Word::UnbanAll(jail, after) => {
                 // as long as few are banned, one part is all that is left
                 let (reply, answer) = oneshot::channel();
                 self.releases.push(answer);
                 let (jail, after) = (named(jail), *after);
-                Command::Release(Release { jail, after, reply, user: None, quiet: false })
+                let (user, reason) = (None, None);
+                Command::Release(Release { jail, after, reply, user, reason, quiet: false })
             }
         }
     }

@@ -24,9 +24,11 @@ mod hold;
 mod latency;
 #[cfg(test)]
 mod laws;
+mod orders;
 mod outbox;
 mod patrol;
 pub(crate) mod probation;
+mod record;
 mod requests;
 mod restore;
 #[cfg(test)]
@@ -57,6 +59,7 @@ use self::{
     deadline::{ClockSteps, Deadline},
     hold::Holds,
     latency::Latency,
+    orders::Orders,
     outbox::{Entry, Outbox, PendingReply},
     patrol::Patrol,
     probation::Probation,
@@ -76,7 +79,7 @@ use crate::{
     protect::{Group, Sessions, Watcher},
     report::Deliveries,
     source::{self, Looked},
-    store::{Store, UnbanMarks},
+    store::{Asker, Store, UnbanMarks},
 };
 
 /// Messages handled together: their bans reach the kernel in one batch.
@@ -146,8 +149,11 @@ pub(crate) struct Engine {
     pub(crate) hooks: Vec<(Arc<str>, Arc<Deliveries>)>,
     /// Somebody listens for dropped packets.
     sampling: bool,
-    /// Who asks for what is being done, by user id; `None`: nobody does.
-    asker: Option<u32>,
+    /// Who asks for what is being done, `None`: nobody does.
+    asker: Option<Arc<Asker>>,
+    orders: Orders,
+    /// Why he asks.
+    why: Option<String>,
     /// What is being decided lets go of all that a jail holds, or of all.
     flush: bool,
     /// It is answered before the disk has it.
@@ -216,6 +222,8 @@ impl Engine {
             hooks: Vec::new(),
             sampling: false,
             asker: None,
+            orders: Orders::default(),
+            why: None,
             flush: false,
             early: false,
             quiet: false,
@@ -289,7 +297,10 @@ impl Engine {
                     engine.expire(Now::read());
                     engine.retry(Now::read());
                 }),
-                _ = guards.tick() => self.held("a look at the interfaces", Engine::guard),
+                _ = guards.tick() => {
+                    self.held("a look at the interfaces", Engine::guard);
+                    self.held("orders", |engine| engine.look_at_orders(Now::read()));
+                }
                 () = tokio::time::sleep_until(self.patrol.next()) => {
                     self.held("patrol", |engine| engine.patrol(Now::read()));
                 }
@@ -566,9 +577,10 @@ impl Engine {
         }
         for event in &mut events {
             if let What::Ban(ban) = &mut event.what {
-                ban.by = self.asker;
+                ban.by = self.asker.as_ref().map(|asker| asker.user);
             }
         }
+        self.record(&events);
         self.enforce(&plan.ops, now);
         self.latency.settle(&self.pending);
         let stuck = plan.ops.iter().any(|op| self.pending.contains(&op.prefix()));

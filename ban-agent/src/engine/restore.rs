@@ -27,6 +27,7 @@ impl Engine {
     pub(crate) fn restore(&mut self, now: Now) {
         let mut plan = Plan::default();
         self.actions.apply(&self.config.jails);
+        self.restore_orders(now);
         self.set_guard(&mut plan);
         let (mut events, mut gone, mut restored) = (Vec::new(), Vec::new(), Vec::new());
         let mut guarded = Plan::default();

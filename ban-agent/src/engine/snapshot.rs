@@ -48,6 +48,7 @@ impl Engine {
             alarms,
             warnings: self.warnings(),
             trial: self.probation.shown(now),
+            orders: self.orders.shown(),
             interfaces: self.interfaces(),
             protected: self.protected(),
             bans: Fill { v4, v6, max: self.xdp.capacity() },
@@ -197,6 +198,7 @@ impl Engine {
                     let reason = breaker.tripped()?.to_string();
                     Some(control::Stopped { reason, withheld: breaker.withheld() })
                 }),
+                withheld: self.orders.withheld(&spec.rules.name),
                 actions: self.actions.status(&spec.rules.name),
             })
             .collect()

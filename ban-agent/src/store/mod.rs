@@ -5,9 +5,12 @@
 //! written, bounded, in which the last change wins. Who has to know that something is durable waits
 //! for a [`Store::barrier`].
 
+mod deeds;
 mod dry;
+mod facts;
 pub mod import;
 mod lists;
+mod orders;
 mod pending;
 mod positions;
 mod read;
@@ -38,9 +41,14 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub use self::dry::separate;
 #[cfg(test)]
 pub(crate) use self::unban_marks::CORRECTION;
+pub use self::{
+    deeds::{Asker, By, Deed, Many, Origin, Search, Tally, Unasked},
+    dry::separate,
+    facts::Fact,
+    orders::{Kind, Order},
+};
 use self::{
     import::Former,
     pending::Ground,
@@ -226,6 +234,9 @@ pub struct Recall {
     reader: Arc<Reader>,
     turn: Arc<tokio::sync::Mutex<()>>,
     importing: Arc<tokio::sync::Mutex<()>>,
+    surveys: Arc<tokio::sync::Mutex<()>>,
+    path: Arc<Path>,
+    shared: Arc<Shared>,
 }
 
 impl Recall {
@@ -324,8 +335,14 @@ impl Store {
         let path = path.to_owned();
         let (own, its) = (Arc::clone(&queue), Arc::clone(&shared));
         let writer = Writer::new(path.clone(), database, own, its, reader.sender());
-        let (turn, importing) = (Arc::default(), Arc::default());
-        let recall = Recall { reader: Arc::new(reader), turn, importing };
+        let recall = Recall {
+            reader: Arc::new(reader),
+            turn: Arc::default(),
+            importing: Arc::default(),
+            surveys: Arc::default(),
+            path: path.as_path().into(),
+            shared: Arc::clone(&shared),
+        };
         let (ends, ended) = mpsc::channel();
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
             // dropped last
@@ -482,6 +499,11 @@ impl Store {
     /// also if it is read again.
     pub fn mark_unban(&mut self, unbanned: Unbanned, at: Timestamp) {
         self.record(|pending| pending.mark_unban(unbanned, at.as_millisecond()));
+    }
+
+    /// Records what was done, for those who ask later.
+    pub fn deed(&mut self, deed: Deed) {
+        self.record(|pending| pending.deed(deed));
     }
 
     /// Is sent once everything recorded so far is on disk; fails at once if it cannot be.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Counted, Past, Unbanned, lists, read,
+    Counted, Deed, Kind, Order, Past, Unbanned, deeds, lists, orders, read,
     row::{Key, Span, holder_text, ports_text},
 };
 use crate::{ledger::Holder, net::IpNet, source::Position};
@@ -65,6 +65,10 @@ pub(super) struct Pending {
     positions: HashMap<Arc<str>, Option<Position>>,
     counts: HashMap<(Arc<str>, IpNet), Option<Count>>,
     unban_marks: HashMap<Unbanned, i64>,
+    /// What was done, in order.
+    deeds: Vec<Deed>,
+    /// `None`: it is over.
+    orders: HashMap<(Kind, String), Option<Order>>,
     /// Who is to be told why a prefix was banned before what waits here is written.
     asks: Vec<(IpNet, Past)>,
     barriers: Vec<oneshot::Sender<()>>,
@@ -93,6 +97,8 @@ impl Default for Pending {
             positions: HashMap::new(),
             counts: HashMap::new(),
             unban_marks: HashMap::new(),
+            deeds: Vec::new(),
+            orders: HashMap::new(),
             asks: Vec::new(),
             barriers: Vec::new(),
             whole: false,
@@ -194,6 +200,20 @@ impl Pending {
         self.lost += put(&mut self.unban_marks, MAX_GROUNDS, unbanned, at);
     }
 
+    /// What was done.
+    pub(super) fn deed(&mut self, deed: Deed) {
+        if self.deeds.len() < MAX_GROUNDS {
+            self.deeds.push(deed);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// What was ordered.
+    pub(super) fn order(&mut self, what: (Kind, String), order: Option<Order>) {
+        self.lost += put(&mut self.orders, MAX_GROUNDS, what, order);
+    }
+
     /// Has `past` told why `prefix` was banned by now.
     pub(super) fn ask(&mut self, prefix: IpNet, past: Past) {
         if self.asks.len() < MAX_GROUNDS {
@@ -251,6 +271,8 @@ impl Pending {
             && self.grounds.is_empty()
             && self.history.is_empty()
             && self.unban_marks.is_empty()
+            && self.deeds.is_empty()
+            && self.orders.is_empty()
             && self.asks.is_empty()
             && self.barriers.is_empty()
             && !self.whole
@@ -318,6 +340,12 @@ impl Pending {
         for (unbanned, at) in later.unban_marks {
             self.mark_unban(unbanned, at);
         }
+        for (what, order) in later.orders {
+            self.order(what, order);
+        }
+        for deed in later.deeds {
+            self.deed(deed);
+        }
         for (prefix, past) in later.asks {
             self.ask(prefix, past);
         }
@@ -350,6 +378,8 @@ impl Pending {
         self.write_positions(&transaction)?;
         self.write_counts(&transaction)?;
         self.write_unban_marks(&transaction)?;
+        deeds::write(&transaction, &self.deeds)?;
+        orders::write(&transaction, self.orders.iter())?;
         transaction.commit()
     }
 

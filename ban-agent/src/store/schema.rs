@@ -21,7 +21,7 @@ const WAL_LIMIT: i64 = 16 << 20;
 /// One step each; `PRAGMA user_version` counts those that were made. Never change one that was
 /// released: add another. Each makes or changes a table: a number that the tables do not bear out
 /// is taken for damage.
-const MIGRATIONS: &[&str] = &[FIRST, COUNTS, GROUNDS, LISTS];
+const MIGRATIONS: &[&str] = &[FIRST, COUNTS, GROUNDS, LISTS, DEEDS, ORDERS];
 
 const FIRST: &str = "
     CREATE TABLE boots (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL UNIQUE);
@@ -79,6 +79,25 @@ const LISTS: &str = "
         since INTEGER NOT NULL, until INTEGER, boot INTEGER NOT NULL, boot_until INTEGER,
         prefixes BLOB NOT NULL
     );
+";
+
+const DEEDS: &str = "
+    -- What was done, a row each: at and until in ms since 1970, prefix '' where it is about none, by as a
+    -- JSON object (NULL: a log line, or the agent itself).
+    CREATE TABLE deeds (
+        at INTEGER NOT NULL, what TEXT NOT NULL, prefix TEXT NOT NULL, holder TEXT NOT NULL,
+        until INTEGER, failures INTEGER NOT NULL, reason TEXT, by TEXT
+    );
+    CREATE INDEX deeds_at ON deeds (at);
+    CREATE INDEX deeds_prefix ON deeds (prefix, at);
+";
+
+const ORDERS: &str = "
+    -- What an operator has ordered at run time (ms since 1970; until NULL: until it is taken back).
+    CREATE TABLE orders (
+        kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, until INTEGER,
+        reason TEXT, by TEXT, PRIMARY KEY (kind, name)
+    ) WITHOUT ROWID;
 ";
 
 /// An open database that is ours and up to date.

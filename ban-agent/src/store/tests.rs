@@ -315,7 +315,7 @@ fn a_damaged_number_is_told_from_a_later_version() {
             let db = Connection::open(&path).unwrap();
             db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap()
         };
-        assert_eq!((number("user_version"), number("application_id")), (4, 0x6261_6e31));
+        assert_eq!((number("user_version"), number("application_id")), (6, 0x6261_6e31));
     }
 }
 

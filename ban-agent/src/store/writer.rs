@@ -452,6 +452,7 @@ fn purge(db: &Connection, before: i64) -> rusqlite::Result<()> {
          AND NOT (old.holder = 'manual' AND EXISTS (SELECT 1 FROM lists))";
     db.execute(&format!("DELETE FROM history AS old WHERE last < ?1 AND {unclaimed}"), [before])?;
     db.execute(&format!("DELETE FROM evidence AS old WHERE at < ?1 AND {unclaimed}"), [before])?;
+    db.execute("DELETE FROM deeds WHERE at < ?1", [before])?;
     db.execute("DELETE FROM counts WHERE last < ?1", [before])?;
     db.execute("DELETE FROM pardons WHERE at < ?1", [before])?;
     let mut shrink = db.prepare("PRAGMA incremental_vacuum")?;

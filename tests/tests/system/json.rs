@@ -140,5 +140,8 @@ fn the_page_tells_what_is_printed() -> Result<()> {
     })?;
     compare("discover", &json(&["discover"])?)?;
     compare("doctor", &json(&["doctor"])?)?;
+    compare("history", &json(&["history"])?)?;
+    compare("allow list", &json(&["allow", "list"])?)?;
+    compare("stats", &json(&["stats"])?)?;
     agent.terminate()
 }

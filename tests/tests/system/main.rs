@@ -10,6 +10,7 @@ mod breaker;
 mod bulk;
 mod confined;
 mod crash;
+mod day;
 mod entries;
 mod events;
 mod fail2ban;

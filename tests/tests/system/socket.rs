@@ -50,6 +50,8 @@ fn the_group_looks_and_operators_change() -> Result<()> {
         (member, &["resume"], NOT_PERMITTED),
         (member, &["confirm"], NOT_PERMITTED),
         (member, &["detach"], NOT_PERMITTED),
+        (member, &["allow", "add", "192.0.2.66"], NOT_PERMITTED),
+        (member, &["jail", "disable", "sshd"], NOT_PERMITTED),
         (stranger, &["status"], NOT_PERMITTED),
         (stranger, &ban, NOT_PERMITTED),
         // an operator who is not in the group cannot open it

@@ -7,8 +7,10 @@ use crate::{
     alarm::Alarm,
     clock::{Boot, Now},
     dataplane::Hits,
+    event::{Place, escape},
     ledger,
     net::{IpNet, Ports},
+    store::Fact,
 };
 
 /// `list`
@@ -16,6 +18,9 @@ use crate::{
 pub struct List {
     /// [`SCHEMA`](super::SCHEMA).
     pub schema: u32,
+    /// How many there are, whatever the limit.
+    #[serde(default)]
+    pub total: u64,
     /// In the order of their end, permanent ones last.
     pub bans: Vec<Ban>,
     /// As in `status`.
@@ -42,6 +47,18 @@ pub struct Ban {
     pub bytes: u64,
     /// Its ports; empty: all traffic.
     pub ports: Ports,
+    /// When it began, as far as the store remembers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Failures that led to it, of the holder that banned last.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where it is, as far as the GeoIP database knows.
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 /// A live ban as the core hands it out: cheap to make, and written as a [`Ban`] elsewhere.
@@ -145,6 +162,36 @@ impl From<Held> for Ban {
             packets: hits.packets,
             bytes: hits.bytes,
             ports,
+            since: None,
+            failures: 0,
+            reason: None,
+            place: Place::default(),
+        }
+    }
+}
+
+impl Ban {
+    /// What is banned.
+    ///
+    /// # Errors
+    /// If the agent is of another version, and says what is no prefix.
+    pub fn net(&self) -> Result<IpNet, String> {
+        let address = self.address.parse().map_err(|error| format!("{}: {error}", self.address))?;
+        IpNet::new(address, self.prefix).map_err(|error| format!("{}: {error}", self.address))
+    }
+
+    /// Adds what the store remembers of it: of those who hold it now, the first that began and the
+    /// last that said why.
+    pub(in crate::control) fn recall(&mut self, facts: &[Fact]) {
+        let holds = |fact: &&Fact| {
+            let holder = fact.holder.to_string();
+            self.holders.iter().any(|claim| claim.jail == holder)
+        };
+        let held: Vec<&Fact> = facts.iter().filter(holds).collect();
+        self.since = held.iter().map(|fact| fact.at).min();
+        if let Some(last) = held.iter().max_by_key(|fact| fact.at) {
+            self.failures = last.failures;
+            self.reason = last.reason.as_ref().map(|reason| escape(reason.as_bytes()));
         }
     }
 }

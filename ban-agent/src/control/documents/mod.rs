@@ -3,6 +3,7 @@
 
 mod changes;
 mod drift;
+mod history;
 mod list;
 mod show;
 mod status;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     changes::{Change, Changes, Outcome},
     drift::Drift,
+    history::{Axis, Deed, History, Row, Stats},
     list::{Ban, Claim, Held, List},
     show::{Evidence, Show},
     status::{
@@ -66,6 +68,10 @@ pub enum Document {
     Changes(Changes),
     /// Answers [`super::Request::Drift`].
     Drift(Drift),
+    /// Answers [`super::Request::History`].
+    History(History),
+    /// Answers [`super::Request::Stats`].
+    Stats(Stats),
     /// Answers the others.
     Text(Text),
 }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Ban;
+use super::{Ban, Deed};
 use crate::{event::escape, store};
 
 /// `show`
@@ -25,8 +25,22 @@ pub struct Show {
     pub bans: Vec<Ban>,
     /// What each claim rests on.
     pub evidence: Vec<Evidence>,
+    /// What was done to it last, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deeds: Vec<Deed>,
     /// Bans of it that were recorded, this one too.
     pub history: u32,
+    /// Of a prefix: what is banned inside it, those that end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Ban>,
+    /// Of a prefix: how many bans there are inside it.
+    #[serde(default, skip_serializing_if = "is_none_inside")]
+    pub inside: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none_inside(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a claim rests on.

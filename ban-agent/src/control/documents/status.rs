@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{alarm::Alarm, protect::Group, source::Counters};
+use crate::{alarm::Alarm, protect::Group, source::Counters, store::Order};
 
 /// `status`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Status {
     /// A start on trial that is not confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
+    /// What operators have ordered at run time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
     /// Where the program is attached.
     pub interfaces: Vec<Interface>,
     /// Whom no log line bans, and why.
@@ -134,9 +137,17 @@ pub struct JailStatus {
     /// Why it bans no address, although it goes on counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+    /// Bans that it did not make since the agent started, because it is disabled or runs dry.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub withheld: u64,
     /// What is run besides.
     #[serde(default)]
     pub actions: Vec<ActionStatus>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A jail that its breaker has stopped, until `resume`.

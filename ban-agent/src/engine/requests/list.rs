@@ -34,7 +34,9 @@ impl Engine {
         let bans = held.map(|ban| (ban.until(), ban.prefix)).collect();
         let list = match after {
             Some(_) => None,
-            None => Some(List { schema: SCHEMA, bans: Vec::new(), alarms: self.alarms(now) }),
+            None => {
+                Some(List { schema: SCHEMA, total: 0, bans: Vec::new(), alarms: self.alarms(now) })
+            }
         };
         Ok(Rolled { list, bans, last: last.filter(|_| seen == ROLL) })
     }

@@ -20,6 +20,7 @@ use crate::{
     clock::Now,
     control::{Call, Changes, Document, Refusal, Reply, Request},
     ledger::Holder,
+    store::Many,
 };
 
 /// Names of jails that fail2ban runs and we enforce begin like this.
@@ -32,8 +33,20 @@ impl Engine {
     pub(in crate::engine) fn answer(&mut self, call: Call, now: Now) {
         let Call { request, reply, user, more, quiet } = call;
         (self.asker, self.early, self.quiet) = (user, more, quiet);
+        if let Some(Many::First(targets)) = self.asker.as_ref().map(|asker| asker.many) {
+            let (jail, reason) = match &request {
+                Request::Ban { jail, reason, .. } | Request::Unban { jail, reason, .. } => {
+                    (jail.as_deref(), reason.as_deref())
+                }
+                _ => (None, None),
+            };
+            let many = format!("{targets} targets");
+            let reason = reason.map_or_else(|| many.clone(), |reason| format!("{many}: {reason}"));
+            self.note(request.name(), jail, Some(reason));
+        }
         self.reply(request, reply, now);
         (self.asker, self.early, self.quiet) = (None, false, false);
+        self.why = None;
     }
 
     fn reply(&mut self, request: Request, reply: oneshot::Sender<Reply>, now: Now) {
@@ -41,15 +54,29 @@ impl Engine {
             Request::Ban { targets, duration, jail, ports, reason, force } => {
                 self.ban(&targets, &Terms { duration, jail, ports, reason, force }, now)
             }
-            Request::Unban { targets, all: false, jail } => {
+            Request::Unban { targets, all: false, jail, reason } => {
+                self.why = reason;
                 let decided = self.unban(&targets, jail.as_deref(), now);
                 decided.map(|(plan, changes)| (plan, Vec::new(), changes))
             }
             Request::Import { formers } => Ok(self.import(&formers, now)),
-            Request::Detach => return self.detach(reply),
+            Request::Steer(steer) => return self.steer(steer, reply, now),
+            Request::Detach => {
+                self.note("detach", None, None);
+                return self.detach(reply);
+            }
             other => {
+                let (what, changes) = (other.name(), other.changes());
+                let jail = match &other {
+                    Request::Resume { jail } => jail.clone(),
+                    _ => None,
+                };
+                let answer = self.look(other, now);
+                if changes && matches!(answer, Reply::Done(_)) {
+                    self.note(what, jail.as_deref(), None);
+                }
                 // the asker may have gone
-                let _ = reply.send(self.look(other, now));
+                let _ = reply.send(answer);
                 return;
             }
         };
@@ -78,8 +105,11 @@ impl Engine {
             | Request::Import { .. }
             | Request::Detach
             | Request::Watch { .. }
+            | Request::History(_)
+            | Request::Steer(_)
+            | Request::Stats { .. }
             | Request::Drift
-            | Request::List { .. } => Reply::text("sent over the socket only".into()),
+            | Request::List(_) => Reply::text("sent over the socket only".into()),
         }
     }
 

@@ -82,7 +82,9 @@ impl Engine {
 
     /// The ledger learns whom the configuration says never to ban.
     pub(in crate::engine) fn set_guard(&mut self, plan: &mut Plan) {
-        self.ledger.set_allowed(&self.config.agent.allowed(), plan);
+        let mut allowed = self.config.agent.allowed();
+        allowed.extend(self.orders.allowed());
+        self.ledger.set_allowed(&allowed, plan);
         let jails = self.config.jails.iter();
         let proxies: Vec<_> =
             jails.map(|jail| (Arc::clone(&jail.rules.name), jail.rules.proxies.clone())).collect();

@@ -29,7 +29,11 @@ impl Engine {
             bans,
             // the socket's end asks the disk
             evidence: Vec::new(),
+            deeds: Vec::new(),
             history: 0,
+            // the CLI asks for the list
+            members: Vec::new(),
+            inside: 0,
         }))
     }
 }

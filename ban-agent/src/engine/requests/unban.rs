@@ -35,7 +35,7 @@ impl Engine {
 
     /// One part of letting go of everybody.
     pub(in crate::engine) fn release(&mut self, release: Release, now: Now) {
-        let Release { jail, mut after, reply, user, quiet } = release;
+        let Release { jail, mut after, reply, user, reason, quiet } = release;
         if let Some(jail) = &jail
             && let Err(refusal) = self.known_holder(jail)
         {
@@ -46,6 +46,9 @@ impl Engine {
         if after.is_none() {
             self.mark_unban(vec![None], holder.as_ref(), now);
             self.actions.begin_flush();
+            self.asker = user.clone();
+            let all = reason.map_or_else(|| "all".to_owned(), |reason| format!("all: {reason}"));
+            self.note("unban", jail.as_deref(), Some(all));
         }
         (self.asker, self.quiet) = (user, quiet);
         let (slice, mut changes, mut stuck) = (self.slice(), Vec::new(), false);

@@ -8,9 +8,69 @@ use std::{
 };
 
 use maxminddb::{MaxMindDbError, Reader, geoip2::City};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::escape;
+
+/// Where an address is, in short.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// ISO code of its country.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+    /// Number of the autonomous system that announces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// That system's name, escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+}
+
+/// What databases say of an address: MaxMind's nested layouts City, Country and ASN, and the flat one
+/// of ip-location-db and IPinfo.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Record<'a> {
+    #[serde(borrow)]
+    country: Option<Country<'a>>,
+    country_code: Option<&'a str>,
+    autonomous_system_number: Option<u32>,
+    autonomous_system_organization: Option<&'a str>,
+    asn: Option<&'a str>,
+    as_name: Option<&'a str>,
+}
+
+/// A country, nested; or its name, flat.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Country<'a> {
+    Nested {
+        #[serde(default, borrow)]
+        iso_code: Option<&'a str>,
+    },
+    Flat(&'a str),
+}
+
+impl Record<'_> {
+    fn place(&self) -> Place {
+        let is_code =
+            |code: &&str| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        let country = match &self.country {
+            Some(Country::Nested { iso_code }) => *iso_code,
+            Some(Country::Flat(code)) => self.country_code.or(Some(code)),
+            None => self.country_code,
+        };
+        let asn = self.asn.and_then(|asn| asn.strip_prefix("AS")?.parse().ok());
+        let network = self.autonomous_system_organization.or(self.as_name);
+        Place {
+            // it becomes a label, so nothing else will do
+            country: country.filter(is_code).map(ToOwned::to_owned),
+            asn: self.autonomous_system_number.or(asn),
+            network: network.map(|name| escape(name.as_bytes())),
+        }
+    }
+}
 
 /// A database, and how many bans there were by country. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +121,23 @@ impl Geo {
     #[must_use]
     pub fn of(&self, address: IpAddr) -> Option<Value> {
         let reader = self.0.reader.read().unwrap_or_else(PoisonError::into_inner);
-        let city = reader.as_ref()?.lookup(address).ok()?.decode::<City<'_>>().ok()??;
-        let geo = fields(&city);
-        (!geo.is_empty()).then(|| geo.into())
+        let found = reader.as_ref()?.lookup(address).ok()?;
+        let city = found.decode::<City<'_>>().ok().flatten();
+        let mut geo = city.as_ref().map(fields).unwrap_or_default();
+        if geo.is_empty() {
+            let country = found.decode::<Record<'_>>().ok()??.place().country?;
+            geo.insert("country_iso_code".to_owned(), country.into());
+        }
+        Some(geo.into())
+    }
+
+    /// The country and the network of an address, as far as they are known.
+    #[must_use]
+    pub fn place(&self, address: IpAddr) -> Place {
+        let reader = self.0.reader.read().unwrap_or_else(PoisonError::into_inner);
+        let found = reader.as_ref().and_then(|reader| reader.lookup(address).ok());
+        let record = found.and_then(|found| found.decode::<Record<'_>>().ok().flatten());
+        record.unwrap_or_default().place()
     }
 
     /// Counts a ban of this address for its country.
@@ -71,7 +145,7 @@ impl Geo {
         if self.0.path.is_none() {
             return;
         }
-        let country = self.country(address).unwrap_or_else(|| "unknown".to_owned());
+        let country = self.place(address).country.unwrap_or_else(|| "unknown".to_owned());
         let mut countries = self.0.countries.lock().unwrap_or_else(PoisonError::into_inner);
         *countries.entry(country).or_default() += 1;
     }
@@ -80,15 +154,6 @@ impl Geo {
     #[must_use]
     pub fn countries(&self) -> BTreeMap<String, u64> {
         self.0.countries.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Two letters; it becomes a label, so nothing else will do.
-    fn country(&self, address: IpAddr) -> Option<String> {
-        let reader = self.0.reader.read().unwrap_or_else(PoisonError::into_inner);
-        let city = reader.as_ref()?.lookup(address).ok()?.decode::<City<'_>>().ok()??;
-        let code = city.country.iso_code?;
-        let is_code = code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
-        is_code.then(|| code.to_owned())
     }
 }
 
@@ -126,6 +191,24 @@ fn fields(city: &City<'_>) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_layout_tells_the_country() {
+        let place = |text| serde_json::from_str::<Record<'_>>(text).unwrap().place();
+        let city =
+            place(r#"{"country":{"geoname_id":1,"iso_code":"DE","names":{"en":"Germany"}}}"#);
+        assert_eq!(city.country.as_deref(), Some("DE"));
+        assert_eq!(place(r#"{"country_code":"FR"}"#).country.as_deref(), Some("FR"));
+        let asn =
+            r#"{"autonomous_system_number":64496,"autonomous_system_organization":"Example"}"#;
+        let asn = place(asn);
+        assert_eq!((asn.asn, asn.network.as_deref()), (Some(64496), Some("Example")));
+        let flat =
+            r#"{"country":"France","country_code":"FR","asn":"AS64500","as_name":"Example"}"#;
+        let flat = place(flat);
+        assert_eq!((flat.country.as_deref(), flat.asn), (Some("FR"), Some(64500)));
+        assert_eq!(place(r#"{"country_code":"x["}"#), Place::default());
+    }
 
     #[test]
     fn nothing_is_known_without_a_database_and_trouble_is_said() {

@@ -17,7 +17,7 @@ pub use ecs::{Observer, document, lost};
 pub use escape::{disarm, disarm_json, escape};
 pub use fail2ban::Fail2banLog;
 pub use file::Documents;
-pub use geo::Geo;
+pub use geo::{Geo, Place};
 pub use journal::{Journal, SOCKET};
 pub use sink::{Running, Sink, start};
 use what::inert;
