@@ -26,7 +26,9 @@ pub(super) fn run(cli: &Cli, jail: Option<String>) -> Result<ExitCode, Failure> 
         let mut text = human(status);
         if cli.verbose > 0 {
             let (time, by) = (status.longest_hold.seconds * 1000.0, &status.longest_hold.by);
+            let wait = status.longest_wait * 1000.0;
             let _ = writeln!(text, "the engine was held for {time:.1} ms at most, by {by}");
+            let _ = writeln!(text, "a ban waited {wait:.1} ms for its turn at most");
             text.push_str(&output::protected(&status.protected));
         }
         output::print(&text)?;

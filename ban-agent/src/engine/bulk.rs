@@ -17,7 +17,7 @@ use crate::{
     config,
     control::{Call, Document, Refusal, Release, Released, Reply, Request, Term},
     dataplane::{DataPlane as _, Double, Wire},
-    event::Bus,
+    event::{Bus, What},
     ledger::{Claim, Holder, Plan},
     net::IpNet,
     store::Store,
@@ -25,6 +25,8 @@ use crate::{
 
 struct Bench {
     folder: TempDir,
+    /// What is banned is one of very many.
+    quiet: bool,
     agent: Agent,
     machine: Arc<Mutex<Double>>,
 }
@@ -43,7 +45,7 @@ impl Bench {
         let mut agent = Agent::new(config, path, card, Trial::Over, Bus::default(), now);
         // part by part
         agent.core.holds.slice = Duration::ZERO;
-        Bench { folder, agent, machine }
+        Bench { folder, quiet: false, agent, machine }
     }
 
     /// Claims of the numbers, made without a request.
@@ -69,7 +71,7 @@ impl Bench {
             reason: None,
             force: false,
         };
-        let call = Call { request, reply, user: None, more: false, quiet: false };
+        let call = Call { request, reply, user: None, more: false, quiet: self.quiet };
         self.agent.core.handle(std::iter::once(Command::Call(call)));
         answer
     }
@@ -188,7 +190,14 @@ async fn a_guard_that_covers_many_takes_them_in_parts() {
 
 #[tokio::test]
 async fn who_is_named_twice_over_a_full_table_is_recorded() {
+    for quiet in [false, true] {
+        name_twice_over_a_full_table(quiet).await;
+    }
+}
+
+async fn name_twice_over_a_full_table(quiet: bool) {
     let mut bench = Bench::new(4);
+    bench.quiet = quiet;
     let jail = Some("f2b-door");
     bench.ban(&[0, 1, 2, 3], jail, 3600).await.unwrap();
     // each newcomer pushes somebody out, and some of those come back at once
@@ -196,6 +205,24 @@ async fn who_is_named_twice_over_a_full_table_is_recorded() {
     assert!(matches!(reply, Reply::Done(Document::Changes(_))), "{reply:?}");
     assert_eq!(bench.held().len(), 4);
     bench.check().await;
+}
+
+#[tokio::test]
+async fn of_very_many_the_claims_alone_are_recorded() {
+    let mut bench = Bench::new(8192);
+    let mut heard = bench.agent.core.bus.subscribe("test");
+    bench.ban(&[1], None, 3600).await.unwrap();
+    bench.quiet = true;
+    bench.ban(&(2..600).collect::<Vec<_>>(), None, 3600).await.unwrap();
+    bench.check().await;
+    let core = &bench.agent.core;
+    assert_eq!([1, 2].map(|number| core.store.history(host(number))), [1, 0]);
+    core.bus.close();
+    let mut bans = 0;
+    while let Some((_, part)) = heard.next().await {
+        bans += part.events.iter().filter(|event| matches!(event.what, What::Ban(_))).count();
+    }
+    assert_eq!(bans, 1);
 }
 
 #[tokio::test]

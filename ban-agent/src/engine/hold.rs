@@ -18,11 +18,19 @@ pub(super) struct Holds {
     /// As long as a [`Slice`] is; in tests each is one part.
     pub(super) slice: Duration,
     longest: (Duration, &'static str),
+    waits: Histogram,
+    longest_wait: Duration,
 }
 
 impl Default for Holds {
     fn default() -> Holds {
-        Holds { histogram: Histogram::default(), slice: SLICE, longest: Default::default() }
+        Holds {
+            histogram: Histogram::default(),
+            slice: SLICE,
+            longest: Default::default(),
+            waits: Histogram::default(),
+            longest_wait: Duration::ZERO,
+        }
     }
 }
 
@@ -40,6 +48,22 @@ impl Slice {
 impl Holds {
     pub(super) fn histogram(&self) -> Histogram {
         self.histogram.clone()
+    }
+
+    /// A ban has its turn whose line was read then.
+    pub(super) fn waited(&mut self, read: Instant) {
+        let time = read.elapsed();
+        self.waits.observe(time.as_secs_f64());
+        self.longest_wait = self.longest_wait.max(time);
+    }
+
+    pub(super) fn waits(&self) -> Histogram {
+        self.waits.clone()
+    }
+
+    /// Of a ban, since the start, in seconds.
+    pub(super) fn longest_wait(&self) -> f64 {
+        self.longest_wait.as_secs_f64()
     }
 
     /// The longest since the start, and what it was.

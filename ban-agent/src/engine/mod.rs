@@ -425,6 +425,7 @@ impl Engine {
                 Command::Offence { jail, offence, read, ack } => {
                     acks.extend(ack);
                     self.end_before(offence.prefix, &mut plan, &mut events, now);
+                    self.holds.waited(read);
                     self.latency.begin(read);
                     self.offence(jail, offence, read, now, &mut plan, &mut events);
                     look = true;

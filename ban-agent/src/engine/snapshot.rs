@@ -70,6 +70,7 @@ impl Engine {
                 p99: latency.quantile(0.99),
             },
             longest_hold: self.holds.longest(),
+            longest_wait: self.holds.longest_wait(),
             events: control::Events {
                 told: self.bus.published(),
                 lost: lost.map(|(kind, count)| (kind.to_owned(), count)).collect(),
@@ -98,6 +99,7 @@ impl Engine {
             countries: self.bus.observer().geo().countries(),
             latency,
             holds: self.holds.histogram(),
+            waits: self.holds.waits(),
         }
     }
 

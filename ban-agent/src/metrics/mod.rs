@@ -45,4 +45,6 @@ pub struct Snapshot {
     pub latency: Histogram,
     /// How long the engine is held by one thing.
     pub holds: Histogram,
+    /// How long jails' bans waited for their turn.
+    pub waits: Histogram,
 }

@@ -82,7 +82,9 @@ fn bans(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {
     let help = "From the moment a log line is read (a journal entry: received by journald) to the moment the kernel drops its sender";
     out.histogram("log_to_drop_seconds", help, &snapshot.latency)?;
     let help = "How long the engine is held by one thing, while everything else waits";
-    out.histogram("engine_hold_seconds", help, &snapshot.holds)
+    out.histogram("engine_hold_seconds", help, &snapshot.holds)?;
+    let help = "From the moment a log line is read to the turn of its ban";
+    out.histogram("engine_wait_seconds", help, &snapshot.waits)
 }
 
 fn packets(out: &mut Out<'_>, snapshot: &Snapshot) -> fmt::Result {

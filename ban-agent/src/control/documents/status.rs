@@ -51,6 +51,9 @@ pub struct Status {
     /// What has held everything else up longest, since the agent started.
     #[serde(default)]
     pub longest_hold: Hold,
+    /// How long a jail's ban waited for its turn at most, since its line was read, in seconds.
+    #[serde(default)]
+    pub longest_wait: f64,
     /// Those who listen to events, and what they missed.
     pub events: Events,
     /// The hooks, by name.
