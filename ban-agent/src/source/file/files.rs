@@ -102,12 +102,15 @@ impl Files {
             self.leave(&path, now);
         }
         let all: HashSet<FileId> = ids.values().copied().collect();
+        // asked for each file that is new, of which there may be thousands
+        let tails = self.followers.values().flat_map(|follower| &follower.tails);
+        let mut held: HashSet<FileId> = tails.map(|tail| tail.id).collect();
         let mut taken = HashSet::new();
         for (shown, real) in found {
             match ids.get(shown) {
                 // Two names of one file: the first one has it.
                 Some(id) if taken.insert(*id) => {
-                    self.visit(shown, real, Some(*id), &all, resume, now)
+                    self.visit(shown, real, Some(*id), (&all, &mut held), resume, now)
                 }
                 _ => {}
             }
@@ -116,7 +119,7 @@ impl Files {
             && self.followers.get(&path).is_none_or(|follower| follower.due)
             && !found.contains_key(&path)
         {
-            self.visit(&path, &path, None, &all, resume, now);
+            self.visit(&path, &path, None, (&all, &mut held), resume, now);
         }
         if self.target.literal().is_none() && !self.matched {
             self.report_unmatched(found.is_empty());
@@ -240,13 +243,14 @@ impl Files {
         }
     }
 
-    /// The path names the file `id`, or nothing.
+    /// The path names the file `id`, or nothing. `all`: what paths name; `held`: what followers have open,
+    /// to be kept current.
     fn visit(
         &mut self,
         shown: &Path,
         real: &Path,
         id: Option<FileId>,
-        all: &HashSet<FileId>,
+        (all, held): (&HashSet<FileId>, &mut HashSet<FileId>),
         resume: &impl Fn(&str) -> Option<Position>,
         now: Instant,
     ) {
@@ -259,7 +263,9 @@ impl Files {
         let Files { followers, limits, stats, shelf, .. } = self;
         let around = Around { limits, stats, shelf, now };
         let others = |other| all.contains(&other) && Some(other) != id;
-        let looked = follower.look(real, |id| holder(followers, id), others, &around);
+        let from = |id| if held.contains(&id) { holder(followers, id) } else { None };
+        let looked = follower.look(real, from, others, &around);
+        held.extend(follower.tails.iter().map(|tail| tail.id));
         let attached = follower.current();
         let rotated = before.is_some() && attached.is_some() && attached != before;
         self.retry |= looked.is_err() || id.is_some() && attached.is_none();
