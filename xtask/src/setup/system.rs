@@ -66,6 +66,23 @@ pub(crate) const PACKAGE: &[Need] = &[
     need("systemd-nspawn", "systemd-container", "boots it, with a systemd of its own"),
 ];
 
+/// What releases are packed with, and tried out.
+pub(crate) const DIST: &[Need] = &[
+    need("pip3", "python3-pip", "fetches Zig"),
+    need("dpkg-deb", "dpkg", "packs"),
+    need("rpmbuild", "rpm", "packs"),
+    need("x86_64-linux-gnu-objcopy", "binutils-x86-64-linux-gnu", "takes debug symbols apart"),
+    need("aarch64-linux-gnu-objcopy", "binutils-aarch64-linux-gnu", "takes debug symbols apart"),
+];
+
+/// What finished packages are tried out with.
+pub(crate) const DIST_CHECK: &[Need] = &[
+    need("lintian", "lintian", "knows what Debian asks of a package"),
+    need("debootstrap", "debootstrap", "makes a clean root to install on"),
+    need("skopeo", "skopeo", "reads the image for containers"),
+    need("qemu-aarch64-static", "qemu-user-static", "runs programs for arm64"),
+];
+
 /// What boots other kernels.
 pub(crate) const KERNELS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86", "the machine that other kernels run in"),

@@ -86,7 +86,7 @@ impl Ring {
     fn environment(self) -> Result<Vec<(&'static str, PathBuf)>> {
         match self {
             Self::Packets | Self::System => Ok(Vec::new()),
-            Self::Package => Ok(vec![(PACKAGE, dist::package(false)?), (ROOT, debian::root()?)]),
+            Self::Package => Ok(vec![(PACKAGE, dist::package()?), (ROOT, debian::root()?)]),
         }
     }
 }
