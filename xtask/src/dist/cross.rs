@@ -1,5 +1,5 @@
-//! Builds the agent for other machines than this one: static programs against musl, which run on any
-//! distribution, with Zig as the C compiler, which knows every architecture.
+//! Builds the agent for other machines than this one: against an old glibc, whose successors run it as
+//! well, with Zig as the C compiler and linker, which has every glibc for every architecture.
 
 use std::{
     env, fs,
@@ -24,17 +24,20 @@ pub(super) struct Architecture {
 pub(super) const ARCHITECTURES: [Architecture; 2] = [
     Architecture {
         rust: "x86_64",
-        triple: "x86_64-unknown-linux-musl",
+        triple: "x86_64-unknown-linux-gnu",
         deb: "amd64",
         rpm: "x86_64",
     },
     Architecture {
         rust: "aarch64",
-        triple: "aarch64-unknown-linux-musl",
+        triple: "aarch64-unknown-linux-gnu",
         deb: "arm64",
         rpm: "aarch64",
     },
 ];
+
+/// The oldest libc that a program runs with: Debian 11's, and older than Ubuntu 22.04's.
+pub(super) const GLIBC: &str = "2.31";
 
 /// The C compiler and what joins it to cargo, pinned.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -60,7 +63,8 @@ pub(super) fn build(wanted: &[&Architecture]) -> Result<Vec<PathBuf>> {
         let mut cargo = command::cargo();
         // what was linked in is listed in the program itself, for scanners
         cargo.args(["auditable", "zigbuild", "--release", "--locked", "--package", "ban-agent"]);
-        cargo.args(["--target", arch.triple]).env("PATH", &path).env("PYTHONPATH", &tools);
+        cargo.arg("--target").arg(format!("{}.{GLIBC}", arch.triple));
+        cargo.env("PATH", &path).env("PYTHONPATH", &tools);
         cargo.env("RUSTFLAGS", remap()?).env("SOURCE_DATE_EPOCH", epoch()?);
         command::run(&mut cargo)?;
     }

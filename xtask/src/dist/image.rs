@@ -1,16 +1,37 @@
 //! The image for containers: an OCI layout in one archive, for all architectures, made without a
-//! container engine. It holds the program, its configuration and nothing else.
+//! container engine. It holds the program, its configuration, Debian's libc and time zones, and nothing
+//! else: no shell.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Release, VERSION, cross::Architecture, tree::Tree};
-use crate::command;
+use crate::{command, layout, setup::apt::Apt};
 
 /// Files of the package that an image needs as well.
 const KEPT: [&str; 2] = ["usr/bin/ban-agent", "etc/ban-agent/config.toml"];
+
+/// Whose libc is in the image.
+const SUITE: &str = "bookworm";
+/// What of it the program needs: the loader, itself, and how it looks up names.
+const LIBRARIES: [&str; 10] = [
+    "ld-linux-",
+    "libc.so",
+    "libm.so",
+    "libdl.so",
+    "libpthread.so",
+    "librt.so",
+    "libresolv.so",
+    "libnss_dns.so",
+    "libnss_files.so",
+    "libutil.so",
+];
 
 /// Writes `ban-agent-VERSION.oci.tar`: `podman load`, `ctr image import` and
 /// `skopeo copy oci-archive:` take it.
@@ -31,6 +52,7 @@ pub(super) fn write(release: &Release, arches: &[&Architecture], trees: &[Tree])
         for folder in ["var/lib/ban-agent", "run/ban-agent", "sys/fs/bpf", "tmp"] {
             root.folder(folder)?;
         }
+        libraries(arch, &root)?;
         let plain = release.folder.join("layer.tar");
         release.tar(&root.root, &[], &plain)?;
         let diff = sum(&plain)?;
@@ -88,6 +110,36 @@ pub(super) fn write(release: &Release, arches: &[&Architecture], trees: &[Tree])
         &release.folder.join(format!("ban-agent-{VERSION}.oci.tar")),
     )?;
     super::remove(&layout.tree.root)
+}
+
+/// Puts Debian's libc and time zones into the root of an image.
+fn libraries(arch: &Architecture, root: &Tree) -> Result<()> {
+    let folder = layout::target().join("tools/image").join(arch.deb);
+    let tree = folder.join("tree");
+    if !folder.join("unpacked").exists() {
+        let apt = Apt::foreign(folder.join("apt"), SUITE, arch.deb)?;
+        apt.unpack(&["libc6".to_owned(), "tzdata".to_owned()], &tree)?;
+        fs::write(folder.join("unpacked"), "").context("cannot finish what apt fetched")?;
+    }
+    let triple = format!("{}-linux-gnu", arch.rust);
+    let from = tree.join("lib").join(&triple);
+    for file in super::tree::files(&from)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if LIBRARIES.iter().any(|library| name.starts_with(library)) {
+            root.copy(&file, &format!("lib/{triple}/{name}"), 0o755)?;
+        }
+    }
+    // by the name that programs have for their loader
+    let (place, loader) = match arch.rust {
+        "x86_64" => ("lib64", "ld-linux-x86-64.so.2"),
+        _ => ("lib", "ld-linux-aarch64.so.1"),
+    };
+    let link = root.folder(place)?.join(loader);
+    std::os::unix::fs::symlink(format!("/lib/{triple}/{loader}"), &link)
+        .with_context(|| format!("cannot create {}", link.display()))?;
+    root.copy(&tree.join("usr/share/doc/libc6/copyright"), "usr/share/doc/libc6/copyright", 0o644)?;
+    let zones: PathBuf = root.folder("usr/share")?;
+    command::run(Command::new("cp").arg("-r").arg(tree.join("usr/share/zoneinfo")).arg(zones))
 }
 
 /// A folder of files that are named by their digests.

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what a release consists of. One static program for each architecture, packed
+//! `cargo xtask dist`: what a release consists of. One program for each architecture, packed
 //! as a Debian package, an RPM, an archive and an image for containers, with its debug symbols, a bill
 //! of materials and checksums. Two builds of one commit are the same bytes, wherever the source lies.
 //! Installing starts nothing: an operator who has not yet said what to protect must not be locked out.
@@ -101,7 +101,7 @@ pub(crate) fn package() -> Result<PathBuf> {
     let packed = tree.path("usr/bin/ban-agent");
     command::run(Command::new("strip").arg("--strip-unneeded").arg(packed))
         .context("hint: strip is in the package binutils")?;
-    deb::pack(&tree, architecture.trim(), Some(&deb::libc()?), &folder)
+    deb::pack(&tree, architecture.trim(), &deb::depends_here()?, &folder)
 }
 
 /// What is made of one commit.
@@ -137,7 +137,7 @@ impl Release {
         command::run(objcopy().arg(link).arg(&packed))?;
         self.archive(&tree, arch)?;
         rpm::pack(self, &tree, arch)?;
-        deb::pack(&tree, arch.deb, None, &self.folder)?;
+        deb::pack(&tree, arch.deb, &format!("libc6 (>= {})", cross::GLIBC), &self.folder)?;
         Ok(tree)
     }
 

@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    CONFFILES, DESCRIPTION, REPOSITORY, Release, SUMMARY, VERSION, cross::Architecture, tree,
-    tree::Tree,
+    CONFFILES, DESCRIPTION, REPOSITORY, Release, SUMMARY, VERSION, cross, cross::Architecture,
+    tree, tree::Tree,
 };
 use crate::command;
 
@@ -84,13 +84,14 @@ fn text(tree: &Tree) -> Result<String> {
     let mut text = format!(
         "Name: ban-agent\nVersion: {VERSION}\nRelease: 1\nSummary: {SUMMARY}\n\
          License: (MIT OR Apache-2.0) AND (MIT OR GPL-2.0-only)\nURL: {REPOSITORY}\n\
-         AutoReqProv: no\n\n%description\n{}\n\n%install\nmkdir -p %{{buildroot}}\n\
+         AutoReqProv: no\nRequires: glibc >= {3}\n\n%description\n{}\n\n%install\nmkdir -p %{{buildroot}}\n\
          cp -a %{{_tree}}/. %{{buildroot}}\nrm -rf %{{buildroot}}/DEBIAN\n\
          mkdir -p %{{buildroot}}/{2}\nmv %{{buildroot}}/{1}/* %{{buildroot}}/{2}/\n\
          {SCRIPTS}\n%files\n",
         DESCRIPTION.join("\n"),
         ZSH.0,
         ZSH.1,
+        cross::GLIBC,
     );
     for file in below(&tree.root)? {
         let name = file.strip_prefix(&tree.root)?.display().to_string();

@@ -64,9 +64,9 @@ pub(super) fn fill(tree: &Tree, agent: &Path, native: &Path) -> Result<()> {
         let script = command::output(Command::new(native).args(["completions", shell]))?;
         tree.text(place, &script, 0o644)?;
     }
-    tree.copy(&source.join("CHANGELOG.md"), "usr/share/doc/ban-agent/changelog", 0o644)?;
-    compress(&tree.path("usr/share/doc/ban-agent/changelog"))?;
-    tree.copy(&source.join("README.md"), "usr/share/doc/ban-agent/README.md", 0o644)?;
+    for page in ["README.md", "CHANGELOG.md", "ARCHITECTURE.md"] {
+        tree.copy(&source.join(page), &format!("usr/share/doc/ban-agent/{page}"), 0o644)?;
+    }
     for page in files(&source.join("docs"))? {
         if page.is_file() {
             let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -86,7 +86,7 @@ fn copyright() -> Result<String> {
     Ok(text)
 }
 
-fn compress(file: &Path) -> Result<()> {
+pub(super) fn compress(file: &Path) -> Result<()> {
     command::run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(file))
 }
 

@@ -21,6 +21,21 @@ impl Apt {
         Self::private(layout::bpf().join("apt"), None)
     }
 
+    /// Reads another architecture's packages of a Debian suite into package lists in `folder`.
+    pub(crate) fn foreign(folder: PathBuf, suite: &str, architecture: &str) -> Result<Self> {
+        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let mirror = debian_mirror();
+        let source = format!("deb [signed-by={keys}] {mirror} {suite} main\n");
+        fs::create_dir_all(folder.join("conf.d"))
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let ours = format!(
+            "APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n"
+        );
+        let file = folder.join("conf.d/zzz-architecture");
+        fs::write(&file, ours).with_context(|| format!("cannot write {}", file.display()))?;
+        Self::private(folder, Some(&source))
+    }
+
     /// Reads `sources`, in the words of sources.list(5), into package lists in `folder`; without
     /// them, the system's.
     pub(crate) fn private(folder: PathBuf, sources: Option<&str>) -> Result<Self> {
@@ -137,6 +152,14 @@ impl Apt {
         }
         fs::remove_dir_all(&debs).with_context(|| format!("cannot remove {}", debs.display()))
     }
+}
+
+/// The mirror that this system itself uses, if it is a Debian.
+pub(crate) fn debian_mirror() -> String {
+    let mut list = Command::new("apt-get");
+    list.args(["indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]);
+    let text = command::output(&mut list).unwrap_or_default();
+    text.lines().next().unwrap_or("http://deb.debian.org/debian").to_owned()
 }
 
 fn installed(package: &str) -> bool {

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, layout, setup::apt::Apt};
+use crate::{
+    command, layout,
+    setup::apt::{Apt, debian_mirror},
+};
 
 /// A kernel that we claim to run on.
 #[derive(Debug)]
@@ -147,14 +150,6 @@ fn kernel_packages(apt: &Apt, meta: &str) -> Result<Vec<String>> {
         }
     }
     Ok(packages)
-}
-
-/// The mirror that this system itself uses, if it is a Debian.
-fn debian_mirror() -> String {
-    let mut list = Command::new("apt-get");
-    list.args(["indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]);
-    let text = command::output(&mut list).unwrap_or_default();
-    text.lines().next().unwrap_or("http://deb.debian.org/debian").to_owned()
 }
 
 /// The keys of Ubuntu's archive, from Debian's archive, so that one trusted key leads to the other.
