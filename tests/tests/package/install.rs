@@ -27,6 +27,8 @@ const FILES: [(&str, &str); 19] = [
     ("/usr/share/doc/ban-agent/shipped/platform/cloudstack.toml", "0 0 644"),
     ("/usr/share/doc/ban-agent/copyright", "0 0 644"),
     ("/usr/share/doc/ban-agent/changelog.gz", "0 0 644"),
+    ("/usr/share/doc/ban-agent/CHANGELOG.md", "0 0 644"),
+    ("/usr/share/doc/ban-agent/docs/operations.md", "0 0 644"),
     ("/usr/share/doc/ban-agent/README.md", "0 0 644"),
 ];
 
