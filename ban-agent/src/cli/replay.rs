@@ -32,8 +32,10 @@ use crate::{
 };
 
 pub(super) fn run(cli: &Cli, args: &Replay) -> Result<ExitCode, Failure> {
-    let (config, faults) = config::load_sound(&cli.config)?;
+    let (mut config, faults) = config::load_sound(&cli.config)?;
     faults.iter().for_each(|fault| log::warn!("{}", chain(fault)));
+    // an operator who thinks of raw_log = true wants to see what it would do
+    config.jails.append(&mut config.raw);
     let (names, file) = args.words.split_at(args.words.len().saturating_sub(1));
     let file = file.first().map_or("-", String::as_str);
     let now = args.now.unwrap_or_else(Timestamp::now);

@@ -313,6 +313,7 @@ mod tests {
         let names: Vec<&str> = config.jails.iter().map(|jail| &*jail.rules.name).collect();
         assert_eq!(names, ["sshd"], "the others are protected");
         assert_eq!(config.refused[0].part, "jail gitea");
+        assert_eq!(&*config.raw[0].rules.name, "gitea", "a replay shows what it would do");
         let [config::Error::Invalid { line: 2, message, hint: Some(hint), .. }] = &*faults else {
             panic!("{faults:?}")
         };

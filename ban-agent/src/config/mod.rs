@@ -190,6 +190,9 @@ pub struct Config {
     pub hooks: Vec<hook::Spec>,
     /// The jails that run, by name.
     pub jails: Vec<Arc<jail::Spec>>,
+    /// Jails that are left out because their log is raw, by name: where no address is banned they may
+    /// be looked at.
+    pub raw: Vec<Arc<jail::Spec>>,
     /// All filters, the shipped ones too.
     pub filters: BTreeMap<String, Arc<filter::Spec>>,
     /// Jails that are known and off.

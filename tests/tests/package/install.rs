@@ -8,7 +8,7 @@ use tests::{
 };
 
 /// Where each thing lies, and how.
-const FILES: [(&str, &str); 19] = [
+const FILES: [(&str, &str); 21] = [
     ("/usr/bin/ban-agent", "0 0 755"),
     ("/etc/ban-agent", "0 0 755"),
     ("/etc/ban-agent/config.toml", "0 0 644"),

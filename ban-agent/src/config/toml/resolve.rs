@@ -90,6 +90,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
         hooks: listen::hooks(layers, &raw.hooks, &mut faults),
         jails: Vec::new(),
         filters,
+        raw: Vec::new(),
         disabled: Vec::new(),
         warnings: layer::replaced(layers),
         refused: Vec::new(),
@@ -101,7 +102,11 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
             continue;
         }
         match jail(layers, &raw, &config.filters, name, section, &faults, &mut config.files) {
-            Ok(mut jail) => {
+            Ok((jail, Some(error))) => {
+                config.raw.push(Arc::new(jail));
+                faults.push(Fault { kind: "jails", name: name.clone(), error });
+            }
+            Ok((mut jail, None)) => {
                 let actions = section.actions.as_ref().or(raw.defaults.actions.as_ref());
                 // without its mail a jail still bans
                 jail.actions = action::of_jail(layers, &raw.actions, name, actions, &mut faults);
@@ -125,7 +130,7 @@ pub(super) fn resolve(layers: &mut [Layer]) -> Result<(Config, Vec<Error>), Erro
             }),
         }
     }
-    for jail in &mut config.jails {
+    for jail in config.jails.iter_mut().chain(&mut config.raw) {
         let jail = Arc::make_mut(jail);
         jail.rules.translators = config.agent.translators.clone();
         jail.rules.proxies = jail.rules.translators.expand(&jail.rules.proxies);
@@ -399,6 +404,7 @@ fn bad_pattern(layers: &[Layer], spec: &filter::Spec, error: &filter::Error) -> 
     layer::invalid(layers, &keys, error.to_string().replace('\n', " "), Some(hint.into()))
 }
 
+/// Resolves a jail that is on; beside it, why it must not run, if its log is raw.
 fn jail(
     layers: &[Layer],
     raw: &Raw,
@@ -407,7 +413,7 @@ fn jail(
     own: &raw::Jail,
     faults: &[Fault],
     files: &mut Vec<PathBuf>,
-) -> Result<jail::Spec, Error> {
+) -> Result<(jail::Spec, Option<Error>), Error> {
     let defaults = &raw.defaults;
     macro_rules! get {
         ($key:ident) => {
@@ -499,16 +505,15 @@ fn jail(
     let sources = sources(layers, name, own, defaults, filter)?;
     let raw_log = own.raw_log == Some(true);
     let jail = jail::Spec { rules, sources, raw_log, actions: Vec::new() };
-    match evidence::raw(&jail, is_raw(filter)) {
-        Some(evidence::Raw { what, better }) if !raw_log => {
-            let message = format!("jail '{name}': {what}");
-            let hint = format!(
-                "{better}; or set raw_log = true in [jails.{name}] if you trust all who can reach it"
-            );
-            Err(layer::invalid(layers, &["jails", name], message, Some(hint)))
-        }
-        _ => Ok(jail),
-    }
+    let raw = evidence::raw(&jail, is_raw(filter)).filter(|_| !raw_log);
+    let refused = raw.map(|evidence::Raw { what, better }| {
+        let message = format!("jail '{name}': {what}");
+        let hint = format!(
+            "{better}; or set raw_log = true in [jails.{name}] if you trust all who can reach it"
+        );
+        layer::invalid(layers, &["jails", name], message, Some(hint))
+    });
+    Ok((jail, refused))
 }
 
 /// Returns whether a filter says of itself that its service's log is no evidence.
