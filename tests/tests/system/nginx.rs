@@ -114,7 +114,7 @@ fn a_stranger_cannot_write_his_own_evidence() -> Result<()> {
     let log = stage.file("access.log");
     // also over the log in which he can: none of the shipped filters takes its lines for its own
     let jails = format!(
-        "[jails.nginx-http-auth]\nlogpath = [{log:?}, {errors:?}]\n",
+        "[jails.nginx-http-auth]\nlogpath = [{log:?}, {errors:?}]\nraw_log = true\n",
         errors = nginx.errors
     );
     let agent = Agent::start(&stage, &jails)?;

@@ -179,7 +179,8 @@ fn counted(command: &mut Command) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Lines of each failed test that the summary repeats: the last ones, where the error stands.
+/// Lines of each failed test that the summary repeats: the last ones before a backtrace, where the
+/// error stands.
 const SHOWN: usize = 30;
 
 /// Adds up what the tests print.
@@ -190,12 +191,14 @@ pub(super) struct Tally {
     settled: usize,
     /// Whether what failed is being repeated, and the lines of the test that is shown.
     failures: Option<VecDeque<String>>,
+    /// Whether what is shown is the way to an error, which is long and says little.
+    backtrace: bool,
 }
 
 impl Tally {
     /// Adds what one line of output says.
     pub(super) fn read(&mut self, line: &str) {
-        let Self { counts, settled, failures } = self;
+        let Self { counts, settled, failures, backtrace } = self;
         if let Some(shown) = failures {
             // the names follow once more, as a list
             if line.starts_with("---- ") || line == "failures:" {
@@ -203,7 +206,10 @@ impl Tally {
             }
             if line == "failures:" {
                 *failures = None;
-            } else {
+            } else if line.trim().eq_ignore_ascii_case("stack backtrace:") {
+                *backtrace = true;
+            } else if !*backtrace || line.starts_with("---- ") {
+                *backtrace = false;
                 shown.push_back(line.to_owned());
                 if shown.len() > SHOWN {
                     // the name stays
@@ -263,7 +269,7 @@ mod tests {
         let long: String = (0..100).map(|line| format!("line {line}\n")).collect();
         let counts = count(&format!(
             "test a ... FAILED\n\nsuccesses:\n\n---- b stdout ----\nwell\n\nfailures:\n\n\
-             ---- a stdout ----\n{long}Error: no\n\n\nfailures:\n    a\n\n\
+             ---- a stdout ----\n{long}Error: no\n\nStack backtrace:\n{long}\n\nfailures:\n    a\n\n\
              test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n"
         ));
         assert_eq!((counts.passed, counts.failed), (1, 1));
