@@ -100,10 +100,9 @@ fn run_image(image: &Path, arch: &Architecture, release: &Release) -> Result<()>
             Command::new("chroot").arg(&root).args(["/usr/bin/ban-agent", "--version"]),
         )?
     } else {
-        let emulator = format!("qemu-{}-static", arch.rust);
-        command::output(
-            Command::new(emulator).arg(root.join("usr/bin/ban-agent")).arg("--version"),
-        )?
+        let mut emulated = Command::new(format!("qemu-{}-static", arch.rust));
+        emulated.arg("-L").arg(&root).arg(root.join("usr/bin/ban-agent"));
+        command::output(emulated.arg("--version"))?
     };
     ensure!(version.contains(VERSION), "the image's program says {version}");
     super::remove(&folder)

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{CONFFILES, DESCRIPTION, REPOSITORY, SUMMARY, VERSION, cross, tree, tree::Tree};
+use super::{CONFFILES, DESCRIPTION, REPOSITORY, SUMMARY, VERSION, tree, tree::Tree};
 use crate::command;
 
 /// On an upgrade the running agent is replaced; its bans hold meanwhile, they are pinned.
@@ -43,7 +43,7 @@ fi
 
 const MAINTAINER: &str = "The ban-agent developers <ban-agent@users.noreply.github.com>";
 
-/// Packs a tree. `depends`: what the program needs.
+/// Packs a tree. `depends`: what the program needs; `epoch`: seconds since 1970 that its files are of.
 ///
 /// # Errors
 /// If dpkg-deb cannot.
@@ -51,6 +51,7 @@ pub(super) fn pack(
     tree: &Tree,
     architecture: &str,
     depends: &str,
+    epoch: &str,
     folder: &Path,
 ) -> Result<PathBuf> {
     tree.text("DEBIAN/control", &control(architecture, depends), 0o644)?;
@@ -59,8 +60,7 @@ pub(super) fn pack(
     for (script, text) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
         tree.text(&format!("DEBIAN/{script}"), text, 0o755)?;
     }
-    let epoch = cross::epoch()?;
-    tree.text("usr/share/doc/ban-agent/changelog", &changelog(&epoch)?, 0o644)?;
+    tree.text("usr/share/doc/ban-agent/changelog", &changelog(epoch)?, 0o644)?;
     tree::compress(&tree.path("usr/share/doc/ban-agent/changelog"))?;
     let package = folder.join(format!("ban-agent_{VERSION}_{architecture}.deb"));
     let mut pack = Command::new("dpkg-deb");

@@ -130,12 +130,12 @@ fn libraries(arch: &Architecture, root: &Tree) -> Result<()> {
         }
     }
     // by the name that programs have for their loader
-    let (place, loader) = match arch.rust {
-        "x86_64" => ("lib64", "ld-linux-x86-64.so.2"),
-        _ => ("lib", "ld-linux-aarch64.so.1"),
+    let (place, way, loader) = match arch.rust {
+        "x86_64" => ("lib64", "../lib/", "ld-linux-x86-64.so.2"),
+        _ => ("lib", "", "ld-linux-aarch64.so.1"),
     };
     let link = root.folder(place)?.join(loader);
-    std::os::unix::fs::symlink(format!("/lib/{triple}/{loader}"), &link)
+    std::os::unix::fs::symlink(format!("{way}{triple}/{loader}"), &link)
         .with_context(|| format!("cannot create {}", link.display()))?;
     root.copy(&tree.join("usr/share/doc/libc6/copyright"), "usr/share/doc/libc6/copyright", 0o644)?;
     let zones: PathBuf = root.folder("usr/share")?;

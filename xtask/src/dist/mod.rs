@@ -101,7 +101,7 @@ pub(crate) fn package() -> Result<PathBuf> {
     let packed = tree.path("usr/bin/ban-agent");
     command::run(Command::new("strip").arg("--strip-unneeded").arg(packed))
         .context("hint: strip is in the package binutils")?;
-    deb::pack(&tree, architecture.trim(), &deb::depends_here()?, &folder)
+    deb::pack(&tree, architecture.trim(), &deb::depends_here()?, &cross::epoch()?, &folder)
 }
 
 /// What is made of one commit.
@@ -137,7 +137,8 @@ impl Release {
         command::run(objcopy().arg(link).arg(&packed))?;
         self.archive(&tree, arch)?;
         rpm::pack(self, &tree, arch)?;
-        deb::pack(&tree, arch.deb, &format!("libc6 (>= {})", cross::GLIBC), &self.folder)?;
+        let depends = format!("libc6 (>= {})", cross::GLIBC);
+        deb::pack(&tree, arch.deb, &depends, &self.epoch, &self.folder)?;
         Ok(tree)
     }
 

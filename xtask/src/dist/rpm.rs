@@ -95,15 +95,19 @@ fn text(tree: &Tree) -> Result<String> {
     );
     for file in below(&tree.root)? {
         let name = file.strip_prefix(&tree.root)?.display().to_string();
+        let name = name.replace(ZSH.0, ZSH.1);
         if file.is_dir() {
-            if name.split('/').any(|part| part == "ban-agent") {
+            // the shells that complete own theirs as well, if they are there
+            let shells = ["usr/share/fish", "usr/share/zsh"];
+            if name.split('/').any(|part| part == "ban-agent")
+                || shells.iter().any(|shell| name.starts_with(shell))
+            {
                 writeln!(text, "%dir %attr(0755,root,root) \"/{name}\"")?;
             }
             continue;
         }
         let mode = file.metadata().context("cannot read the tree")?.permissions().mode() & 0o777;
         let config = if CONFFILES.contains(&name.as_str()) { "%config(noreplace) " } else { "" };
-        let name = name.replace(ZSH.0, ZSH.1);
         writeln!(text, "{config}%attr({mode:04o},root,root) \"/{name}\"")?;
     }
     Ok(text)
