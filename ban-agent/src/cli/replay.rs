@@ -18,6 +18,7 @@ use super::{
     args::Replay,
     failure::{Failure, chain},
     output,
+    table::plural,
 };
 use crate::{
     clock::{Boot, Now},
@@ -255,7 +256,8 @@ fn human(bans: &[Ban]) -> String {
         })
         .collect();
     let mut text = output::table(&["AT", "JAIL", "ADDRESS", "FAILURES", "UNTIL"], &rows);
-    let _ = writeln!(text, "{} bans", bans.len());
+    let count = u64::try_from(bans.len()).unwrap_or(u64::MAX);
+    let _ = writeln!(text, "{}", plural(count, "ban", "bans"));
     text
 }
 

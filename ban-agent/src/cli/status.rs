@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use jiff::Timestamp;
 
-use super::{Cli, failure::Failure, output, steer};
+use super::{Cli, failure::Failure, output, steer, table::plural};
 use crate::{
     alarm::Alarm,
     control::{Document, Latency, Request, Status, Trial, call},
@@ -86,7 +86,8 @@ fn human(status: &Status) -> String {
         let [median, p99] = [median, p99].map(|seconds| seconds * 1000.0);
         let _ = writeln!(
             text,
-            "from line to drop: median ≤ {median} ms, 99 % ≤ {p99} ms, over {bans} bans"
+            "from line to drop: median ≤ {median} ms, 99 % ≤ {p99} ms, over {}",
+            plural(bans, "ban", "bans")
         );
     }
     for verdict in status.verdicts.iter().filter(|verdict| verdict.packets > 0) {
