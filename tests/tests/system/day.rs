@@ -107,7 +107,12 @@ fn who_did_what_and_why_is_on_record() -> Result<()> {
     let shown = says(&agent, &["show", "198.51.100.7"], 1)?;
     ensure!(shown.contains("last done to it") && shown.contains("a caller"), "{shown}");
 
-    // it outlives the agent
+    // it outlives the agent, once it is written
+    let recorded = || -> Result<usize> {
+        let all = agent.json(&["history", "--since", "1h"])?;
+        Ok(all.get("deeds").and_then(Value::as_array).map_or(0, Vec::len))
+    };
+    eventually("all is on record", LIMIT, || Ok(recorded()? == 4))?;
     agent.kill()?;
     agent.run()?;
     let all = agent.json(&["history", "--since", "1h"])?;
