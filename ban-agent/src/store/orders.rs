@@ -58,8 +58,9 @@ impl Store {
     #[must_use]
     pub fn orders(&self) -> Vec<Order> {
         // not to be kept: see [`super::reader::Ask::LetGo`]
-        let Ok(db) = schema::open_to_read(&self.path) else { return Vec::new() };
-        read(&db).unwrap_or_else(|error| {
+        let db = schema::open_to_read(&self.path).map_err(|error| error.to_string());
+        let orders = db.and_then(|db| read(&db).map_err(|error| error.to_string()));
+        orders.unwrap_or_else(|error| {
             log::error!("what was ordered at run time cannot be read, and is forgotten: {error}");
             Vec::new()
         })

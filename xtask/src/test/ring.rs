@@ -199,6 +199,10 @@ impl Tally {
     /// Adds what one line of output says.
     pub(super) fn read(&mut self, line: &str) {
         let Self { counts, settled, failures, backtrace } = self;
+        if line.starts_with("test result:") {
+            // whatever a test has printed before
+            *failures = None;
+        }
         if let Some(shown) = failures {
             // the names follow once more, as a list
             if line.starts_with("---- ") || line == "failures:" {
@@ -262,6 +266,14 @@ mod tests {
             "SKIPPED: no bpffs\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
         );
         assert_eq!((counts.passed, counts.skipped), (0, vec!["no bpffs".to_owned()]));
+    }
+
+    #[test]
+    fn what_a_test_prints_hides_no_result() {
+        let counts = count(
+            "failures:\ntest result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(counts.passed, 3);
     }
 
     #[test]
